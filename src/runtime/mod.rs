@@ -1,0 +1,4 @@
+//! The only module that knows glommio: executors, sockets, the timer and the channels.
+
+pub mod clock;
+pub mod poller;
