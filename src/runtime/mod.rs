@@ -2,4 +2,6 @@
 
 pub mod clock;
 pub mod poller;
+pub mod preflight;
 pub mod sockets;
+pub mod watchdog;
