@@ -18,13 +18,18 @@ pub fn string(out: &mut Vec<u8>, text: &str) {
 /// check nor fails when it is wrong, because an answer must be valid JSON either way.
 pub fn string_lossy(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
+    escaped(out, bytes);
+    out.push(b'"');
+}
+
+/// What [`string_lossy`] writes between the quotes: for strings put together of parts.
+pub fn escaped(out: &mut Vec<u8>, bytes: &[u8]) {
     for chunk in bytes.utf8_chunks() {
         escape(out, chunk.valid().as_bytes());
         if !chunk.invalid().is_empty() {
             out.extend_from_slice("\u{fffd}".as_bytes());
         }
     }
-    out.push(b'"');
 }
 
 /// Appends `value` in decimal.
