@@ -5,5 +5,8 @@
 
 pub mod http;
 pub mod json;
+pub mod metrics;
+pub mod runtime;
 pub mod time;
 pub mod types;
+pub mod zab;
