@@ -3,6 +3,8 @@
 //! The map is in ARCHITECTURE.md; the order of the modules here is the order of the layers,
 //! lowest first, and `tests/layering.rs` holds every module to it.
 
+pub mod http;
+pub mod json;
 pub mod metrics;
 pub mod runtime;
 pub mod time;
