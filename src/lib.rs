@@ -7,6 +7,7 @@ pub mod http;
 pub mod json;
 pub mod metrics;
 pub mod runtime;
+pub mod session;
 pub mod time;
 pub mod types;
 pub mod zab;
