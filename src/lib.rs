@@ -3,11 +3,15 @@
 //! The map is in ARCHITECTURE.md; the order of the modules here is the order of the layers,
 //! lowest first, and `tests/layering.rs` holds every module to it.
 
+pub mod group;
 pub mod http;
 pub mod json;
+pub mod mail;
 pub mod metrics;
+pub mod replica;
 pub mod runtime;
 pub mod session;
+pub mod shard;
 pub mod time;
 pub mod types;
 pub mod zab;

@@ -7,7 +7,7 @@ use super::serve::{Manner, Step};
 use super::{Place, Purpose, Shard};
 use crate::http::{self, Code, Problem};
 use crate::mail::{Missing, What};
-use crate::session::{Failure, Slot, Touch};
+use crate::session::{Slot, Touch};
 use crate::time::Millis;
 use crate::types::{GroupVersion, SessionId};
 
@@ -120,11 +120,13 @@ impl Shard {
     }
 
     fn touch_packed(&mut self, body: &[u8], now: Millis) -> (Vec<Lost>, usize) {
-        let ids: Vec<SessionId> = http::packed(body).collect();
-        let mut lost = Vec::new();
-        let touched = self.tracker.touch_ids(&ids, now, |at, _: Failure| {
-            lost.push(Lost { at: at as u32, who: Missing::Id(ids[at]) });
-        });
+        let mut missed = Vec::new();
+        let touched = self.tracker.touch_ids(http::packed(body), now, |at, _| missed.push(at));
+        let id = |at: usize| http::packed(&body[at * PACKED_ID_BYTES..]).next();
+        let lost = missed
+            .into_iter()
+            .filter_map(|at| Some(Lost { at: at as u32, who: Missing::Id(id(at)?) }))
+            .collect();
         (lost, touched)
     }
 
@@ -136,24 +138,30 @@ impl Shard {
         now: Millis,
         refused: &mut Vec<(u32, http::NameFault)>,
     ) -> (Vec<Lost>, usize) {
-        // Names are decoded where they stand, so this needs a copy of its own.
-        let mut body = body.to_vec();
-        let mut numbers = Vec::new();
-        let mut names = Vec::new();
-        for line in http::names(&mut body) {
-            match line.names {
-                Ok(pair) => {
-                    numbers.push(line.number);
-                    names.push(pair);
+        // Names are decoded where they stand, in a copy; its memory is kept for the next.
+        let mut copy = std::mem::take(&mut self.batch);
+        copy.clear();
+        copy.extend_from_slice(body);
+        let mut missed = Vec::new();
+        let named_lines = http::names(&mut copy).filter_map(|line| {
+            line.names.inspect_err(|fault| refused.push((line.number, *fault))).ok()
+        });
+        let touched = self.tracker.touch_names(named_lines, now, |at, _| missed.push(at));
+        missed.sort_unstable();
+        let mut lost = Vec::with_capacity(missed.len());
+        if !missed.is_empty() {
+            // Rare, so who they were is read once more.
+            copy.clear();
+            copy.extend_from_slice(body);
+            let lines = http::names(&mut copy).filter_map(|line| Some((line.number, line.names.ok()?)));
+            let mut missed = missed.into_iter().peekable();
+            for (index, (number, (group, member))) in lines.enumerate() {
+                if missed.next_if_eq(&index).is_some() {
+                    lost.push(Lost { at: number, who: named(group, member, None) });
                 }
-                Err(fault) => refused.push((line.number, fault)),
             }
         }
-        let mut lost = Vec::new();
-        let touched = self.tracker.touch_names(&names, now, |at, _: Failure| {
-            let (group, member) = names[at];
-            lost.push(Lost { at: numbers[at], who: named(group, member, None) });
-        });
+        self.batch = copy;
         (lost, touched)
     }
 

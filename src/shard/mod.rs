@@ -129,6 +129,8 @@ pub struct Shard {
     ended_meanwhile: Vec<SessionId>,
     endpoints: Arc<[String]>,
     scratch: http::Scratch,
+    /// Room for the body of a batch.
+    batch: Vec<u8>,
     outbox: Outbox,
     counters: Arc<ShardCounters>,
     registry: Rc<Registry>,
@@ -179,6 +181,7 @@ impl Shard {
             ended_meanwhile: Vec::new(),
             endpoints: Arc::from([]),
             scratch: http::Scratch::new(),
+            batch: Vec::new(),
             outbox: Outbox::default(),
             counters,
             registry,

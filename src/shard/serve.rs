@@ -208,7 +208,7 @@ impl Shard {
             Route::GetGroup { group, page, consistent, .. } => {
                 self.must_serve()?;
                 let ask = DocumentAsk::new(request, page);
-                self.get_group(conn, group, ask, consistent, manner, now, out)
+                self.get_group(conn, group, ask, consistent, manner, out)
             }
             Route::ListGroups { page } => {
                 self.must_serve()?;
@@ -224,7 +224,7 @@ impl Shard {
     }
 
     /// Refuses what only a server in service may answer.
-    fn must_serve(&self) -> Result<(), Problem> {
+    pub(super) fn must_serve(&self) -> Result<(), Problem> {
         match self.phase {
             Phase::Serving => Ok(()),
             Phase::Starting => Err(Problem::new(Code::NotReady)),
