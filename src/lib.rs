@@ -3,5 +3,6 @@
 //! The map is in ARCHITECTURE.md; the order of the modules here is the order of the layers,
 //! lowest first, and `tests/layering.rs` holds every module to it.
 
+pub mod group;
 pub mod time;
 pub mod types;
