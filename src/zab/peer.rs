@@ -248,7 +248,11 @@ impl Peer {
     #[must_use]
     pub fn last_proposed(&self) -> Zxid {
         // The counter 0 stands for the beginning of an epoch, before its first transaction.
-        if self.proposed.counter == 0 { self.committed } else { self.proposed }
+        if self.proposed.counter == 0 {
+            self.committed
+        } else {
+            self.proposed
+        }
     }
 
     /// How many proposals are neither committed nor abandoned.
