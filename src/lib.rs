@@ -3,5 +3,8 @@
 //! The map is in ARCHITECTURE.md; the order of the modules here is the order of the layers,
 //! lowest first, and `tests/layering.rs` holds every module to it.
 
+pub mod log;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod time;
 pub mod types;

@@ -1,0 +1,5 @@
+//! The log under every fault: what was reported durable is read back, byte for byte.
+
+mod crash;
+mod files;
+mod world;
