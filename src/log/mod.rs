@@ -500,16 +500,19 @@ impl<D: Disk> Log<D> {
             }
         };
         let full = std::mem::replace(&mut self.active, next);
-        self.draining = (self.synced < self.written).then_some(full);
+        let full = self.draining.insert(full);
+        let last = Header::new(Kind::Next, self.last, self.synced, b"");
+        let last = last.encode(self.salt, self.written);
         let link = Link {
             index,
             previous: self.last,
         };
-        self.chain.push(link);
         let begin = segment::begin_record(index, link.previous, self.synced, self.salt);
-        if let Err(error) = self.active.write(FIRST_RECORD, &begin) {
+        let write = full.write(self.written.offset as usize, &last);
+        if let Err(error) = write.and_then(|()| self.active.write(FIRST_RECORD, &begin)) {
             return Err(self.fence("write to the log", &error));
         }
+        self.chain.push(link);
         self.written = Position::new(index, (FIRST_RECORD + HEADER_BYTES) as u32);
         Ok(())
     }

@@ -401,15 +401,16 @@ pub(super) fn truncate_to<D: Disk>(
             snapshots::remove(disk, zxid)?;
         }
     }
-    // The highest first, each durably gone before the next: there is never a hole.
-    for &index in segments.iter().rev().filter(|&&index| index > active) {
-        disk::remove(disk, &segment::name_of(index))?;
-    }
     if tail_end > end.offset {
         let mut segment = disk.map(&segment::name_of(active))?;
         let zeroes = vec![0; (tail_end - end.offset) as usize];
         segment.write(end.offset as usize, &zeroes)?;
         segment.flush().run()?;
+    }
+    // Only then the segments, since the tail may say that they are there. The highest first,
+    // each durably gone before the next: there is never a hole.
+    for &index in segments.iter().rev().filter(|&&index| index > active) {
+        disk::remove(disk, &segment::name_of(index))?;
     }
     if keep.is_some() {
         disk::remove(disk, TRUNCATE_FILE)?;

@@ -7,7 +7,7 @@
 //!      0    4 header CRC    CRC-32 of bytes 4..40, started from (salt, position)
 //!      4    4 payload CRC   CRC-32 of the payload
 //!      8    4 length        of the payload, bytes
-//!     12    4 kind          "TXN1", "MARK" or "BEGN"
+//!     12    4 kind          "TXN1", "MARK", "BEGN" or "NEXT"
 //!     16    8 epoch         of the zxid
 //!     24    8 counter       of the zxid
 //!     32    8 durable       everything before this position was synced when this was written:
@@ -81,6 +81,8 @@ pub enum Kind {
     Mark,
     /// The first record of each segment: its zxid is the last one of all earlier segments.
     Begin,
+    /// The last record of a full segment: the log goes on in the next one, which is there.
+    Next,
 }
 
 impl Kind {
@@ -89,11 +91,12 @@ impl Kind {
             Kind::Txn => *b"TXN1",
             Kind::Mark => *b"MARK",
             Kind::Begin => *b"BEGN",
+            Kind::Next => *b"NEXT",
         })
     }
 
     fn of(code: u32) -> Option<Kind> {
-        [Kind::Txn, Kind::Mark, Kind::Begin]
+        [Kind::Txn, Kind::Mark, Kind::Begin, Kind::Next]
             .into_iter()
             .find(|kind| kind.code() == code)
     }
@@ -108,7 +111,7 @@ pub struct Header {
     pub length: u32,
     /// CRC-32 of the payload.
     pub payload_crc: u32,
-    /// Of the transaction; for `Mark` and `Begin` that of the last transaction before.
+    /// Of the transaction; for the other kinds, that of the last transaction before.
     pub zxid: Zxid,
     /// Everything before this was synced when the record was written.
     pub durable: Position,

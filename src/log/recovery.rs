@@ -91,6 +91,8 @@ pub struct Extent {
 enum Stop {
     Empty,
     Mark,
+    /// The log went on in the next segment.
+    Next,
     Damaged(Damage),
     /// A whole record, but not the next one.
     Gap(Zxid),
@@ -215,7 +217,8 @@ impl Scan {
                 let sound = header.zxid == self.last && header.durable == here;
                 Some(if sound { Stop::Mark } else { Stop::Misplaced })
             }
-            Kind::Begin => Some(Stop::Misplaced),
+            Kind::Next if header.zxid == self.last => Some(Stop::Next),
+            Kind::Next | Kind::Begin => Some(Stop::Misplaced),
         }
     }
 
@@ -254,11 +257,24 @@ impl Scan {
             // A stale record cannot stand here: whatever is cut is zeroed first.
             return Err(self.corruption(format!("the transaction that follows {}", self.last)));
         }
+        if self.why == Stop::Next && !self.ended {
+            // The next segment was durable before this one said so, and it is removed only
+            // after this record is overwritten.
+            return Err(Corruption {
+                file: segment::name_of(self.index + 1),
+                offset: 0,
+                after: Some(self.last),
+                found: "no such file".into(),
+                expected: "the segment in which the log goes on".into(),
+            });
+        }
         let mark_end = self.end.offset + HEADER_BYTES as u32;
         let torn = match self.why {
             Stop::Mark if self.tail_end <= mark_end => None,
             Stop::Empty if self.tail_end <= self.end.offset => None,
-            Stop::Empty | Stop::Mark => Some("bytes behind the last record".to_owned()),
+            Stop::Empty | Stop::Mark | Stop::Next => {
+                Some("bytes behind the last record".to_owned())
+            }
             _ => Some(self.found()),
         };
         Ok(Extent {
@@ -285,6 +301,7 @@ impl Scan {
         match self.why {
             Stop::Empty => "nothing".into(),
             Stop::Mark => "the end of the log".into(),
+            Stop::Next => "the end of the segment".into(),
             Stop::Damaged(damage) => damage.to_string(),
             Stop::Gap(zxid) => format!("transaction {zxid}"),
             Stop::Misplaced => "a record that does not belong there".into(),

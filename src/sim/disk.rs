@@ -113,14 +113,20 @@ impl SimDisk {
         self.world().clone().restart(plan)
     }
 
-    /// Flips one bit of a file, on the disk and in the cache.
+    /// Flips one bit of a file, on the disk, in the cache and on the way between them.
     ///
     /// # Panics
-    /// If there is no such file or byte.
+    /// If there is no such file.
     pub fn flip(&self, name: &str, byte: usize, bit: u32) {
-        self.edit(name, |bytes| {
-            if let Some(byte) = bytes.get_mut(byte) {
-                *byte ^= 1 << bit;
+        self.edit(name, |file| {
+            for bytes in [&mut file.cache, &mut file.disk] {
+                if let Some(byte) = bytes.get_mut(byte) {
+                    *byte ^= 1 << bit;
+                }
+            }
+            let dirty = file.dirty.get_mut(&(byte / SECTOR_BYTES));
+            for (_, bytes) in dirty.into_iter().flatten() {
+                bytes[byte % SECTOR_BYTES] ^= 1 << bit;
             }
         });
     }
@@ -130,7 +136,12 @@ impl SimDisk {
     /// # Panics
     /// If there is no such file.
     pub fn shorten(&self, name: &str, length: usize) {
-        self.edit(name, |bytes| bytes.truncate(length));
+        self.edit(name, |file| {
+            file.cache.truncate(length);
+            file.disk.truncate(length);
+            file.dirty
+                .retain(|&sector, _| sector * SECTOR_BYTES < length);
+        });
     }
 
     /// The bytes of a file as programs see them.
@@ -147,16 +158,13 @@ impl SimDisk {
         world.files[id].cache.clone()
     }
 
-    fn edit(&self, name: &str, change: impl Fn(&mut Vec<u8>)) {
+    fn edit(&self, name: &str, change: impl Fn(&mut Contents)) {
         let mut world = self.world();
         let id = *world
             .names
             .get(name)
             .expect("the test names a file that is there");
-        let file = world.files.get_mut(&id).expect("a name leads to a file");
-        change(&mut file.cache);
-        change(&mut file.disk);
-        file.dirty.clear();
+        change(world.files.get_mut(&id).expect("a name leads to a file"));
     }
 
     fn world(&self) -> MutexGuard<'_, World> {

@@ -1,7 +1,9 @@
 //! A random user of the log, and what it was promised.
 
 use crate::log::disk::Disk;
-use crate::log::{Entries, FlushOf, Log, PrepareJob, ReadError, Recovered, Settings, SyncTicket};
+use crate::log::{
+    Entries, Fatal, FlushOf, Log, PrepareJob, ReadError, Recovered, Settings, SyncTicket,
+};
 use crate::sim::disk::SimDisk;
 use crate::types::{Epoch, Incarnation, Zxid};
 use std::io::{Read as _, Write as _};
@@ -207,6 +209,13 @@ impl User {
             assert!(self.log.durable() <= self.log.last());
         }
         Ok(())
+    }
+
+    /// Gives a ticket that is out back to the fenced log.
+    pub(super) fn assert_ticket_refused(&mut self, fatal: &Fatal) {
+        if let Some(ticket) = self.ticket.take() {
+            assert_eq!(self.log.end_sync(ticket, Ok(())), Err(fatal.clone()));
+        }
     }
 
     fn append(&mut self, random: &mut Random, promises: &mut Promises) -> Result<(), Stopped> {
