@@ -6,12 +6,15 @@
 pub mod group;
 pub mod http;
 pub mod json;
+pub mod log;
 pub mod mail;
 pub mod metrics;
 pub mod replica;
 pub mod runtime;
 pub mod session;
 pub mod shard;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod time;
 pub mod types;
 pub mod zab;
