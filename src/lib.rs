@@ -5,3 +5,5 @@
 
 pub mod time;
 pub mod types;
+
+pub mod config;
