@@ -7,3 +7,7 @@ pub mod time;
 pub mod types;
 
 pub mod config;
+
+pub mod server;
+
+pub mod cli;
