@@ -44,7 +44,9 @@ fn sources(files: &[(String, String)]) -> Vec<Source> {
         .map(|(name, text)| Source::new(name, text, false))
         .collect();
     let tests: Vec<Vec<String>> = first.iter().flat_map(Source::test_files).collect();
-    let for_tests = |source: &Source| tests.iter().any(|module| source.is_within(module));
+    let for_tests = |source: &Source| {
+        source.is_named_for_tests() || tests.iter().any(|module| source.is_within(module))
+    };
     let again = files.iter().zip(&first);
     again
         .map(|((name, text), source)| Source::new(name, text, for_tests(source)))
@@ -274,10 +276,12 @@ fn a_crate_used_outside_the_module_that_owns_it_is_found() {
         ]
     );
     assert!(impurities_of("runtime/net.rs", "use glommio::timer;").is_empty());
+    let test = "#[cfg(test)] mod tests { use std::fs; }";
+    assert!(impurities_of("runtime/net.rs", test).is_empty());
 }
 
 #[test]
-fn unsafe_is_found_outside_its_two_places() {
+fn unsafe_is_found_outside_its_places() {
     let text = "// unsafe\nconst S: &str = \"unsafe\";\nfn f() { unsafe { g() } }";
     let lines = |name| -> Vec<usize> {
         let source = Source::new(name, text, false);
@@ -294,6 +298,9 @@ fn code_from_elsewhere_is_found() {
     let text = "#[path = \"../x.rs\"]\nmod x;\ninclude!(\"y.rs\");\nlet path = 1;";
     let found = rules::hidden_code(&Source::new("group/mod.rs", text, false));
     assert_eq!(found.iter().map(|f| f.line).collect::<Vec<_>>(), [1, 3]);
+    let beside = "#[cfg(test)]\n#[path = \"net_tests.rs\"]\nmod tests;";
+    let found = rules::hidden_code(&Source::new("runtime/net.rs", beside, false));
+    assert!(found.is_empty(), "{found:?}");
 }
 
 #[test]

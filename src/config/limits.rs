@@ -53,7 +53,7 @@ pub struct Limits {
     pub files_reserved: u32,
     /// Sessions on one shard. At the limit a join is answered 503.
     pub sessions_per_shard_max: usize,
-    /// Groups of the ensemble. At the limit a change that would create one is answered 503.
+    /// Groups of the ensemble. At the limit a change that would create one is answered 507.
     pub groups_max: usize,
     /// Members of one group, active and inactive. At the limit as for groups.
     pub members_per_group_max: usize,
