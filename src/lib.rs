@@ -4,9 +4,12 @@
 
 pub mod cli;
 pub mod config;
+pub mod http;
+pub mod json;
 pub mod metrics;
 pub mod runtime;
 pub mod server;
+pub mod session;
 pub mod time;
 pub mod types;
 pub mod zab;
