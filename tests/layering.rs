@@ -307,14 +307,17 @@ fn code_from_elsewhere_is_found() {
 fn length_counts_lines_of_code_and_not_comments() {
     let body = |lines: usize| "    x();\n".repeat(lines);
     let function = |lines| format!("// head\nfn long() {{\n{}}}\n", body(lines));
-    assert!(rules::too_long("a.rs", &function(68)).is_empty());
-    let found = rules::too_long("a.rs", &function(69));
+    assert!(rules::too_long("src/a.rs", &function(70)).is_empty());
+    let found = rules::too_long("src/a.rs", &function(71));
     assert_eq!(
         found[0].to_string(),
-        "a.rs:2: fn long has 71 lines, over 70"
+        "src/a.rs:2: fn long has 71 lines, over 70"
     );
     let commented = format!("fn f() {{\n{}\n{}}}\n", "    // why\n".repeat(50), body(60));
-    assert!(rules::too_long("a.rs", &commented).is_empty());
+    assert!(rules::too_long("src/a.rs", &commented).is_empty());
+    let test = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", function(160));
+    assert!(rules::too_long("src/a.rs", &test).is_empty());
+    assert_eq!(rules::too_long("tests/a.rs", &function(161)).len(), 1);
     let pointer = format!("fn f(g: fn(u8) -> [u8; 3]);\nstruct S {{\n{}}}\n", body(80));
     assert!(rules::too_long("a.rs", &pointer).is_empty());
     assert!(rules::too_long("a.rs", &"\n".repeat(900)).is_empty());
