@@ -4,12 +4,16 @@
 
 pub mod cli;
 pub mod config;
+pub mod group;
 pub mod http;
 pub mod json;
+pub mod mail;
 pub mod metrics;
+pub mod replica;
 pub mod runtime;
 pub mod server;
 pub mod session;
+pub mod shard;
 pub mod time;
 pub mod types;
 pub mod zab;

@@ -38,7 +38,10 @@ impl VersionCell {
     /// If the version goes back (invariant S5).
     pub fn set(&self, version: GroupVersion) {
         let old = self.0.swap(version.0, Ordering::Release);
-        assert!(old <= version.0, "S5: a group's version went from {old} to {version}");
+        assert!(
+            old <= version.0,
+            "S5: a group's version went from {old} to {version}"
+        );
     }
 }
 

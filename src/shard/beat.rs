@@ -7,7 +7,7 @@ use super::serve::{Manner, Step};
 use super::{Place, Purpose, Shard};
 use crate::http::{self, Code, Problem};
 use crate::mail::{Missing, What};
-use crate::session::{Failure, Slot, Touch};
+use crate::session::{Slot, Touch};
 use crate::time::Millis;
 use crate::types::{GroupVersion, SessionId};
 
@@ -40,7 +40,10 @@ impl Shard {
         now: Millis,
         out: &mut Vec<u8>,
     ) -> Result<Step, Problem> {
-        let hit = self.tracker.find(group, member).map(|slot| self.touch(slot, manner, now));
+        let hit = self
+            .tracker
+            .find(group, member)
+            .map(|slot| self.touch(slot, manner, now));
         match hit {
             Some(Hit::Touched(beaten)) => {
                 self.counters.heartbeats.add(1);
@@ -65,7 +68,10 @@ impl Shard {
         now: Millis,
         out: &mut Vec<u8>,
     ) -> Result<Step, Problem> {
-        let hit = self.tracker.find(group, member).map(|slot| self.touch(slot, manner, now));
+        let hit = self
+            .tracker
+            .find(group, member)
+            .map(|slot| self.touch(slot, manner, now));
         match hit {
             Some(Hit::Touched(beaten)) => {
                 self.counters.heartbeats.add(1);
@@ -73,7 +79,10 @@ impl Shard {
                 if let Some(shown) = self.cached_document(group, &ask, beaten, manner) {
                     return Ok(self.show(conn, shown, out));
                 }
-                let what = What::Document { group: group.into(), consistent: false };
+                let what = What::Document {
+                    group: group.into(),
+                    consistent: false,
+                };
                 self.park(conn, false, what, |place| {
                     let job = DocumentJob::new(place, group, ask, beaten, manner);
                     Purpose::Document(job)
@@ -120,11 +129,20 @@ impl Shard {
     }
 
     fn touch_packed(&mut self, body: &[u8], now: Millis) -> (Vec<Lost>, usize) {
-        let ids: Vec<SessionId> = http::packed(body).collect();
-        let mut lost = Vec::new();
-        let touched = self.tracker.touch_ids(&ids, now, |at, _: Failure| {
-            lost.push(Lost { at: at as u32, who: Missing::Id(ids[at]) });
-        });
+        let mut missed = Vec::new();
+        let touched = self
+            .tracker
+            .touch_ids(http::packed(body), now, |at, _| missed.push(at));
+        let id = |at: usize| http::packed(&body[at * PACKED_ID_BYTES..]).next();
+        let lost = missed
+            .into_iter()
+            .filter_map(|at| {
+                Some(Lost {
+                    at: at as u32,
+                    who: Missing::Id(id(at)?),
+                })
+            })
+            .collect();
         (lost, touched)
     }
 
@@ -136,24 +154,38 @@ impl Shard {
         now: Millis,
         refused: &mut Vec<(u32, http::NameFault)>,
     ) -> (Vec<Lost>, usize) {
-        // Names are decoded where they stand, so this needs a copy of its own.
-        let mut body = body.to_vec();
-        let mut numbers = Vec::new();
-        let mut names = Vec::new();
-        for line in http::names(&mut body) {
-            match line.names {
-                Ok(pair) => {
-                    numbers.push(line.number);
-                    names.push(pair);
+        // Names are decoded where they stand, in a copy; its memory is kept for the next.
+        let mut copy = std::mem::take(&mut self.batch);
+        copy.clear();
+        copy.extend_from_slice(body);
+        let mut missed = Vec::new();
+        let named_lines = http::names(&mut copy).filter_map(|line| {
+            line.names
+                .inspect_err(|fault| refused.push((line.number, *fault)))
+                .ok()
+        });
+        let touched = self
+            .tracker
+            .touch_names(named_lines, now, |at, _| missed.push(at));
+        missed.sort_unstable();
+        let mut lost = Vec::with_capacity(missed.len());
+        if !missed.is_empty() {
+            // Rare, so who they were is read once more.
+            copy.clear();
+            copy.extend_from_slice(body);
+            let lines =
+                http::names(&mut copy).filter_map(|line| Some((line.number, line.names.ok()?)));
+            let mut missed = missed.into_iter().peekable();
+            for (index, (number, (group, member))) in lines.enumerate() {
+                if missed.next_if_eq(&index).is_some() {
+                    lost.push(Lost {
+                        at: number,
+                        who: named(group, member, None),
+                    });
                 }
-                Err(fault) => refused.push((line.number, fault)),
             }
         }
-        let mut lost = Vec::new();
-        let touched = self.tracker.touch_names(&names, now, |at, _: Failure| {
-            let (group, member) = names[at];
-            lost.push(Lost { at: numbers[at], who: named(group, member, None) });
-        });
+        self.batch = copy;
         (lost, touched)
     }
 
@@ -162,7 +194,11 @@ impl Shard {
     pub(super) fn touch(&mut self, slot: Slot, manner: Manner, now: Millis) -> Hit {
         let view = self.tracker.view(slot);
         let version = self.tracker.group(view.group).get();
-        let beaten = Beaten { version, id: view.id, timeout: view.timeout };
+        let beaten = Beaten {
+            version,
+            id: view.id,
+            timeout: view.timeout,
+        };
         if manner.session.is_some_and(|named| named != beaten.id) {
             return Hit::Conflict(version);
         }
@@ -193,7 +229,11 @@ impl Shard {
 
 /// A member by name, perhaps with the session the client believes to be in.
 pub(super) fn named(group: &[u8], member: &[u8], session: Option<SessionId>) -> Missing {
-    Missing::Named { group: group.into(), member: member.into(), session }
+    Missing::Named {
+        group: group.into(),
+        member: member.into(),
+        session,
+    }
 }
 
 /// The member is another session's.

@@ -129,6 +129,8 @@ pub struct Shard {
     ended_meanwhile: Vec<SessionId>,
     endpoints: Arc<[String]>,
     scratch: http::Scratch,
+    /// Room for the body of a batch.
+    batch: Vec<u8>,
     outbox: Outbox,
     counters: Arc<ShardCounters>,
     registry: Rc<Registry>,
@@ -162,7 +164,9 @@ impl Shard {
         registry: Rc<Registry>,
         now: Millis,
     ) -> Shard {
-        let limits = SessionLimits { sessions_max: settings.sessions_max };
+        let limits = SessionLimits {
+            sessions_max: settings.sessions_max,
+        };
         Shard {
             phase: Phase::Starting,
             tracker: Tracker::new(limits, seeds, now),
@@ -179,6 +183,7 @@ impl Shard {
             ended_meanwhile: Vec::new(),
             endpoints: Arc::from([]),
             scratch: http::Scratch::new(),
+            batch: Vec::new(),
             outbox: Outbox::default(),
             counters,
             registry,
@@ -198,7 +203,11 @@ impl Shard {
                     self.on_tell(tell, now);
                 }
             }
-            Mail::Shard(Pass::Claim { from, token, wanted }) => {
+            Mail::Shard(Pass::Claim {
+                from,
+                token,
+                wanted,
+            }) => {
                 self.on_claim(from, token, &wanted);
             }
             Mail::Shard(Pass::Handover { token, given }) => self.on_handover(token, given, now),
@@ -304,7 +313,11 @@ impl Parking {
 
     fn get_mut(&mut self, token: u64) -> Option<&mut Purpose> {
         let (turn, spot) = self.spots.get_mut(token as u32 as usize)?;
-        if *turn == (token >> 32) as u32 { spot.as_mut() } else { None }
+        if *turn == (token >> 32) as u32 {
+            spot.as_mut()
+        } else {
+            None
+        }
     }
 
     fn len(&self) -> usize {

@@ -244,6 +244,17 @@ impl Peer {
         self.committed
     }
 
+    /// The newest transaction this server has proposed, or found in its log.
+    #[must_use]
+    pub fn last_proposed(&self) -> Zxid {
+        // The counter 0 stands for the beginning of an epoch, before its first transaction.
+        if self.proposed.counter == 0 {
+            self.committed
+        } else {
+            self.proposed
+        }
+    }
+
     /// How many proposals are neither committed nor abandoned.
     #[must_use]
     pub fn in_flight(&self) -> usize {
