@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use flume::{Receiver, Sender, TryRecvError, TrySendError};
+use flume::{Receiver, Sender, TrySendError};
 use rustix::event::{EventfdFlags, eventfd};
 
 /// The sending side; cheap to clone.
@@ -110,10 +110,7 @@ impl<T> MailReceiver<T> {
     /// The next message, if there is one. `None` too once every sender is gone.
     #[must_use]
     pub fn next(&self) -> Option<T> {
-        match self.channel.try_recv() {
-            Ok(message) => Some(message),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.channel.try_recv().ok()
     }
 }
 

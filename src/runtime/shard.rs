@@ -134,10 +134,10 @@ impl ShardLoop {
     fn tick(&mut self, drained: bool) {
         self.served.shard.tick(clock::now(), drained);
         self.ticks += 1;
-        if self.ticks % TICKS_A_REVIEW == 0 {
+        if self.ticks.is_multiple_of(TICKS_A_REVIEW) {
             self.sockets.review(&mut self.served);
         }
-        if self.ticks % TICKS_A_PUBLICATION == 0 {
+        if self.ticks.is_multiple_of(TICKS_A_PUBLICATION) {
             self.served.latency.publish();
             self.served.shard.count_sockets(self.sockets.accepted());
         }
