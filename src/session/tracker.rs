@@ -186,8 +186,8 @@ impl<G, S: BuildHasher> Tracker<G, S> {
     /// closing from then on. Returns true if `budget` was used up before the wheel stood at
     /// `now`: call again, with no need of a later `now`.
     ///
-    /// The budget counts entries looked at and ticks passed, and is kept to within 31: some
-    /// 20 ns each, so that however many sessions are due at once, nobody waits for all.
+    /// The budget counts entries looked at and ticks passed, and is kept to within 63: some
+    /// 50 ns each, so that however many sessions are due at once, nobody waits for all.
     pub fn advance(&mut self, now: Millis, budget: usize, due: &mut Vec<Slot>) -> bool {
         let now = self.lived(now).tick().0;
         let mut allowance = budget;
