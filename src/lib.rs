@@ -4,5 +4,14 @@
 //! lowest first, and `tests/layering.rs` holds every module to it.
 
 pub mod group;
+pub mod http;
+pub mod json;
+pub mod mail;
+pub mod metrics;
+pub mod replica;
+pub mod runtime;
+pub mod session;
+pub mod shard;
 pub mod time;
 pub mod types;
+pub mod zab;

@@ -14,6 +14,7 @@
 //! A config that is a JSON object or array stands there byte for byte as it was written;
 //! any other is a string.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::JOIN_DOCUMENT_MEMBERS_MAX;
@@ -59,6 +60,14 @@ enum Stage {
     Inactive,
     Tail,
     Done,
+}
+
+impl fmt::Debug for Document {
+    /// The group's name and version; not the members, which may be a million.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = String::from_utf8_lossy(&self.group.name);
+        write!(f, "Document({name}, {})", self.group.version)
+    }
 }
 
 impl Document {

@@ -104,6 +104,20 @@ impl State {
         self.in_flight.clear();
     }
 
+    /// Takes back a [`Decision::Propose`] that did not become a proposal; `txn` is what
+    /// [`State::preprocess`] wrote.
+    pub fn withdraw(&mut self, txn: &[u8]) {
+        if let Ok(txn) = Txn::decode(txn) {
+            self.in_flight.release(&txn);
+        }
+    }
+
+    /// The session created last: no id above it was ever issued.
+    #[must_use]
+    pub fn newest(&self) -> SessionId {
+        self.newest
+    }
+
     /// The last transaction applied; `Zxid::ZERO` before the first.
     #[must_use]
     pub fn applied(&self) -> Zxid {
