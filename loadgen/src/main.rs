@@ -19,6 +19,7 @@ mod reply;
 mod report;
 mod run;
 mod schedule;
+mod standing;
 mod verify;
 mod watch;
 

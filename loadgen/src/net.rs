@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     Get,
     /// `POST /-/heartbeats`.
     Batch,
+    /// Likewise, for members that fall silent after it.
+    Doom,
     /// `DELETE /G/M`.
     Leave,
     /// `HEAD /G/M` of a session that is known to have ended.

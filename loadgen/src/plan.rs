@@ -4,7 +4,8 @@ use crate::churn::Shares;
 use crate::clock::{MILLI, SECOND};
 use crate::names::Names;
 use crate::schedule::block_for;
-use crate::verify::{Session, State};
+use crate::standing::Standing;
+use crate::verify::Session;
 use anyhow::{Result, bail, ensure};
 use std::sync::Arc;
 
@@ -52,8 +53,10 @@ pub(crate) struct Plan {
 /// What one run knows and hands to the next.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
-    /// The sessions as they stand.
+    /// The sessions.
     pub(crate) sessions: Vec<Session>,
+    /// Where each stands.
+    pub(crate) standing: Standing,
     /// The highest version seen of each group.
     pub(crate) floors: Vec<u64>,
 }
@@ -64,14 +67,6 @@ impl Known {
         for s in &mut self.sessions {
             s.acked_ns = ready_ns;
         }
-    }
-
-    /// How many are joined.
-    pub(crate) fn living(&self) -> usize {
-        self.sessions
-            .iter()
-            .filter(|s| s.state == State::Live)
-            .count()
     }
 }
 

@@ -8,7 +8,8 @@ use crate::names::Names;
 use crate::reply::Reply;
 use std::fmt;
 
-/// What is known of one session. A million of these are held: 32 bytes.
+/// What is known of one session. A million of these are held: 32 bytes. Where it
+/// stands is kept apart, in [`crate::standing`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Session {
     /// The id the join answered with; of the latest join after a rejoin.
@@ -16,26 +17,6 @@ pub(crate) struct Session {
     /// When the latest request that was answered 2xx had been sent. The server processed it
     /// no earlier, so it must keep the session for a timeout from here on at least.
     pub(crate) acked_ns: u64,
-    /// Where it stands.
-    pub(crate) state: State,
-}
-
-/// Where a session stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum State {
-    /// Not joined yet, or about to join again.
-    #[default]
-    Absent,
-    /// Its join is on the way.
-    Joining,
-    /// Joined and beating.
-    Live,
-    /// Stopped beating without a word; the server finds out.
-    Dying,
-    /// Its leave is on the way.
-    Leaving,
-    /// Left, or seen to be expired.
-    Gone,
 }
 
 /// A request that awaits its answer.
@@ -85,7 +66,6 @@ impl Verifier {
     pub(crate) fn joined(&mut self, s: &mut Session, sent: Sent, reply: &Reply) -> bool {
         self.checked += 1;
         if !matches!(reply.status, 200 | 201) {
-            s.state = State::Absent;
             self.status(sent, reply, "join");
             return false;
         }
@@ -95,7 +75,6 @@ impl Verifier {
                 sent.session,
                 "join without x-session-id",
             );
-            s.state = State::Absent;
             return false;
         };
         if reply.status == 201 && s.id != 0 && id <= s.id {
@@ -117,7 +96,6 @@ impl Verifier {
         self.version(sent, reply);
         s.id = id;
         s.acked_ns = sent.at_ns;
-        s.state = State::Live;
         true
     }
 
@@ -146,7 +124,6 @@ impl Verifier {
             }
             404 | 409 | 410 => {
                 self.refused(s, sent, reply.status, now_ns);
-                s.state = State::Gone;
                 false
             }
             _ => {
@@ -184,9 +161,8 @@ impl Verifier {
     }
 
     /// An answer to a leave. True if it left.
-    pub(crate) fn left(&mut self, s: &mut Session, sent: Sent, reply: &Reply, now_ns: u64) -> bool {
+    pub(crate) fn left(&mut self, s: &Session, sent: Sent, reply: &Reply, now_ns: u64) -> bool {
         self.checked += 1;
-        s.state = State::Gone;
         match reply.status {
             204 => {
                 self.version(sent, reply);
@@ -417,7 +393,6 @@ mod tests {
         Session {
             id: 9,
             acked_ns: acked_ms * MS,
-            state: State::Live,
         }
     }
 
@@ -498,9 +473,8 @@ mod tests {
     #[test]
     fn a_beat_sent_after_the_deadline_is_our_own_fault() {
         let (mut v, mut s) = (verifier(), live(100));
-        v.beaten(&mut s, sent(1_100, 0), &reply(404), 1_101 * MS);
+        assert!(!v.beaten(&mut s, sent(1_100, 0), &reply(404), 1_101 * MS));
         assert_eq!((v.faults.total(), v.late_by_us), (0, 1));
-        assert_eq!(s.state, State::Gone);
     }
 
     #[test]
@@ -528,7 +502,6 @@ mod tests {
                 ..reply(201)
             }
         ));
-        assert_eq!(s.state, State::Absent);
         v.joined(
             &mut s,
             sent(1, 0),
@@ -566,7 +539,7 @@ mod tests {
         v.beaten(&mut s, sent(1, 0), &reply(503), 2 * MS);
         v.beaten(&mut s, sent(1, 0), &reply(500), 2 * MS);
         v.joined(&mut Session::default(), sent(1, 0), &reply(503));
-        v.left(&mut s, sent(1, 0), &reply(500), 2 * MS);
+        v.left(&s, sent(1, 0), &reply(500), 2 * MS);
         v.bare(sent(1, 0), &reply(200));
         assert_eq!(v.faults.count(Fault::Unavailable), 2);
         assert_eq!(v.faults.count(Fault::UnexpectedStatus), 3);

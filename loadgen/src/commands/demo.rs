@@ -54,7 +54,7 @@ pub(crate) fn demo(flags: &Demo) -> Result<bool> {
     let mut report = Report::new("demo", done.started, &home.describe());
     tell(&mut report, &done);
     let mut known = done.into_known();
-    let living = known.living();
+    let living = known.standing.living();
     println!("kill -9, then a start on the same data; every member must still be there …");
     server.kill();
     let (server, back_ns) = home.start()?;
@@ -62,12 +62,7 @@ pub(crate) fn demo(flags: &Demo) -> Result<bool> {
     let (_, checked) = restart::verify(&home, names, 3 * SECOND, known, flags.own.load_cpu)?;
     report.verdict(&checked.faults, checked.broken_off.as_deref());
     report.figure("ready_ns", "ready after kill -9", time(back_ns), back_ns);
-    report.figure(
-        "came_back",
-        "members that came back",
-        count(living as u64),
-        living as u64,
-    );
+    report.figure("came_back", "members that came back", count(living), living);
     drop(server);
     println!();
     conclude(&report, flags.own.out.as_deref())

@@ -72,7 +72,7 @@ fn tell_restarts(report: &mut Report, known: &Known, first_ns: u64, took: Vec<u6
         report.figure("ready_ns", "ready, with the sessions", text, median);
         report.data("ready_ns_each", took.into());
     }
-    let living = known.living() as u64;
+    let living = known.standing.living();
     report.figure(
         "living",
         "sessions that came back each time",
@@ -127,7 +127,7 @@ pub(crate) fn verify(
     };
     let mut done = run::run(&home.target(), vec![by_id], cpu)?;
     let reached = done.counts.beats;
-    let living = known.living() as u64;
+    let living = known.standing.living();
     if reached < living && done.broken_off.is_none() {
         done.broken_off = Some(format!("only {reached} of {living} sessions were reached"));
     }

@@ -7,7 +7,8 @@ use crate::net::{Kind, Lane, Pending};
 use crate::plan::Load;
 use crate::recorder::Tag;
 use crate::reply::Reply;
-use crate::verify::{Fault, Sent, State};
+use crate::standing::State;
+use crate::verify::{Fault, Sent};
 use crate::watch::{Verdict, active_in, lists};
 
 impl Loader {
@@ -18,16 +19,19 @@ impl Loader {
         reply: &Reply,
         now_ns: u64,
     ) {
-        let s = &mut self.sessions[pending.sent.session as usize];
+        let session = pending.sent.session;
         if self.plan.bare {
             self.verifier.bare(pending.sent, reply);
-        } else if matches!(s.state, State::Live | State::Dying) {
+        } else if self.standing.is_held(session) {
             let mut sent = pending.sent;
             if reply.status >= 300 {
                 // It may have waited in our own socket until then.
                 sent.at_ns = sent.at_ns.max(lane.unblocked_ns);
             }
-            self.verifier.beaten(s, sent, reply, now_ns);
+            let s = &mut self.sessions[session as usize];
+            if !self.verifier.beaten(s, sent, reply, now_ns) {
+                self.standing.set(session, State::Gone);
+            }
         }
         if reply.status < 300 {
             self.beats_done(pending, 1, now_ns);
@@ -80,8 +84,8 @@ impl Loader {
                 self.batch_refusal(lane, &list, *line, *status, pending, now_ns);
             }
             for session in &list {
-                let s = &mut self.sessions[*session as usize];
-                if s.state != State::Gone {
+                if self.standing.get(*session) != State::Gone {
+                    let s = &mut self.sessions[*session as usize];
                     s.acked_ns = s.acked_ns.max(pending.sent.at_ns);
                 }
             }
@@ -96,13 +100,15 @@ impl Loader {
             };
             self.verifier.general(fault, &said);
         }
-        if self.phase == Phase::Dooming && self.doomed_under_way > 0 {
-            self.doomed_under_way -= 1;
+        if pending.kind == Kind::Doom {
             let due_ns = pending.sent.at_ns + self.plan.timeout_ns;
             self.mass.renewed(list.len(), due_ns);
+            self.doom.answered();
         }
         self.batches.recycle(number, list);
-        self.beat_again(lane, now_ns);
+        if pending.kind == Kind::Batch {
+            self.beat_again(lane, now_ns);
+        }
     }
 
     fn batch_refusal(
@@ -121,27 +127,31 @@ impl Loader {
             );
             return;
         };
-        let s = &mut self.sessions[session as usize];
-        if matches!(s.state, State::Live | State::Dying) {
+        if self.standing.is_held(session) {
             let at_ns = pending.sent.at_ns.max(lane.unblocked_ns);
             let sent = Sent {
                 session,
                 at_ns,
                 floor: 0,
             };
+            let s = &self.sessions[session as usize];
             self.verifier.refused(s, sent, status, now_ns);
-            s.state = State::Gone;
+            self.standing.set(session, State::Gone);
         }
     }
 
     pub(super) fn on_join(&mut self, pending: Pending, reply: &Reply, now_ns: u64) {
         self.joining -= 1;
-        let s = &mut self.sessions[pending.sent.session as usize];
+        let session = pending.sent.session;
+        let s = &mut self.sessions[session as usize];
         let again = s.id != 0;
         if self.verifier.joined(s, pending.sent, reply) {
+            self.standing.set(session, State::Live);
             self.counts.joins += 1;
             self.counts.rejoins += u64::from(again);
             self.joined += u32::from(!again);
+        } else {
+            self.standing.set(session, State::Absent);
         }
         self.recorder
             .record(Tag::Join, now_ns.saturating_sub(pending.due_ns));
@@ -155,7 +165,8 @@ impl Loader {
         now_ns: u64,
     ) {
         let session = pending.sent.session;
-        let s = &mut self.sessions[session as usize];
+        self.standing.set(session, State::Gone);
+        let s = &self.sessions[session as usize];
         if self.verifier.left(s, pending.sent, reply, now_ns) {
             self.counts.leaves += 1;
         }
@@ -205,7 +216,7 @@ impl Loader {
                 }
             }
         }
-        self.sessions[session as usize].state = State::Gone;
+        self.standing.set(session, State::Gone);
         self.plan.names.head(&mut lane.out, session, None);
         self.queue(lane, Kind::Ghost, session, now_ns, now_ns);
     }
@@ -240,17 +251,17 @@ impl Loader {
         match pending.kind {
             Kind::Join => {
                 self.joining -= 1;
-                self.sessions[session as usize].state = State::Absent;
+                self.standing.set(session, State::Absent);
                 self.join_retry.push_back(session);
             }
-            Kind::Batch => {
+            Kind::Batch | Kind::Doom => {
                 let list = self.batches.answered(session);
                 self.batches.recycle(session, list);
-                if self.phase == Phase::Dooming {
-                    self.doomed_under_way = self.doomed_under_way.saturating_sub(1);
+                if pending.kind == Kind::Doom {
+                    self.doom.answered();
                 }
             }
-            Kind::Leave => self.sessions[session as usize].state = State::Gone,
+            Kind::Leave => self.standing.set(session, State::Gone),
             Kind::Probe => {
                 let acked_ns = self.sessions[session as usize].acked_ns;
                 let now_ns = clock::now();

@@ -4,47 +4,72 @@ use super::{Loader, Phase};
 use crate::churn;
 use crate::clock::{MILLI, SECOND};
 use crate::net::{Kind, Net};
-use crate::verify::{Fault, State};
+use crate::standing::State;
+use crate::verify::Fault;
+
+/// How far the doom of a mass has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doom {
+    /// Who is doomed is to be chosen.
+    Choosing,
+    /// They are silent; their last beats may be under way.
+    Settling,
+    /// So many batches that renew them are under way.
+    Renewing(u32),
+}
+
+impl Doom {
+    /// A batch that renews the doomed was answered, or will never be.
+    pub(super) fn answered(&mut self) {
+        if let Doom::Renewing(left) = self {
+            *left -= 1;
+        }
+    }
+}
 
 impl Loader {
     /// Stops the doomed, waits until none of their beats is under way, then renews them all
     /// in a few batches so that they are due within milliseconds of each other.
     pub(super) fn doom(&mut self, net: &mut Net, now_ns: u64, spent: u64) {
-        if self.counts.died == 0 {
-            for session in 0..self.plan.sessions {
-                let s = &mut self.sessions[session as usize];
-                if s.state == State::Live && churn::chosen(self.plan.seed, session, self.plan.doom)
-                {
-                    s.state = State::Dying;
-                    self.counts.died += 1;
-                }
+        match self.doom {
+            Doom::Choosing => {
+                self.choose_doomed();
+                self.ask_list(net, now_ns);
+                self.doom = Doom::Settling;
             }
-            self.ask_list(net, now_ns);
-            return;
+            Doom::Settling if spent >= SETTLE_NS && !self.listing => self.renew_doomed(net, now_ns),
+            Doom::Renewing(0) => {
+                self.mass.seal();
+                self.next_list_ns = self.mass.first_due().saturating_sub(50 * MILLI);
+                self.enter(Phase::Expiring, now_ns);
+            }
+            Doom::Settling | Doom::Renewing(_) => {}
         }
-        if spent < SETTLE_NS || self.listing {
-            return;
-        }
-        if self.mass.last_due() == 0 && self.doomed_under_way == 0 {
-            self.renew_doomed(net, now_ns);
-        } else if self.doomed_under_way == 0 {
-            self.mass.seal();
-            self.next_list_ns = self.mass.first_due().saturating_sub(50 * MILLI);
-            self.enter(Phase::Expiring, now_ns);
+    }
+
+    fn choose_doomed(&mut self) {
+        for session in 0..self.plan.sessions {
+            let doomed = churn::chosen(self.plan.seed, session, self.plan.doom);
+            if doomed && self.standing.is_live(session) {
+                self.standing.set(session, State::Dying);
+                self.counts.died += 1;
+            }
         }
     }
 
     fn renew_doomed(&mut self, net: &mut Net, now_ns: u64) {
         let doomed: Vec<u32> = (0..self.plan.sessions)
-            .filter(|s| self.sessions[*s as usize].state == State::Dying)
+            .filter(|s| self.standing.get(*s) == State::Dying)
             .collect();
-        for (i, part) in doomed.chunks(DOOM_BATCH).enumerate() {
+        let mut batches = 0;
+        for part in doomed.chunks(DOOM_BATCH) {
             let (number, mut list) = self.batches.take();
             list.extend_from_slice(part);
-            let lane = net.lane(i as u32 % self.plan.connections);
-            self.doomed_under_way += 1;
-            self.send_batch(lane, number, list, true, now_ns, now_ns);
+            let lane = net.lane(batches % self.plan.connections);
+            batches += 1;
+            self.send_batch(lane, Kind::Doom, number, list, now_ns, now_ns);
         }
+        self.doom = Doom::Renewing(batches);
     }
 
     pub(super) fn watch_mass(&mut self, net: &mut Net, now_ns: u64) {

@@ -8,6 +8,7 @@ mod answers;
 mod mass;
 mod outcome;
 
+use mass::Doom;
 pub(crate) use outcome::{Counts, Outcome, Phase, Progress};
 
 use crate::batch::{self, Batches};
@@ -19,7 +20,8 @@ use crate::process;
 use crate::recorder::Recorder;
 use crate::reply::Reply;
 use crate::schedule::{Dealing, OpenLoop};
-use crate::verify::{Fault, Sent, Session, State, Verifier};
+use crate::standing::{Standing, State};
+use crate::verify::{Fault, Sent, Session, Verifier};
 use crate::watch::{Deaths, Mass};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ pub(crate) struct Loader {
     phase_ns: u64,
     dealing: Dealing,
     sessions: Vec<Session>,
+    standing: Standing,
     verifier: Verifier,
     recorder: Recorder,
     counts: Counts,
@@ -50,7 +53,7 @@ pub(crate) struct Loader {
     returning: Vec<u32>,
     deaths: Deaths,
     mass: Mass,
-    doomed_under_way: u32,
+    doom: Doom,
     next_list_ns: u64,
     listing: bool,
     next_look_ns: u64,
@@ -62,30 +65,29 @@ pub(crate) struct Loader {
 impl Loader {
     /// Prepares a thread's run; `origin_ns` is the common start of all threads' intervals.
     pub(crate) fn new(plan: Plan, origin_ns: u64, progress: Arc<Progress>) -> Loader {
-        let state = if plan.bare {
+        let mut verifier = Verifier::new(plan.names.clone(), plan.timeout_ns);
+        let n = plan.sessions as usize;
+        let first = if plan.bare {
             State::Live
         } else {
             State::Absent
         };
-        let mut verifier = Verifier::new(plan.names.clone(), plan.timeout_ns);
-        let sessions = match &plan.known {
+        let (sessions, standing) = match &plan.known {
             Some(known) => {
                 verifier.adopt(&known.floors);
-                known.sessions.clone()
+                (known.sessions.clone(), known.standing.clone())
             }
-            None => vec![
-                Session {
-                    state,
-                    ..Session::default()
-                };
-                plan.sessions as usize
-            ],
+            None => (
+                vec![Session::default(); n],
+                Standing::new(plan.sessions, first),
+            ),
         };
         Loader {
             phase: Phase::Opening,
             phase_ns: origin_ns,
             dealing: Dealing::new(plan.sessions, plan.connections, plan.block()),
             sessions,
+            standing,
             verifier,
             recorder: Recorder::new(origin_ns),
             counts: Counts::default(),
@@ -102,7 +104,7 @@ impl Loader {
             returning: Vec::new(),
             deaths: Deaths::new(plan.timeout_ns, plan.late_bound_ns),
             mass: Mass::default(),
-            doomed_under_way: 0,
+            doom: Doom::Choosing,
             next_list_ns: 0,
             listing: false,
             next_look_ns: 0,
@@ -130,6 +132,7 @@ impl Loader {
             known: Known {
                 floors: self.verifier.floors().to_vec(),
                 sessions: self.sessions,
+                standing: self.standing,
             },
             broken_off: self.broken_off,
         }
@@ -302,7 +305,7 @@ impl Loader {
             } else {
                 return;
             };
-            self.sessions[session as usize].state = State::Joining;
+            self.standing.set(session, State::Joining);
             self.joining += 1;
             let lane = net.lane(self.dealing.connection(session));
             let timeout_ms = self.plan.timeout_ns / MILLI;
@@ -337,19 +340,18 @@ impl Loader {
         }
         let dealing = self.dealing;
         let slots = dealing.slots(block);
-        let living = |sessions: &[Session], s: &u32| sessions[*s as usize].state == State::Live;
-        if let Mode::Batch { packed, .. } = self.plan.mode {
+        if let Mode::Batch { .. } = self.plan.mode {
             let (number, mut list) = self.batches.take();
             list.extend(
                 slots
                     .map(|slot| dealing.session(slot))
-                    .filter(|s| living(&self.sessions, s)),
+                    .filter(|s| self.standing.is_live(*s)),
             );
-            return self.send_batch(lane, number, list, packed, due_ns, now_ns);
+            return self.send_batch(lane, Kind::Batch, number, list, due_ns, now_ns);
         }
         let mut any = false;
         for session in slots.map(|slot| dealing.session(slot)) {
-            if !living(&self.sessions, &session) {
+            if !self.standing.is_live(session) {
                 continue;
             }
             any = true;
@@ -372,9 +374,9 @@ impl Loader {
     fn send_batch(
         &mut self,
         lane: &mut Lane,
+        kind: Kind,
         number: u32,
         list: Vec<u32>,
-        packed: bool,
         due_ns: u64,
         now_ns: u64,
     ) -> bool {
@@ -382,6 +384,8 @@ impl Loader {
             self.batches.recycle(number, list);
             return false;
         }
+        let by_id = matches!(self.plan.mode, Mode::Batch { packed: true, .. });
+        let packed = by_id || kind == Kind::Doom;
         batch::write(
             &mut lane.out,
             &self.plan.names,
@@ -394,11 +398,7 @@ impl Loader {
             at_ns: now_ns,
             floor: 0,
         };
-        lane.waiting.push_back(Pending {
-            kind: Kind::Batch,
-            sent,
-            due_ns,
-        });
+        lane.waiting.push_back(Pending { kind, sent, due_ns });
         self.batches.keep(number, list);
         true
     }
@@ -419,17 +419,17 @@ impl Loader {
     fn issue_churn(&mut self, net: &mut Net, now_ns: u64) {
         while let Some(event) = self.next_event.filter(|e| e.at_ns <= now_ns) {
             self.next_event = self.events.next();
-            let s = &mut self.sessions[event.session as usize];
-            if s.state != State::Live {
+            if !self.standing.is_live(event.session) {
                 continue;
             }
             if event.action == Action::Die {
-                s.state = State::Dying;
+                self.standing.set(event.session, State::Dying);
                 self.counts.died += 1;
-                self.deaths.died(event.session, s.acked_ns);
+                let acked_ns = self.sessions[event.session as usize].acked_ns;
+                self.deaths.died(event.session, acked_ns);
                 continue;
             }
-            s.state = State::Leaving;
+            self.standing.set(event.session, State::Leaving);
             if event.action == Action::Rejoin {
                 self.returning.push(event.session);
             }
@@ -495,7 +495,7 @@ impl Driver for Loader {
     ) {
         match pending.kind {
             Kind::Head | Kind::Get => self.on_beat(lane, pending, reply, now_ns),
-            Kind::Batch => self.on_batch(lane, pending, reply, body, now_ns),
+            Kind::Batch | Kind::Doom => self.on_batch(lane, pending, reply, body, now_ns),
             Kind::Join => self.on_join(pending, reply, now_ns),
             Kind::Leave => self.on_leave(lane, pending, reply, now_ns),
             Kind::Ghost => self.verifier.ghost(pending.sent, reply),
