@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::group::{Document, Joined, Outcome, Request, Status};
 use crate::time::Millis;
-use crate::types::{Epoch, GroupVersion, ServerId, SessionId, Term, Zxid};
+use crate::types::{Epoch, GroupVersion, Incarnation, ServerId, SessionId, Term, Zxid};
 
 /// A shard, counted from 0.
 pub type ShardIndex = u16;
@@ -134,6 +134,8 @@ pub enum Tell {
     Ready {
         /// What documents show as `endpoints`.
         endpoints: Arc<[String]>,
+        /// The server's present run, to join sessions in.
+        incarnation: Incarnation,
     },
     /// The server goes down: accept nothing more.
     Stop,

@@ -17,7 +17,7 @@ use crate::mail::{
     Answer, Ask, Cluster, Dealt, ListedGroup, Missing, ShardIndex, Tell, VersionCell, What,
 };
 use crate::metrics::CoreCounters;
-use crate::types::{Epoch, GroupVersion, ServerId, SessionId, Zxid};
+use crate::types::{Epoch, GroupVersion, Incarnation, ServerId, SessionId, Zxid};
 use crate::zab::{Entry, Peer, Phase, ProposeError, Ready};
 
 /// One server's replicated state and its part in the broadcast.
@@ -30,6 +30,7 @@ pub struct Replica {
     /// The published version of each group that a shard has asked about.
     cells: HashMap<Box<[u8]>, Arc<VersionCell>, RandomState>,
     endpoints: Arc<[String]>,
+    incarnation: Incarnation,
     /// Seconds since 1970, proposed as the date of founding if there is none yet.
     wall_s: u32,
     serving: bool,
@@ -50,6 +51,8 @@ pub struct Settings {
     pub shards: ShardIndex,
     /// What documents show as `endpoints`.
     pub endpoints: Arc<[String]>,
+    /// The server's present run: every session of an earlier one is adopted by it.
+    pub incarnation: Incarnation,
     /// Seconds since 1970 now: the date of founding, should this be a new ensemble.
     pub wall_s: u32,
     /// Random keys for hashing names that clients choose.
@@ -96,6 +99,7 @@ impl Replica {
             awaited: VecDeque::new(),
             cells: HashMap::with_hasher(RandomState::with_seeds(a, b, c, d)),
             endpoints: settings.endpoints,
+            incarnation: settings.incarnation,
             wall_s: settings.wall_s,
             serving: false,
             active,
@@ -439,8 +443,10 @@ impl Replica {
             if !hand.is_empty() {
                 tells.push(Tell::Deal(hand));
             }
+            let endpoints = Arc::clone(&self.endpoints);
             tells.push(Tell::Ready {
-                endpoints: Arc::clone(&self.endpoints),
+                endpoints,
+                incarnation: self.incarnation,
             });
         }
     }

@@ -48,6 +48,12 @@ pub struct Limits {
     /// Transactions that the core appends before it starts a sync. Bounds the wait of the
     /// first in the batch, not the throughput: the next batch fills while this one syncs.
     pub core_batch_max: usize,
+    /// Messages that may wait for the core. A shard that finds the queue full keeps what it
+    /// has to say for its next turn.
+    pub core_mail_max: usize,
+    /// Messages that may wait for a shard. At the limit the core waits until the shard has
+    /// taken some: an outcome cannot be dropped, because someone was promised an answer.
+    pub shard_mail_max: usize,
     /// Bytes of one log segment; preallocated, so this much must be free on the disk.
     pub segment_bytes: u32,
     /// Bytes logged since the last snapshot that make the core start the next one. With it the
@@ -75,10 +81,12 @@ impl Limits {
         sessions_per_shard_max: 32_000_000,
         asks_per_shard_max: 65_536,
         core_batch_max: 4_096,
+        core_mail_max: 4_096,
+        shard_mail_max: 4_096,
         segment_bytes: 64 * MIB as u32,
         snapshot_log_bytes: 256 * MIB as u64,
         snapshots_kept: 2,
-        stall_min: Millis(750),
+        stall_min: Millis(50),
     };
 }
 

@@ -219,6 +219,13 @@ impl Sockets {
         !self.again.is_empty()
     }
 
+    /// True if no connection has output that its socket has not taken.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        let open = self.conns.iter().filter_map(|place| place.conn.as_ref());
+        self.again.is_empty() && open.into_iter().all(|open| open.unsent.is_empty())
+    }
+
     /// Stops accepting. Connections that wait in the backlog are reset by the kernel.
     pub fn stop_accepting(&mut self) {
         self.listener = None;

@@ -106,7 +106,7 @@ impl Shard {
         now: Millis,
         out: &mut Vec<u8>,
     ) -> Result<Step, Problem> {
-        if packed && body.len() % PACKED_ID_BYTES != 0 {
+        if packed && !body.len().is_multiple_of(PACKED_ID_BYTES) {
             return Err(Problem::new(Code::BadBatch).detail(format!(
                 "the body has {} bytes, which is no multiple of {PACKED_ID_BYTES}",
                 body.len()

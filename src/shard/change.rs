@@ -166,7 +166,7 @@ impl Shard {
             takeover,
             only_if_absent,
             owner: self.settings.server,
-            incarnation: self.settings.incarnation,
+            incarnation: self.incarnation,
         })
     }
 

@@ -272,7 +272,6 @@ impl Shard {
     }
 
     /// `GET /G`.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request")]
     pub(super) fn get_group(
         &mut self,
         conn: ConnId,

@@ -23,11 +23,15 @@ impl Shard {
                     self.hold(dealt, now);
                 }
             }
-            Tell::Ready { endpoints } => {
+            Tell::Ready {
+                endpoints,
+                incarnation,
+            } => {
                 // Sessions were dealt over a while, and their timeouts count from now.
                 self.tracker.make_good(now.since(self.turned));
                 self.turned = now;
                 self.endpoints = endpoints;
+                self.incarnation = incarnation;
                 self.phase = Phase::Serving;
             }
             Tell::Stop => self.phase = Phase::Stopping,
