@@ -21,6 +21,12 @@ impl<'a> EtagList<'a> {
         (count > 0).then_some(EtagList(value))
     }
 
+    /// The header's value as it was sent, to be parsed again later and elsewhere.
+    #[must_use]
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.0
+    }
+
     /// True for `*`: whatever there is.
     #[must_use]
     pub fn is_any(&self) -> bool {

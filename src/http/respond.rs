@@ -31,6 +31,17 @@ pub struct Answer {
     pub close: bool,
 }
 
+/// How the client finds the end of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// By its length in bytes.
+    Exactly(u64),
+    /// It comes in chunks (RFC 9112, 7.1), the last of which is empty.
+    Chunked,
+    /// It ends with the connection.
+    Unsaid,
+}
+
 impl Default for Answer {
     fn default() -> Answer {
         Answer {
@@ -61,13 +72,12 @@ impl Answer {
             body
         };
         out.reserve(HEAD_BYTES_GUESS + body.len());
-        self.write_head(out, body.len() as u64);
+        self.write_head(out, Length::Exactly(body.len() as u64));
         out.extend_from_slice(body);
     }
 
-    /// Appends the head alone, for a body of `content_length` bytes that the caller sends
-    /// after it, piece by piece.
-    pub fn write_head(&self, out: &mut Vec<u8>, content_length: u64) {
+    /// Appends the head alone, for a body that the caller sends after it, piece by piece.
+    pub fn write_head(&self, out: &mut Vec<u8>, length: Length) {
         out.extend_from_slice(b"HTTP/1.1 ");
         json::number(out, self.status.into());
         out.push(b' ');
@@ -96,8 +106,11 @@ impl Answer {
         if let Some(problem) = self.problem {
             field(out, b"\r\nx-problem: ", problem.as_bytes());
         }
-        if !self.is_bodiless() {
-            number_field(out, b"\r\ncontent-length: ", content_length);
+        match length {
+            _ if self.is_bodiless() => {}
+            Length::Exactly(bytes) => number_field(out, b"\r\ncontent-length: ", bytes),
+            Length::Chunked => out.extend_from_slice(b"\r\ntransfer-encoding: chunked"),
+            Length::Unsaid => {}
         }
         if self.no_store {
             out.extend_from_slice(NO_STORE);
