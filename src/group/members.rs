@@ -184,7 +184,7 @@ impl Members {
         let (mut at, mut long) = (0, 0);
         while at < bytes.len() {
             let end = entry_end(bytes, at);
-            match name_at(bytes, at).cmp(name) {
+            match compare(name_at(bytes, at), name) {
                 Ordering::Less => {}
                 Ordering::Equal => return Spot { pos, at, end, long },
                 Ordering::Greater => break,
@@ -728,6 +728,25 @@ impl Builder {
         let long = std::mem::take(&mut self.long);
         let long = (!long.is_empty()).then(|| Arc::new(long));
         Leaf::new(&self.bytes, long)
+    }
+}
+
+/// `a.cmp(b)`, eight bytes at a time and inline: a leaf is searched entry by entry, and a
+/// call for each would cost more than the comparison.
+#[inline]
+fn compare(a: &[u8], b: &[u8]) -> Ordering {
+    let (a_words, a_rest) = a.as_chunks::<8>();
+    let (b_words, b_rest) = b.as_chunks::<8>();
+    for (x, y) in a_words.iter().zip(b_words) {
+        if x != y {
+            return u64::from_be_bytes(*x).cmp(&u64::from_be_bytes(*y));
+        }
+    }
+    let shared = 8 * a_words.len().min(b_words.len());
+    if a_words.len() == b_words.len() {
+        a_rest.cmp(b_rest)
+    } else {
+        a[shared..].cmp(&b[shared..])
     }
 }
 
