@@ -10,6 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -118,7 +119,15 @@ fn expiry(criterion: &mut Bench, members: usize) {
                 }
                 let start = order.below(members);
                 expired.extend((0..BATCH).map(|i| (start + i * 17) % members));
+                // Shards share the names of groups among their sessions.
+                let one: Arc<[u8]> = group_of(0, 1).into();
                 let lapses = expired.iter().map(|i| world.lapse(*i, groups));
+                let lapses = lapses.map(|mut lapse| {
+                    if groups == 1 {
+                        lapse.group = Arc::clone(&one);
+                    }
+                    lapse
+                });
                 Request::Expire(lapses.collect())
             };
             let commit = |request: Request| {

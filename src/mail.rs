@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::group::{Document, Joined, Outcome, Request, Status};
 use crate::time::Millis;
-use crate::types::{Epoch, GroupVersion, ServerId, SessionId, Term, Zxid};
+use crate::types::{Epoch, GroupVersion, Incarnation, ServerId, SessionId, Term, Zxid};
 
 /// A shard, counted from 0.
 pub type ShardIndex = u16;
@@ -38,7 +38,10 @@ impl VersionCell {
     /// If the version goes back (invariant S5).
     pub fn set(&self, version: GroupVersion) {
         let old = self.0.swap(version.0, Ordering::Release);
-        assert!(old <= version.0, "S5: a group's version went from {old} to {version}");
+        assert!(
+            old <= version.0,
+            "S5: a group's version went from {old} to {version}"
+        );
     }
 }
 
@@ -131,6 +134,8 @@ pub enum Tell {
     Ready {
         /// What documents show as `endpoints`.
         endpoints: Arc<[String]>,
+        /// The server's present run, to join sessions in.
+        incarnation: Incarnation,
     },
     /// The server goes down: accept nothing more.
     Stop,

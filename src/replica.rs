@@ -17,7 +17,7 @@ use crate::mail::{
     Answer, Ask, Cluster, Dealt, ListedGroup, Missing, ShardIndex, Tell, VersionCell, What,
 };
 use crate::metrics::CoreCounters;
-use crate::types::{Epoch, GroupVersion, ServerId, SessionId, Zxid};
+use crate::types::{Epoch, GroupVersion, Incarnation, ServerId, SessionId, Zxid};
 use crate::zab::{Entry, Peer, Phase, ProposeError, Ready};
 
 /// One server's replicated state and its part in the broadcast.
@@ -30,6 +30,7 @@ pub struct Replica {
     /// The published version of each group that a shard has asked about.
     cells: HashMap<Box<[u8]>, Arc<VersionCell>, RandomState>,
     endpoints: Arc<[String]>,
+    incarnation: Incarnation,
     /// Seconds since 1970, proposed as the date of founding if there is none yet.
     wall_s: u32,
     serving: bool,
@@ -50,6 +51,8 @@ pub struct Settings {
     pub shards: ShardIndex,
     /// What documents show as `endpoints`.
     pub endpoints: Arc<[String]>,
+    /// The server's present run: every session of an earlier one is adopted by it.
+    pub incarnation: Incarnation,
     /// Seconds since 1970 now: the date of founding, should this be a new ensemble.
     pub wall_s: u32,
     /// Random keys for hashing names that clients choose.
@@ -61,7 +64,12 @@ enum Origin {
     /// A shard, for a question that is answered with the plain outcome.
     Shard { shard: ShardIndex, token: u64 },
     /// A shard, for a join.
-    Join { shard: ShardIndex, token: u64, names: Names, document: bool },
+    Join {
+        shard: ShardIndex,
+        token: u64,
+        names: Names,
+        document: bool,
+    },
     /// This server itself.
     Own,
 }
@@ -75,7 +83,12 @@ struct Names {
 impl Replica {
     /// A replica whose `state` holds everything up to the last logged transaction of `peer`.
     #[must_use]
-    pub fn new(settings: Settings, peer: Peer, state: State, counters: Arc<CoreCounters>) -> Replica {
+    pub fn new(
+        settings: Settings,
+        peer: Peer,
+        state: State,
+        counters: Arc<CoreCounters>,
+    ) -> Replica {
         let [a, b, c, d] = settings.seeds;
         let mut active = 0;
         state.for_each_active(|_| active += 1);
@@ -86,6 +99,7 @@ impl Replica {
             awaited: VecDeque::new(),
             cells: HashMap::with_hasher(RandomState::with_seeds(a, b, c, d)),
             endpoints: settings.endpoints,
+            incarnation: settings.incarnation,
             wall_s: settings.wall_s,
             serving: false,
             active,
@@ -158,7 +172,9 @@ impl Replica {
             self.serve();
             return;
         }
-        let request = Request::Genesis { birth_s: self.wall_s };
+        let request = Request::Genesis {
+            birth_s: self.wall_s,
+        };
         if let Decision::Propose = self.state.preprocess(&request, &mut self.txn) {
             // Nothing is in flight at this point, so there is room.
             let _ = self.propose(Origin::Own);
@@ -183,7 +199,9 @@ impl Replica {
         self.counters.applied.add(entries.len() as u64);
         self.counters.groups.set(self.state.groups_len() as u64);
         self.counters.members.set(self.active);
-        self.counters.inactive.set(self.state.members_len() - self.active);
+        self.counters
+            .inactive
+            .set(self.state.members_len() - self.active);
         self.counters.in_flight.set(self.peer.in_flight() as u64);
         Ok(())
     }
@@ -213,11 +231,20 @@ impl Replica {
 
     fn change(&mut self, shard: ShardIndex, token: u64, request: Request, document: bool) {
         if !self.serving {
-            return self.tell(shard, Tell::Answer { token, answer: Answer::NoQuorum });
+            return self.tell(
+                shard,
+                Tell::Answer {
+                    token,
+                    answer: Answer::NoQuorum,
+                },
+            );
         }
         let decision = self.state.preprocess(&request, &mut self.txn);
         let names = match request {
-            Request::Join(join) => Some(Names { group: join.group, member: join.member }),
+            Request::Join(join) => Some(Names {
+                group: join.group,
+                member: join.member,
+            }),
             _ => None,
         };
         match decision {
@@ -228,7 +255,12 @@ impl Replica {
             }
             Decision::Propose => {
                 let origin = match names {
-                    Some(names) => Origin::Join { shard, token, names, document },
+                    Some(names) => Origin::Join {
+                        shard,
+                        token,
+                        names,
+                        document,
+                    },
                     None => Origin::Shard { shard, token },
                 };
                 if let Err(error) = self.propose(origin) {
@@ -270,7 +302,11 @@ impl Replica {
                 End::Left | End::TakenOver => self.counters.closed.add(1),
             }
         }
-        let created = applied.sessions.iter().filter(|change| change.created).count() as u64;
+        let created = applied
+            .sessions
+            .iter()
+            .filter(|change| change.created)
+            .count() as u64;
         self.counters.created.add(created);
         self.active = self.active + created - applied.ended.len() as u64;
         // The ends come first in every shard's mail: a member never has two sessions.
@@ -279,7 +315,9 @@ impl Replica {
         }
         for change in applied.sessions.iter().filter(|change| !change.created) {
             for tells in &mut self.tells {
-                let group::Session { id, term, timeout, .. } = change.session;
+                let group::Session {
+                    id, term, timeout, ..
+                } = change.session;
                 tells.push(Tell::Changed { id, term, timeout });
             }
         }
@@ -292,9 +330,20 @@ impl Replica {
             Origin::Shard { shard, token } => {
                 // Whoever is told that a session has ended is told so before the answer.
                 self.flush_ended();
-                self.tell(shard, Tell::Answer { token, answer: Answer::Outcome(outcome) });
+                self.tell(
+                    shard,
+                    Tell::Answer {
+                        token,
+                        answer: Answer::Outcome(outcome),
+                    },
+                );
             }
-            Origin::Join { shard, token, names, document } => {
+            Origin::Join {
+                shard,
+                token,
+                names,
+                document,
+            } => {
                 let answer = self.answer(outcome, Some(names), document);
                 self.tell(shard, Tell::Answer { token, answer });
             }
@@ -315,7 +364,11 @@ impl Replica {
         };
         let version = self.cell(&names.group, handle.version());
         let document = document.then(|| handle.for_joiner(&names.member));
-        Answer::Joined { joined, version, document }
+        Answer::Joined {
+            joined,
+            version,
+            document,
+        }
     }
 
     fn cell(&mut self, group: &[u8], version: GroupVersion) -> Arc<VersionCell> {
@@ -357,14 +410,21 @@ impl Replica {
         let mut cells = std::mem::take(&mut self.cells);
         let mut last: Option<(Arc<[u8]>, Arc<VersionCell>)> = None;
         self.state.for_each_active(|active| {
-            if last.as_ref().is_none_or(|(name, _)| **name != *active.group) {
+            if last
+                .as_ref()
+                .is_none_or(|(name, _)| **name != *active.group)
+            {
                 let version = self.state.version(active.group).unwrap_or_default();
                 let cell = VersionCell::new(version);
                 cells.insert(active.group.into(), Arc::clone(&cell));
                 last = Some((active.group.into(), cell));
             }
-            let Some((group, version)) = &last else { return };
-            let group::Session { id, term, timeout, .. } = active.session;
+            let Some((group, version)) = &last else {
+                return;
+            };
+            let group::Session {
+                id, term, timeout, ..
+            } = active.session;
             let shard = (id.counter() % shards) as usize;
             hands[shard].push(Dealt {
                 group: Arc::clone(group),
@@ -383,13 +443,21 @@ impl Replica {
             if !hand.is_empty() {
                 tells.push(Tell::Deal(hand));
             }
-            tells.push(Tell::Ready { endpoints: Arc::clone(&self.endpoints) });
+            let endpoints = Arc::clone(&self.endpoints);
+            tells.push(Tell::Ready {
+                endpoints,
+                incarnation: self.incarnation,
+            });
         }
     }
 
     fn status(&self, missing: &Missing) -> Status {
         match missing {
-            Missing::Named { group, member, session } => self.state.status(group, member, *session),
+            Missing::Named {
+                group,
+                member,
+                session,
+            } => self.state.status(group, member, *session),
             // No shard holds it, and names were not given: either it has ended, or it never
             // was.
             Missing::Id(id) if *id <= self.state.newest() => Status::Gone,

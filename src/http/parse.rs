@@ -365,7 +365,11 @@ fn fields<'a>(input: &'a [u8], mut at: usize, limits: &Limits) -> Scan<(Fields<'
         let value = &rest[name_len + 1..];
         let value_len = scan::value_len(value);
         line_end(&value[value_len..])?;
-        fields.take(&rest[..name_len], value[..value_len].trim_ascii(), limits)?;
+        fields.take(
+            &rest[..name_len],
+            scan::trimmed(&value[..value_len]),
+            limits,
+        )?;
         at += name_len + 1 + value_len + 2;
     }
 }

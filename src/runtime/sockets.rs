@@ -22,46 +22,8 @@ use rustix::net::{
 };
 
 use super::poller::Poller;
+use crate::shard::{ConnId, Next};
 use crate::time::Millis;
-
-/// A connection: its place in the slab, and which use of that place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ConnId {
-    /// The place in the slab, from 0.
-    pub index: u32,
-    /// Raised at each use of the place, so that a late answer finds no stranger there.
-    pub generation: u32,
-}
-
-impl ConnId {
-    /// Both halves as one word: what an epoll event carries.
-    #[must_use]
-    pub fn key(self) -> u64 {
-        (u64::from(self.generation) << 32) | u64::from(self.index)
-    }
-
-    /// The inverse of [`ConnId::key`].
-    #[must_use]
-    pub fn from_key(key: u64) -> ConnId {
-        ConnId {
-            index: key as u32,
-            generation: (key >> 32) as u32,
-        }
-    }
-}
-
-/// What the engine does next with a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Read on.
-    Read,
-    /// Leave the input in the kernel until [`Sockets::resume`] names this connection.
-    Wait,
-    /// Send what there is, then ask [`Service::resume`] for more output.
-    More,
-    /// Send what there is, then close.
-    Close,
-}
 
 /// What the bytes mean. All calls for one connection come in order.
 pub trait Service {
@@ -93,6 +55,9 @@ pub struct Turn {
     pub bell: bool,
 }
 
+/// The shard's clock.
+pub type Clock = Box<dyn Fn() -> Millis>;
+
 /// The listener and the connections of one shard.
 pub struct Sockets {
     poller: Poller,
@@ -109,6 +74,9 @@ pub struct Sockets {
     again: Vec<ConnId>,
     again_spare: Vec<ConnId>,
     accepted: u64,
+    /// Read anew for every input, after it has been read: a promise counts from when it is
+    /// made, and a turn may take milliseconds.
+    clock: Clock,
     /// Where the once-a-second review goes on.
     review_at: usize,
 }
@@ -207,7 +175,7 @@ impl Sockets {
     ///
     /// # Errors
     /// If the process is out of descriptors.
-    pub fn new(listener: OwnedFd, open_max: usize) -> io::Result<Sockets> {
+    pub fn new(listener: OwnedFd, open_max: usize, clock: Clock) -> io::Result<Sockets> {
         let poller = Poller::new(EVENTS_MAX)?;
         poller.add(&listener, KEY_LISTENER, EventFlags::IN)?;
         Ok(Sockets {
@@ -222,6 +190,7 @@ impl Sockets {
             again: Vec::new(),
             again_spare: Vec::new(),
             accepted: 0,
+            clock,
             review_at: 0,
         })
     }
@@ -250,6 +219,13 @@ impl Sockets {
         !self.again.is_empty()
     }
 
+    /// True if no connection has output that its socket has not taken.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        let open = self.conns.iter().filter_map(|place| place.conn.as_ref());
+        self.again.is_empty() && open.into_iter().all(|open| open.unsent.is_empty())
+    }
+
     /// Stops accepting. Connections that wait in the backlog are reset by the kernel.
     pub fn stop_accepting(&mut self) {
         self.listener = None;
@@ -259,7 +235,7 @@ impl Sockets {
     ///
     /// # Errors
     /// Only if the epoll set is broken.
-    pub fn turn<S: Service>(&mut self, service: &mut S, now: Millis) -> io::Result<Turn> {
+    pub fn turn<S: Service>(&mut self, service: &mut S) -> io::Result<Turn> {
         let events = self.poller.take()?;
         let mut turn = Turn {
             events,
@@ -268,10 +244,10 @@ impl Sockets {
         for index in 0..events {
             let (key, flags) = self.poller.event(index);
             match key {
-                KEY_LISTENER => self.accept(service, now),
+                KEY_LISTENER => self.accept(service),
                 KEY_TICK => turn.tick = true,
                 KEY_BELL => turn.bell = true,
-                key => self.on_event(ConnId::from_key(key), flags, service, now),
+                key => self.on_event(ConnId::from_key(key), flags, service),
             }
         }
         if !self.again.is_empty() {
@@ -280,7 +256,7 @@ impl Sockets {
             for &conn in &again {
                 if let Some(place) = self.get(conn) {
                     place.queued = false;
-                    self.go_on(conn, service, now);
+                    self.go_on(conn, service);
                 }
             }
             again.clear();
@@ -301,7 +277,8 @@ impl Sockets {
 
     /// Lets the service look at connections, some at each call: at ten calls a second each of
     /// 20,000 is looked at once a second.
-    pub fn review<S: Service>(&mut self, service: &mut S, now: Millis) {
+    pub fn review<S: Service>(&mut self, service: &mut S) {
+        let now = self.now();
         for _ in 0..REVIEWS_MAX.min(self.conns.len()) {
             self.review_at = (self.review_at + 1) % self.conns.len();
             let place = &self.conns[self.review_at];
@@ -322,10 +299,14 @@ impl Sockets {
             } else if !ending && open.unsent.is_empty() {
                 self.out.clear();
                 if let Some(next) = service.review(conn, now, &mut self.out) {
-                    self.settle(conn, next, service, now);
+                    self.settle(conn, next, service);
                 }
             }
         }
+    }
+
+    fn now(&self) -> Millis {
+        (self.clock)()
     }
 
     fn get(&mut self, conn: ConnId) -> Option<&mut Conn> {
@@ -337,7 +318,7 @@ impl Sockets {
         }
     }
 
-    fn accept<S: Service>(&mut self, service: &mut S, now: Millis) {
+    fn accept<S: Service>(&mut self, service: &mut S) {
         for _ in 0..ACCEPTS_MAX {
             let Some(listener) = &self.listener else {
                 return;
@@ -352,7 +333,7 @@ impl Sockets {
                 Err(_) => return,
             };
             self.accepted += 1;
-            let conn = self.place(fd, now);
+            let conn = self.place(fd);
             let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
             let place = &self.conns[conn.index as usize];
             let Some(open) = &place.conn else { continue };
@@ -362,15 +343,15 @@ impl Sockets {
             }
             self.out.clear();
             if self.open <= self.open_max {
-                service.open(conn, now);
+                service.open(conn, (self.clock)());
             } else {
                 service.refuse(&mut self.out);
-                self.settle(conn, Next::Close, service, now);
+                self.settle(conn, Next::Close, service);
             }
         }
     }
 
-    fn place(&mut self, fd: OwnedFd, now: Millis) -> ConnId {
+    fn place(&mut self, fd: OwnedFd) -> ConnId {
         let conn = Conn {
             fd,
             state: State::Open(Next::Read),
@@ -380,7 +361,7 @@ impl Sockets {
             queued: false,
             unsent: Vec::new(),
             sent: 0,
-            stuck_since: now,
+            stuck_since: self.now(),
         };
         self.open += 1;
         if let Some(index) = self.free.pop() {
@@ -414,13 +395,7 @@ impl Sockets {
         service.close(conn);
     }
 
-    fn on_event<S: Service>(
-        &mut self,
-        conn: ConnId,
-        flags: EventFlags,
-        service: &mut S,
-        now: Millis,
-    ) {
+    fn on_event<S: Service>(&mut self, conn: ConnId, flags: EventFlags, service: &mut S) {
         let Some(open) = self.get(conn) else { return };
         if flags.intersects(EventFlags::ERR) {
             return self.drop_conn(conn, service);
@@ -429,33 +404,33 @@ impl Sockets {
             open.readable = true;
             open.hangup |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
         }
-        if flags.contains(EventFlags::OUT) && !open.unsent.is_empty() && !self.flush(conn, now) {
+        if flags.contains(EventFlags::OUT) && !open.unsent.is_empty() && !self.flush(conn) {
             return self.drop_conn(conn, service);
         }
-        self.go_on(conn, service, now);
+        self.go_on(conn, service);
     }
 
     /// Does the next thing that can be done for `conn`, once.
-    fn go_on<S: Service>(&mut self, conn: ConnId, service: &mut S, now: Millis) {
+    fn go_on<S: Service>(&mut self, conn: ConnId, service: &mut S) {
         let Some(open) = self.get(conn) else { return };
         if !open.unsent.is_empty() {
             return;
         }
         match open.state {
-            State::Open(Next::Read) if open.readable => self.read(conn, service, now),
+            State::Open(Next::Read) if open.readable => self.read(conn, service),
             State::Open(Next::More) => {
                 open.state = State::Open(Next::Wait);
                 self.out.clear();
-                let next = service.resume(conn, now, &mut self.out);
-                self.settle(conn, next, service, now);
+                let next = service.resume(conn, (self.clock)(), &mut self.out);
+                self.settle(conn, next, service);
             }
             State::Open(_) => {}
-            State::Closing => self.shut(conn, service, now),
+            State::Closing => self.shut(conn, service),
             State::Draining => self.drain(conn, service),
         }
     }
 
-    fn read<S: Service>(&mut self, conn: ConnId, service: &mut S, now: Millis) {
+    fn read<S: Service>(&mut self, conn: ConnId, service: &mut S) {
         let place = &mut self.conns[conn.index as usize];
         let Some(open) = &mut place.conn else { return };
         match recv(&open.fd, &mut self.scratch[..], RecvFlags::empty()) {
@@ -463,15 +438,16 @@ impl Sockets {
                 open.readable = false;
                 open.ended = true;
                 self.out.clear();
-                let next = service.finish(conn, now, &mut self.out);
-                self.settle(conn, next, service, now);
+                let next = service.finish(conn, (self.clock)(), &mut self.out);
+                self.settle(conn, next, service);
             }
             Ok((count, _)) => {
                 // A buffer not filled means a socket emptied, but for the end of the stream.
                 open.readable = count == self.scratch.len() || open.hangup;
                 self.out.clear();
-                let next = service.receive(conn, &self.scratch[..count], now, &mut self.out);
-                self.settle(conn, next, service, now);
+                let next =
+                    service.receive(conn, &self.scratch[..count], (self.clock)(), &mut self.out);
+                self.settle(conn, next, service);
             }
             Err(Errno::AGAIN) => open.readable = false,
             Err(Errno::INTR) => self.queue(conn),
@@ -480,7 +456,7 @@ impl Sockets {
     }
 
     /// Sends `self.out`, and takes note of what the service wants next.
-    fn settle<S: Service>(&mut self, conn: ConnId, next: Next, service: &mut S, now: Millis) {
+    fn settle<S: Service>(&mut self, conn: ConnId, next: Next, service: &mut S) {
         let place = &mut self.conns[conn.index as usize];
         let Some(open) = &mut place.conn else { return };
         open.state = match next {
@@ -492,8 +468,8 @@ impl Sockets {
         if !self.out.is_empty() {
             match send(&open.fd, &self.out, SendFlags::NOSIGNAL) {
                 Ok(sent) if sent == self.out.len() => {}
-                Ok(sent) => keep(open, &self.out[sent..], now),
-                Err(Errno::AGAIN | Errno::INTR) => keep(open, &self.out, now),
+                Ok(sent) => keep(open, &self.out[sent..], (self.clock)()),
+                Err(Errno::AGAIN | Errno::INTR) => keep(open, &self.out, (self.clock)()),
                 Err(_) => return self.drop_conn(conn, service),
             }
             // The answers to one buffer of beats are kept; a document's worth is given back.
@@ -505,7 +481,7 @@ impl Sockets {
             return;
         }
         match open.state {
-            State::Closing => self.shut(conn, service, now),
+            State::Closing => self.shut(conn, service),
             State::Open(Next::More) => self.queue(conn),
             State::Open(Next::Read) if open.readable => self.queue(conn),
             _ => {}
@@ -513,7 +489,8 @@ impl Sockets {
     }
 
     /// Everything is sent: shuts our side, and drops the rest of the client's.
-    fn shut<S: Service>(&mut self, conn: ConnId, service: &mut S, now: Millis) {
+    fn shut<S: Service>(&mut self, conn: ConnId, service: &mut S) {
+        let now = self.now();
         let Some(open) = self.get(conn) else { return };
         if shutdown(&open.fd, Shutdown::Write).is_err() {
             return self.drop_conn(conn, service);
@@ -537,7 +514,8 @@ impl Sockets {
     }
 
     /// Sends more of what was left over; false if the connection is broken.
-    fn flush(&mut self, conn: ConnId, now: Millis) -> bool {
+    fn flush(&mut self, conn: ConnId) -> bool {
+        let now = self.now();
         let Some(open) = self.get(conn) else {
             return true;
         };

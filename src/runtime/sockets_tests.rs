@@ -1,8 +1,10 @@
 //! The engine against real sockets and a service that speaks lines instead of HTTP.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
@@ -97,18 +99,21 @@ struct World {
     sockets: Sockets,
     lines: Lines,
     addr: SocketAddr,
-    now: Millis,
+    now: Rc<Cell<Millis>>,
 }
 
 impl World {
     fn new(open_max: usize) -> World {
         let addr = probe("127.0.0.1:0".parse().unwrap()).unwrap();
-        let sockets = Sockets::new(listener(addr).unwrap(), open_max).unwrap();
+        let now = Rc::new(Cell::new(Millis(1)));
+        let clock = Rc::clone(&now);
+        let clock = Box::new(move || clock.get());
+        let sockets = Sockets::new(listener(addr).unwrap(), open_max, clock).unwrap();
         World {
             sockets,
             lines: Lines::default(),
             addr,
-            now: Millis(1),
+            now,
         }
     }
 
@@ -121,7 +126,7 @@ impl World {
     }
 
     fn turn(&mut self) {
-        self.sockets.turn(&mut self.lines, self.now).unwrap();
+        self.sockets.turn(&mut self.lines).unwrap();
     }
 
     /// Turns until `client` has received `wanted`, and some more to see that nothing follows;
@@ -251,8 +256,8 @@ fn a_close_that_the_client_never_answers_ends_after_a_while() {
     client.write_all(b"close\n").unwrap();
     world.expect(&mut client, "<close>");
     assert_eq!(world.sockets.open(), 1, "draining");
-    world.now = Millis(1 + DRAIN_MS_MAX + 1);
-    world.sockets.review(&mut world.lines, world.now);
+    world.now.set(Millis(1 + DRAIN_MS_MAX + 1));
+    world.sockets.review(&mut world.lines);
     assert_eq!(world.sockets.open(), 0);
 }
 
@@ -264,11 +269,11 @@ fn a_client_that_never_reads_its_answers_is_dropped_after_a_while() {
     for _ in 0..200 {
         world.turn();
     }
-    world.now = Millis(1 + STUCK_MS_MAX);
-    world.sockets.review(&mut world.lines, world.now);
+    world.now.set(Millis(1 + STUCK_MS_MAX));
+    world.sockets.review(&mut world.lines);
     assert_eq!(world.sockets.open(), 1);
-    world.now = Millis(world.now.0 + 1);
-    world.sockets.review(&mut world.lines, world.now);
+    world.now.set(Millis(world.now.get().0 + 1));
+    world.sockets.review(&mut world.lines);
     assert_eq!(world.sockets.open(), 0);
     assert_eq!(world.lines.closed.len(), 1);
 }
@@ -306,10 +311,10 @@ fn a_place_used_again_does_not_answer_to_its_old_name() {
     while world.sockets.open() > 0 {
         world.turn();
         // The service asked to wait; the review is what ends such a connection.
-        world.now = Millis(1_000_000);
-        world.sockets.review(&mut world.lines, world.now);
+        world.now.set(Millis(1_000_000));
+        world.sockets.review(&mut world.lines);
     }
-    world.now = Millis(2);
+    world.now.set(Millis(2));
     let mut second = world.client();
     second.write_all(b"a\n").unwrap();
     world.expect(&mut second, "<a>");
@@ -331,8 +336,8 @@ fn an_idle_connection_is_closed_when_the_service_says_so() {
     let mut client = world.client();
     client.write_all(b"a\n").unwrap();
     world.expect(&mut client, "<a>");
-    world.now = Millis(1_000_000);
-    world.sockets.review(&mut world.lines, world.now);
+    world.now.set(Millis(1_000_000));
+    world.sockets.review(&mut world.lines);
     world.expect(&mut client, "<idle>");
     world.expect_end(&mut client);
 }

@@ -40,7 +40,10 @@ impl Shard {
         now: Millis,
         out: &mut Vec<u8>,
     ) -> Result<Step, Problem> {
-        let hit = self.tracker.find(group, member).map(|slot| self.touch(slot, manner, now));
+        let hit = self
+            .tracker
+            .find(group, member)
+            .map(|slot| self.touch(slot, manner, now));
         match hit {
             Some(Hit::Touched(beaten)) => {
                 self.counters.heartbeats.add(1);
@@ -65,7 +68,10 @@ impl Shard {
         now: Millis,
         out: &mut Vec<u8>,
     ) -> Result<Step, Problem> {
-        let hit = self.tracker.find(group, member).map(|slot| self.touch(slot, manner, now));
+        let hit = self
+            .tracker
+            .find(group, member)
+            .map(|slot| self.touch(slot, manner, now));
         match hit {
             Some(Hit::Touched(beaten)) => {
                 self.counters.heartbeats.add(1);
@@ -73,7 +79,10 @@ impl Shard {
                 if let Some(shown) = self.cached_document(group, &ask, beaten, manner) {
                     return Ok(self.show(conn, shown, out));
                 }
-                let what = What::Document { group: group.into(), consistent: false };
+                let what = What::Document {
+                    group: group.into(),
+                    consistent: false,
+                };
                 self.park(conn, false, what, |place| {
                     let job = DocumentJob::new(place, group, ask, beaten, manner);
                     Purpose::Document(job)
@@ -97,7 +106,7 @@ impl Shard {
         now: Millis,
         out: &mut Vec<u8>,
     ) -> Result<Step, Problem> {
-        if packed && body.len() % PACKED_ID_BYTES != 0 {
+        if packed && !body.len().is_multiple_of(PACKED_ID_BYTES) {
             return Err(Problem::new(Code::BadBatch).detail(format!(
                 "the body has {} bytes, which is no multiple of {PACKED_ID_BYTES}",
                 body.len()
@@ -121,11 +130,18 @@ impl Shard {
 
     fn touch_packed(&mut self, body: &[u8], now: Millis) -> (Vec<Lost>, usize) {
         let mut missed = Vec::new();
-        let touched = self.tracker.touch_ids(http::packed(body), now, |at, _| missed.push(at));
+        let touched = self
+            .tracker
+            .touch_ids(http::packed(body), now, |at, _| missed.push(at));
         let id = |at: usize| http::packed(&body[at * PACKED_ID_BYTES..]).next();
         let lost = missed
             .into_iter()
-            .filter_map(|at| Some(Lost { at: at as u32, who: Missing::Id(id(at)?) }))
+            .filter_map(|at| {
+                Some(Lost {
+                    at: at as u32,
+                    who: Missing::Id(id(at)?),
+                })
+            })
             .collect();
         (lost, touched)
     }
@@ -144,20 +160,28 @@ impl Shard {
         copy.extend_from_slice(body);
         let mut missed = Vec::new();
         let named_lines = http::names(&mut copy).filter_map(|line| {
-            line.names.inspect_err(|fault| refused.push((line.number, *fault))).ok()
+            line.names
+                .inspect_err(|fault| refused.push((line.number, *fault)))
+                .ok()
         });
-        let touched = self.tracker.touch_names(named_lines, now, |at, _| missed.push(at));
+        let touched = self
+            .tracker
+            .touch_names(named_lines, now, |at, _| missed.push(at));
         missed.sort_unstable();
         let mut lost = Vec::with_capacity(missed.len());
         if !missed.is_empty() {
             // Rare, so who they were is read once more.
             copy.clear();
             copy.extend_from_slice(body);
-            let lines = http::names(&mut copy).filter_map(|line| Some((line.number, line.names.ok()?)));
+            let lines =
+                http::names(&mut copy).filter_map(|line| Some((line.number, line.names.ok()?)));
             let mut missed = missed.into_iter().peekable();
             for (index, (number, (group, member))) in lines.enumerate() {
                 if missed.next_if_eq(&index).is_some() {
-                    lost.push(Lost { at: number, who: named(group, member, None) });
+                    lost.push(Lost {
+                        at: number,
+                        who: named(group, member, None),
+                    });
                 }
             }
         }
@@ -170,7 +194,11 @@ impl Shard {
     pub(super) fn touch(&mut self, slot: Slot, manner: Manner, now: Millis) -> Hit {
         let view = self.tracker.view(slot);
         let version = self.tracker.group(view.group).get();
-        let beaten = Beaten { version, id: view.id, timeout: view.timeout };
+        let beaten = Beaten {
+            version,
+            id: view.id,
+            timeout: view.timeout,
+        };
         if manner.session.is_some_and(|named| named != beaten.id) {
             return Hit::Conflict(version);
         }
@@ -201,7 +229,11 @@ impl Shard {
 
 /// A member by name, perhaps with the session the client believes to be in.
 pub(super) fn named(group: &[u8], member: &[u8], session: Option<SessionId>) -> Missing {
-    Missing::Named { group: group.into(), member: member.into(), session }
+    Missing::Named {
+        group: group.into(),
+        member: member.into(),
+        session,
+    }
 }
 
 /// The member is another session's.

@@ -75,33 +75,79 @@ impl Shard {
             }
             Route::Leave { group, member } => {
                 let session = manner.session;
-                let change = Change::Leave { group: group.into(), member: member.into(), session };
+                let change = Change::Leave {
+                    group: group.into(),
+                    member: member.into(),
+                    session,
+                };
                 (change, About::Member)
             }
-            Route::DeleteGroup { group } => {
-                (Change::DeleteGroup { group: group.into() }, About::Group)
-            }
-            Route::PutConfig { group, member, if_match } => {
+            Route::DeleteGroup { group } => (
+                Change::DeleteGroup {
+                    group: group.into(),
+                },
+                About::Group,
+            ),
+            Route::PutConfig {
+                group,
+                member,
+                if_match,
+            } => {
                 http::config_text(body)?;
                 let require = require(if_match, request.headers.if_none_match)?;
                 let (group, member) = (group.into(), boxed(member));
                 let bytes = body.into();
-                (Change::SetConfig { group, member, bytes, require }, About::Config)
+                (
+                    Change::SetConfig {
+                        group,
+                        member,
+                        bytes,
+                        require,
+                    },
+                    About::Config,
+                )
             }
-            Route::DeleteConfig { group, member, if_match } => {
+            Route::DeleteConfig {
+                group,
+                member,
+                if_match,
+            } => {
                 let require = require(if_match, None)?;
                 let (group, member) = (group.into(), boxed(member));
-                (Change::DeleteConfig { group, member, require }, About::Config)
+                (
+                    Change::DeleteConfig {
+                        group,
+                        member,
+                        require,
+                    },
+                    About::Config,
+                )
             }
             _ => return Err(Problem::new(Code::Internal)),
         };
-        let what = What::Change { request: change, document: false };
-        self.park(conn, true, what, |place| Purpose::Change(ChangeJob { place, manner, about }))
+        let what = What::Change {
+            request: change,
+            document: false,
+        };
+        self.park(conn, true, what, |place| {
+            Purpose::Change(ChangeJob {
+                place,
+                manner,
+                about,
+            })
+        })
     }
 
     /// The core's word for a join, with everything about it checked that can be here.
     fn join_of(&self, route: &Route<'_>, body: &[u8]) -> Result<Join, Problem> {
-        let Route::Join { group, member, timeout, takeover, only_if_absent } = *route else {
+        let Route::Join {
+            group,
+            member,
+            timeout,
+            takeover,
+            only_if_absent,
+        } = *route
+        else {
             return Err(Problem::new(Code::Internal));
         };
         let (min, max) = (self.settings.min_timeout, self.settings.max_timeout);
@@ -120,33 +166,77 @@ impl Shard {
             takeover,
             only_if_absent,
             owner: self.settings.server,
-            incarnation: self.settings.incarnation,
+            incarnation: self.incarnation,
         })
     }
 
     fn join(&mut self, conn: ConnId, join: Join, manner: Manner) -> Result<Step, Problem> {
         let (group, member) = (join.group.clone(), join.member.clone());
-        let what = What::Change { request: Change::Join(join), document: !manner.minimal };
+        let what = What::Change {
+            request: Change::Join(join),
+            document: !manner.minimal,
+        };
         self.park(conn, true, what, |place| {
-            Purpose::Join(JoinJob { place, group, member, manner })
+            Purpose::Join(JoinJob {
+                place,
+                group,
+                member,
+                manner,
+            })
         })
     }
 
     /// The core has answered a join.
     pub(super) fn on_joined(&mut self, job: JoinJob, answer: CoreAnswer, now: Millis) {
-        let JoinJob { place, group, member, manner } = job;
+        let JoinJob {
+            place,
+            group,
+            member,
+            manner,
+        } = job;
         let (joined, version, document) = match answer {
-            CoreAnswer::Joined { joined, version, document } => (joined, version, document),
+            CoreAnswer::Joined {
+                joined,
+                version,
+                document,
+            } => (joined, version, document),
             other => return self.refused(place, other, About::Member, manner),
         };
-        let Joined { session: id, term, timeout, .. } = joined;
+        let Joined {
+            session: id,
+            term,
+            timeout,
+            ..
+        } = joined;
         if joined.created {
             let group = group.into();
-            self.hold(&Dealt { group, version, member, id, term, timeout }, now);
+            self.hold(
+                &Dealt {
+                    group,
+                    version,
+                    member,
+                    id,
+                    term,
+                    timeout,
+                },
+                now,
+            );
         } else if self.tracker.find_id(id).is_none() {
-            let lost = Lost { at: 0, who: named(&group, &member, Some(id)) };
-            let renewal = Box::new(Renewal { place, manner, joined, document });
-            let manner = Manner { session: Some(id), floor: None, ..manner };
+            let lost = Lost {
+                at: 0,
+                who: named(&group, &member, Some(id)),
+            };
+            let renewal = Box::new(Renewal {
+                place,
+                manner,
+                joined,
+                document,
+            });
+            let manner = Manner {
+                session: Some(id),
+                floor: None,
+                ..manner
+            };
             return self.begin_search(place, Kind::Renewal(renewal), vec![lost], manner, now);
         }
         // The promise of a join counts from here: this touch, or the one in `hold`.
@@ -163,7 +253,12 @@ impl Shard {
 
     /// A renewed session has been found on another shard, and is here now.
     pub(super) fn renewed(&mut self, renewal: Renewal, beaten: Beaten) {
-        let Renewal { place, manner, joined, document } = renewal;
+        let Renewal {
+            place,
+            manner,
+            joined,
+            document,
+        } = renewal;
         debug_assert_eq!(joined.session, beaten.id, "the search was for this session");
         self.welcome(place, joined, document, manner);
     }
@@ -193,20 +288,34 @@ impl Shard {
         // The document may be newer than the join: it says what it shows.
         answer.version = Some(document.version());
         answer.etag = Some(document.version().0);
-        let shown = self.documents.show(Rendered::new(document), answer, &self.endpoints, manner);
-        self.answer(place, Response { bytes: shown.bytes, stream: shown.stream });
+        let shown = self
+            .documents
+            .show(Rendered::new(document), answer, &self.endpoints, manner);
+        self.answer(
+            place,
+            Response {
+                bytes: shown.bytes,
+                stream: shown.stream,
+            },
+        );
     }
 
     /// The core has answered another change.
     pub(super) fn on_changed(&mut self, job: ChangeJob, answer: CoreAnswer) {
-        let ChangeJob { place, manner, about } = job;
+        let ChangeJob {
+            place,
+            manner,
+            about,
+        } = job;
         let (version, etag) = match answer {
             CoreAnswer::Outcome(Outcome::Left { version } | Outcome::ConfigDeleted { version }) => {
                 (Some(version), None)
             }
-            CoreAnswer::Outcome(Outcome::ConfigSet { config_version, version, .. }) => {
-                (Some(version), Some(config_version))
-            }
+            CoreAnswer::Outcome(Outcome::ConfigSet {
+                config_version,
+                version,
+                ..
+            }) => (Some(version), Some(config_version)),
             CoreAnswer::Outcome(Outcome::GroupDeleted) => (None, None),
             other => return self.refused(place, other, about, manner),
         };
@@ -237,14 +346,27 @@ impl Shard {
         condition: Option<EtagList<'_>>,
         manner: Manner,
     ) -> Result<Step, Problem> {
-        let what = What::Config { group: group.into(), member: member.map(Box::from) };
+        let what = What::Config {
+            group: group.into(),
+            member: member.map(Box::from),
+        };
         let condition = condition.map(|list| list.as_bytes().into());
-        self.park(conn, false, what, |place| Purpose::Config(ConfigJob { place, manner, condition }))
+        self.park(conn, false, what, |place| {
+            Purpose::Config(ConfigJob {
+                place,
+                manner,
+                condition,
+            })
+        })
     }
 
     /// The core has found, or not found, a config.
     pub(super) fn on_config(&mut self, job: ConfigJob, answer: CoreAnswer) {
-        let ConfigJob { place, manner, condition } = job;
+        let ConfigJob {
+            place,
+            manner,
+            condition,
+        } = job;
         let CoreAnswer::Config(found) = answer else {
             return self.refused(place, answer, About::Config, manner);
         };
@@ -268,7 +390,13 @@ impl Shard {
 
 /// 204 with the versions.
 fn done(version: Option<GroupVersion>, etag: Option<u64>, manner: Manner) -> Answer {
-    Answer { status: 204, version, etag, close: manner.close, ..Answer::default() }
+    Answer {
+        status: 204,
+        version,
+        etag,
+        close: manner.close,
+        ..Answer::default()
+    }
 }
 
 /// The condition of a config write, as the core judges it.

@@ -17,6 +17,23 @@ pub struct ConnId {
     pub generation: u32,
 }
 
+impl ConnId {
+    /// Both halves as one word: what an epoll event carries.
+    #[must_use]
+    pub fn key(self) -> u64 {
+        (u64::from(self.generation) << 32) | u64::from(self.index)
+    }
+
+    /// The inverse of [`ConnId::key`].
+    #[must_use]
+    pub fn from_key(key: u64) -> ConnId {
+        ConnId {
+            index: key as u32,
+            generation: (key >> 32) as u32,
+        }
+    }
+}
+
 /// What is to be done next with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -73,7 +90,10 @@ pub(super) struct Response {
 
 impl From<Vec<u8>> for Response {
     fn from(bytes: Vec<u8>) -> Response {
-        Response { bytes, stream: None }
+        Response {
+            bytes,
+            stream: None,
+        }
     }
 }
 
@@ -129,34 +149,42 @@ impl Shard {
     /// A connection has been accepted.
     pub fn open(&mut self, conn: ConnId, now: Millis) {
         let index = conn.index as usize;
-        debug_assert!(index <= self.conns.len(), "places are used from the first on");
+        debug_assert!(
+            index <= self.conns.len(),
+            "places are used from the first on"
+        );
         let fresh = Conn::new(conn.generation, now);
         if index == self.conns.len() {
             self.conns.push(fresh);
         } else {
             self.conns[index] = fresh;
         }
-        self.counters.connections.set(self.counters.connections.get() + 1);
+        self.counters
+            .connections
+            .set(self.counters.connections.get() + 1);
     }
 
     /// The connection is gone. What it asked for is done all the same, where it was begun.
     pub fn close(&mut self, conn: ConnId) {
-        let Some(place) = self.conns.get_mut(conn.index as usize) else { return };
+        let Some(place) = self.conns.get_mut(conn.index as usize) else {
+            return;
+        };
         if place.open && place.generation == conn.generation {
-            *place = Conn { open: false, ..Conn::new(conn.generation, Millis(0)) };
-            self.counters.connections.set(self.counters.connections.get() - 1);
+            *place = Conn {
+                open: false,
+                ..Conn::new(conn.generation, Millis(0))
+            };
+            self.counters
+                .connections
+                .set(self.counters.connections.get() - 1);
         }
     }
 
     /// `bytes` have come in on `conn`.
-    pub fn receive(
-        &mut self,
-        conn: ConnId,
-        bytes: &[u8],
-        now: Millis,
-        out: &mut Vec<u8>,
-    ) -> Next {
-        let Some(open) = self.conn(conn) else { return Next::Close };
+    pub fn receive(&mut self, conn: ConnId, bytes: &[u8], now: Millis, out: &mut Vec<u8>) -> Next {
+        let Some(open) = self.conn(conn) else {
+            return Next::Close;
+        };
         if open.last {
             // Whatever comes after the last request is not read as one.
             return open.rest();
@@ -173,7 +201,9 @@ impl Shard {
     /// Output has drained, or an answer has come.
     pub fn resume(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Next {
         let output_bytes_max = self.settings.output_bytes_max;
-        let Some(open) = self.conn(conn) else { return Next::Close };
+        let Some(open) = self.conn(conn) else {
+            return Next::Close;
+        };
         open.since = now;
         loop {
             if let Some(stream) = &mut open.stream {
@@ -208,14 +238,21 @@ impl Shard {
 
     /// The client will send no more; what it asked for is still answered.
     pub fn finish(&mut self, conn: ConnId, _now: Millis, _out: &mut Vec<u8>) -> Next {
-        let Some(open) = self.conn(conn) else { return Next::Close };
+        let Some(open) = self.conn(conn) else {
+            return Next::Close;
+        };
         open.ended = true;
         open.rest()
     }
 
     /// Looks whether the connection has been silent, or a request incomplete, for too long.
     pub fn review(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Option<Next> {
-        let Shard { settings, conns, endpoints, .. } = self;
+        let Shard {
+            settings,
+            conns,
+            endpoints,
+            ..
+        } = self;
         let open = conns.get_mut(conn.index as usize)?;
         if !open.open || open.generation != conn.generation || !open.is_clear() || open.blocked {
             return None;
@@ -241,9 +278,13 @@ impl Shard {
 
     /// Gives the answer to a request that was parked. The client may be gone by now.
     pub(super) fn answer(&mut self, place: Place, response: impl Into<Response>) {
-        let Some(open) = self.conn(place.conn) else { return };
+        let Some(open) = self.conn(place.conn) else {
+            return;
+        };
         let at = place.seq.wrapping_sub(open.first_seq) as usize;
-        let Some(reply) = open.replies.get_mut(at) else { return };
+        let Some(reply) = open.replies.get_mut(at) else {
+            return;
+        };
         debug_assert!(matches!(reply, Reply::Awaited), "answered twice");
         *reply = Reply::Ready(response.into());
         if at == 0 {

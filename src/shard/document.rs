@@ -31,9 +31,14 @@ pub(super) struct DocumentAsk {
 impl DocumentAsk {
     pub(super) fn new(request: &Request<'_>, page: Page<'_>) -> DocumentAsk {
         let paged = page.after.is_some() || page.limit.is_some();
-        let limit = page.limit.map_or(PAGE_MAX, |limit| u64::from(limit).min(PAGE_MAX));
+        let limit = page
+            .limit
+            .map_or(PAGE_MAX, |limit| u64::from(limit).min(PAGE_MAX));
         DocumentAsk {
-            condition: request.headers.if_none_match.map(|list| list.as_bytes().into()),
+            condition: request
+                .headers
+                .if_none_match
+                .map(|list| list.as_bytes().into()),
             page: paged.then(|| (page.after.map(Box::from), limit)),
         }
     }
@@ -65,7 +70,14 @@ impl DocumentJob {
         beaten: Option<Beaten>,
         manner: Manner,
     ) -> DocumentJob {
-        DocumentJob { place, group: group.into(), ask, beaten, manner, deadline: None }
+        DocumentJob {
+            place,
+            group: group.into(),
+            ask,
+            beaten,
+            manner,
+            deadline: None,
+        }
     }
 }
 
@@ -90,7 +102,10 @@ struct Rendering {
 impl Rendered {
     pub(super) fn new(document: Document) -> Rc<Rendered> {
         let version = document.version();
-        let state = RefCell::new(Rendering { pieces: Vec::new(), source: Some(document) });
+        let state = RefCell::new(Rendering {
+            pieces: Vec::new(),
+            source: Some(document),
+        });
         Rc::new(Rendered { version, state })
     }
 
@@ -100,7 +115,10 @@ impl Rendered {
         let mut state = self.state.borrow_mut();
         if index == state.pieces.len() {
             let mut piece = Vec::new();
-            let more = state.source.as_mut()?.render_into(endpoints, &mut piece, PIECE_BYTES);
+            let more = state
+                .source
+                .as_mut()?
+                .render_into(endpoints, &mut piece, PIECE_BYTES);
             if !more {
                 state.source = None;
             }
@@ -164,7 +182,9 @@ pub(super) struct Documents {
 impl Documents {
     /// Keeps a document that is whole and short.
     fn keep(&mut self, group: &[u8], rendered: &Rc<Rendered>) {
-        let Some(whole) = rendered.whole() else { return };
+        let Some(whole) = rendered.whole() else {
+            return;
+        };
         if self.bytes + whole.len() > KEPT_BYTES_MAX || self.kept.len() >= KEPT_MAX {
             self.kept.clear();
             self.bytes = 0;
@@ -174,7 +194,9 @@ impl Documents {
     }
 
     fn get(&self, group: &[u8], version: GroupVersion) -> Option<&Rc<Rendered>> {
-        self.kept.get(group).filter(|rendered| rendered.version == version)
+        self.kept
+            .get(group)
+            .filter(|rendered| rendered.version == version)
     }
 
     /// Makes an answer of a document.
@@ -188,18 +210,35 @@ impl Documents {
         let mut bytes = Vec::new();
         if manner.head_only {
             answer.write(&mut bytes, b"", true);
-            return Shown { bytes, stream: None };
+            return Shown {
+                bytes,
+                stream: None,
+            };
         }
         let first = rendered.piece(0, endpoints);
         if let Some(whole) = rendered.whole() {
             answer.write(&mut bytes, &whole, false);
-            return Shown { bytes, stream: None };
+            return Shown {
+                bytes,
+                stream: None,
+            };
         }
         drop(first);
-        let length = if manner.close { Length::Unsaid } else { Length::Chunked };
+        let length = if manner.close {
+            Length::Unsaid
+        } else {
+            Length::Chunked
+        };
         answer.write_head(&mut bytes, length);
-        let stream = Stream { rendered, next: 0, chunked: !manner.close };
-        Shown { bytes, stream: Some(Box::new(stream)) }
+        let stream = Stream {
+            rendered,
+            next: 0,
+            chunked: !manner.close,
+        };
+        Shown {
+            bytes,
+            stream: Some(Box::new(stream)),
+        }
     }
 }
 
@@ -224,11 +263,15 @@ impl Shard {
             return None;
         }
         let rendered = Rc::clone(self.documents.get(group, version)?);
-        Some(self.documents.show(rendered, head(version, beaten, manner), &self.endpoints, manner))
+        Some(self.documents.show(
+            rendered,
+            head(version, beaten, manner),
+            &self.endpoints,
+            manner,
+        ))
     }
 
     /// `GET /G`.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one request")]
     pub(super) fn get_group(
         &mut self,
         conn: ConnId,
@@ -241,7 +284,10 @@ impl Shard {
         if !consistent && let Some(shown) = self.cached_document(group, &ask, None, manner) {
             return Ok(self.show(conn, shown, out));
         }
-        let what = What::Document { group: group.into(), consistent };
+        let what = What::Document {
+            group: group.into(),
+            consistent,
+        };
         self.park(conn, false, what, |place| {
             Purpose::Document(DocumentJob::new(place, group, ask, None, manner))
         })
@@ -261,7 +307,10 @@ impl Shard {
 
     fn put_document_job(&mut self, job: DocumentJob) {
         let (place, head_only) = (job.place, job.manner.head_only);
-        let what = What::Document { group: job.group.clone(), consistent: false };
+        let what = What::Document {
+            group: job.group.clone(),
+            consistent: false,
+        };
         if !self.ask(what, Purpose::Document(job)) {
             self.answer_problem(place, &Problem::new(Code::Overloaded), head_only);
         }
@@ -306,12 +355,19 @@ impl Shard {
             },
         };
         let answer = head(version, job.beaten, job.manner);
-        let shown =
-            self.documents.show(Rc::clone(&rendered), answer, &self.endpoints, job.manner);
+        let shown = self
+            .documents
+            .show(Rc::clone(&rendered), answer, &self.endpoints, job.manner);
         if job.ask.page.is_none() {
             self.documents.keep(&job.group, &rendered);
         }
-        self.answer(job.place, Response { bytes: shown.bytes, stream: shown.stream });
+        self.answer(
+            job.place,
+            Response {
+                bytes: shown.bytes,
+                stream: shown.stream,
+            },
+        );
     }
 
     /// Asks again for the documents of clients that are ahead of this server.
@@ -328,9 +384,16 @@ impl Shard {
         page: Page<'_>,
         manner: Manner,
     ) -> Result<Step, Problem> {
-        let limit = page.limit.map_or(PAGE_MAX, |limit| u64::from(limit).min(PAGE_MAX));
-        let what = What::List { after: page.after.map(Box::from), limit: limit as usize };
-        self.park(conn, false, what, |place| Purpose::List(ListJob { place, manner }))
+        let limit = page
+            .limit
+            .map_or(PAGE_MAX, |limit| u64::from(limit).min(PAGE_MAX));
+        let what = What::List {
+            after: page.after.map(Box::from),
+            limit: limit as usize,
+        };
+        self.park(conn, false, what, |place| {
+            Purpose::List(ListJob { place, manner })
+        })
     }
 
     /// The core has listed groups.
@@ -385,9 +448,16 @@ fn head(version: GroupVersion, beaten: Option<Beaten>, manner: Manner) -> Answer
 
 fn unchanged(version: GroupVersion, beaten: Option<Beaten>, manner: Manner) -> Shown {
     let mut bytes = Vec::new();
-    let answer = Answer { status: 304, content_type: None, ..head(version, beaten, manner) };
+    let answer = Answer {
+        status: 304,
+        content_type: None,
+        ..head(version, beaten, manner)
+    };
     answer.write(&mut bytes, b"", manner.head_only);
-    Shown { bytes, stream: None }
+    Shown {
+        bytes,
+        stream: None,
+    }
 }
 
 /// Rendered at a time, so that a document of a million members holds nobody up.

@@ -60,8 +60,6 @@ pub struct Settings {
     pub shards: ShardIndex,
     /// The server, as owner of the sessions joined here.
     pub server: ServerId,
-    /// The server's present run.
-    pub incarnation: Incarnation,
     /// The timeout of a session that asks for none.
     pub default_timeout: Millis,
     /// The shortest timeout to be had.
@@ -128,6 +126,8 @@ pub struct Shard {
     claims_out: usize,
     ended_meanwhile: Vec<SessionId>,
     endpoints: Arc<[String]>,
+    /// The server's present run; told when it serves.
+    incarnation: Incarnation,
     scratch: http::Scratch,
     /// Room for the body of a batch.
     batch: Vec<u8>,
@@ -164,7 +164,9 @@ impl Shard {
         registry: Rc<Registry>,
         now: Millis,
     ) -> Shard {
-        let limits = SessionLimits { sessions_max: settings.sessions_max };
+        let limits = SessionLimits {
+            sessions_max: settings.sessions_max,
+        };
         Shard {
             phase: Phase::Starting,
             tracker: Tracker::new(limits, seeds, now),
@@ -180,6 +182,7 @@ impl Shard {
             claims_out: 0,
             ended_meanwhile: Vec::new(),
             endpoints: Arc::from([]),
+            incarnation: Incarnation::default(),
             scratch: http::Scratch::new(),
             batch: Vec::new(),
             outbox: Outbox::default(),
@@ -201,7 +204,11 @@ impl Shard {
                     self.on_tell(tell, now);
                 }
             }
-            Mail::Shard(Pass::Claim { from, token, wanted }) => {
+            Mail::Shard(Pass::Claim {
+                from,
+                token,
+                wanted,
+            }) => {
                 self.on_claim(from, token, &wanted);
             }
             Mail::Shard(Pass::Handover { token, given }) => self.on_handover(token, given, now),
@@ -218,6 +225,34 @@ impl Shard {
     #[must_use]
     pub fn needs_tick(&self) -> bool {
         !self.tracker.is_empty() || self.parked.len() > 0 || self.counters.connections.get() > 0
+    }
+
+    /// Counts a turn of the loop that runs this shard.
+    pub fn count_turn(&self) {
+        self.counters.turns.add(1);
+    }
+
+    /// True once the shard has been told to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.phase == Phase::Stopping
+    }
+
+    /// Counts what only the sockets know: the connections accepted since the start.
+    pub fn count_sockets(&self, accepted: u64) {
+        self.counters.accepted.set(accepted);
+        self.counters
+            .session_bytes
+            .set(self.tracker.memory_bytes().total() as u64);
+    }
+
+    /// Answers a connection for which there is no room.
+    pub fn refuse(&self, out: &mut Vec<u8>) {
+        self.counters.refused.add(1);
+        let problem = http::Problem::new(http::Code::Overloaded).closing();
+        problem
+            .detail("as many connections are open as may be")
+            .write(out, false, &self.endpoints);
     }
 
     /// True once the shard has been stopped and owes nobody an answer.
@@ -307,7 +342,11 @@ impl Parking {
 
     fn get_mut(&mut self, token: u64) -> Option<&mut Purpose> {
         let (turn, spot) = self.spots.get_mut(token as u32 as usize)?;
-        if *turn == (token >> 32) as u32 { spot.as_mut() } else { None }
+        if *turn == (token >> 32) as u32 {
+            spot.as_mut()
+        } else {
+            None
+        }
     }
 
     fn len(&self) -> usize {
@@ -316,7 +355,7 @@ impl Parking {
 }
 
 /// Expiry transactions at the core at a time.
-const EXPIRIES_MAX: usize = 8;
+pub const EXPIRIES_MAX: usize = 8;
 /// Sessions found due that may wait to be proposed before the wheel is held.
 const DUE_MAX: usize = 2 * EXPIRIES_MAX * EXPIRE_BATCH_MAX;
 /// Entries of the wheel looked at in one turn: under half a millisecond.

@@ -30,7 +30,12 @@ impl Shard {
             }
             Route::Metrics => {
                 let text = self.registry.prometheus();
-                Ok(Self::plain(out, manner, "text/plain; version=0.0.4", text.as_bytes()))
+                Ok(Self::plain(
+                    out,
+                    manner,
+                    "text/plain; version=0.0.4",
+                    text.as_bytes(),
+                ))
             }
             Route::Histograms => {
                 let uptime = Duration::from_millis(now.since(self.started).0);
@@ -71,7 +76,9 @@ fn describe(
     held: bool,
     lease: Millis,
 ) -> Vec<u8> {
-    let leader = cluster.leader.map_or("null".to_owned(), |ServerId(id)| id.to_string());
+    let leader = cluster
+        .leader
+        .map_or("null".to_owned(), |ServerId(id)| id.to_string());
     let mut body = format!(
         "{{\"id\":{},\"leader\":{leader},\"role\":\"{}\",\"epoch\":{},\"last_zxid\":\"{}\",\
          \"applied_zxid\":\"{}\",\"servers\":[",
@@ -86,7 +93,10 @@ fn describe(
         json::string(&mut body, endpoint);
         body.extend_from_slice(format!(",\"state\":\"{state}\"}}").as_bytes());
     }
-    let lease = format!("],\"lease\":{{\"held\":{held},\"length_ms\":{}}},\"shards\":[", lease.0);
+    let lease = format!(
+        "],\"lease\":{{\"held\":{held},\"length_ms\":{}}},\"shards\":[",
+        lease.0
+    );
     body.extend_from_slice(lease.as_bytes());
     for (index, shard) in shards.iter().enumerate() {
         let comma = if index > 0 { "," } else { "" };

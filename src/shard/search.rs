@@ -27,7 +27,10 @@ pub(super) struct Lost {
 impl Lost {
     /// The member of a single beat.
     pub(super) fn named(group: &[u8], member: &[u8], session: Option<SessionId>) -> Lost {
-        Lost { at: 0, who: named(group, member, session) }
+        Lost {
+            at: 0,
+            who: named(group, member, session),
+        }
     }
 }
 
@@ -72,7 +75,15 @@ impl Shard {
         now: Millis,
     ) {
         let deadline = now + Millis(SEARCH_MS_MAX);
-        let search = Search { place, kind, lost, failed: Vec::new(), manner, claims: 0, deadline };
+        let search = Search {
+            place,
+            kind,
+            lost,
+            failed: Vec::new(),
+            manner,
+            claims: 0,
+            deadline,
+        };
         self.claim(Box::new(search), now);
     }
 
@@ -87,7 +98,9 @@ impl Shard {
 
     /// Looks here, then asks the other shards for what is not.
     fn claim(&mut self, search: Box<Search>, now: Millis) {
-        let Some(search) = self.look(search, now) else { return };
+        let Some(search) = self.look(search, now) else {
+            return;
+        };
         if self.settings.shards == 1 {
             return self.ask_verdict(search, now);
         }
@@ -96,7 +109,14 @@ impl Shard {
         let own = self.settings.index;
         for shard in (0..self.settings.shards).filter(|shard| *shard != own) {
             let wanted = wanted.clone();
-            self.outbox.passes.push((shard, Pass::Claim { from: own, token, wanted }));
+            self.outbox.passes.push((
+                shard,
+                Pass::Claim {
+                    from: own,
+                    token,
+                    wanted,
+                },
+            ));
             self.claims_out += 1;
             self.counters.claims.add(1);
         }
@@ -106,12 +126,7 @@ impl Shard {
     }
 
     /// Another shard has answered our claim, and given up what it held.
-    pub(super) fn on_handover(
-        &mut self,
-        token: u64,
-        given: Vec<crate::mail::Dealt>,
-        now: Millis,
-    ) {
+    pub(super) fn on_handover(&mut self, token: u64, given: Vec<crate::mail::Dealt>, now: Millis) {
         let ended = std::mem::take(&mut self.ended_meanwhile);
         for dealt in given {
             // It may have ended while it was on its way: the core's word has reached us first.
@@ -123,7 +138,9 @@ impl Shard {
         if self.claims_out > 0 {
             self.ended_meanwhile = ended;
         }
-        let Some(Purpose::Search(search)) = self.parked.get_mut(token) else { return };
+        let Some(Purpose::Search(search)) = self.parked.get_mut(token) else {
+            return;
+        };
         search.claims -= 1;
         if search.claims > 0 {
             return;
@@ -140,14 +157,18 @@ impl Shard {
     pub(super) fn on_claim(&mut self, from: ShardIndex, token: u64, wanted: &[Missing]) {
         let mut given = Vec::new();
         for missing in wanted {
-            let Some(slot) = self.locate(missing) else { continue };
+            let Some(slot) = self.locate(missing) else {
+                continue;
+            };
             if self.tracker.view(slot).closing {
                 continue;
             }
             given.push(self.let_go(slot));
         }
         self.counters.handed_over.add(given.len() as u64);
-        self.outbox.passes.push((from, Pass::Handover { token, given }));
+        self.outbox
+            .passes
+            .push((from, Pass::Handover { token, given }));
     }
 
     fn locate(&self, missing: &Missing) -> Option<Slot> {
@@ -164,7 +185,9 @@ impl Shard {
         let mut touched = 0;
         let manner = search.manner;
         lost.retain(|lost| {
-            let Some(slot) = self.locate(&lost.who) else { return true };
+            let Some(slot) = self.locate(&lost.who) else {
+                return true;
+            };
             match self.touch(slot, manner, now) {
                 Hit::Touched(beaten) => {
                     self.counters.heartbeats.add(1);
@@ -197,14 +220,21 @@ impl Shard {
             return self.give_up(*search, Code::Overloaded);
         }
         if now >= search.deadline {
-            let code = if search.manner.floor.is_some() { Code::Behind } else { Code::NotReady };
+            let code = if search.manner.floor.is_some() {
+                Code::Behind
+            } else {
+                Code::NotReady
+            };
             return self.give_up(*search, code);
         }
         let wanted = search.lost.iter().map(|lost| lost.who.clone()).collect();
         let token = self.parked.insert(Purpose::Search(search));
         self.asked += 1;
         self.counters.asks.add(1);
-        self.outbox.asks.push(Ask { token, what: What::Statuses(wanted) });
+        self.outbox.asks.push(Ask {
+            token,
+            what: What::Statuses(wanted),
+        });
     }
 
     /// The core's verdict on those that no shard held.
@@ -237,7 +267,13 @@ impl Shard {
 
     /// Answers for a search none of whose members is in doubt any more.
     fn conclude(&mut self, search: Search, last: Option<Result<Beaten, Problem>>) {
-        let Search { place, kind, failed, manner, .. } = search;
+        let Search {
+            place,
+            kind,
+            failed,
+            manner,
+            ..
+        } = search;
         if let Kind::Batch { renewed, refused } = kind {
             let mut bytes = Vec::new();
             report(&failed, &refused, renewed, manner, &mut bytes);
@@ -254,13 +290,21 @@ impl Shard {
         };
         match kind {
             Kind::BeatAndGet(ask) => {
-                let Some(group) = self.group_of(beaten.id) else { return };
+                let Some(group) = self.group_of(beaten.id) else {
+                    return;
+                };
                 self.ask_document(place, &group, ask, Some(beaten), manner);
             }
             Kind::Renewal(renewal) => self.renewed(*renewal, beaten),
             Kind::Beat | Kind::Batch { .. } => {
                 let mut bytes = Vec::new();
-                http::beat(&mut bytes, beaten.version, beaten.id, beaten.timeout, manner.close);
+                http::beat(
+                    &mut bytes,
+                    beaten.version,
+                    beaten.id,
+                    beaten.timeout,
+                    manner.close,
+                );
                 self.answer(place, bytes);
             }
         }
@@ -268,13 +312,19 @@ impl Shard {
 
     fn group_of(&self, id: SessionId) -> Option<Box<[u8]>> {
         let slot = self.tracker.find_id(id)?;
-        Some(self.tracker.group_name(self.tracker.view(slot).group).into())
+        Some(
+            self.tracker
+                .group_name(self.tracker.view(slot).group)
+                .into(),
+        )
     }
 
     /// Ends a search that has taken too long, or found the core overloaded.
     pub(super) fn give_up(&mut self, mut search: Search, code: Code) {
         let lost = std::mem::take(&mut search.lost);
-        search.failed.extend(lost.into_iter().map(|lost| (lost, code)));
+        search
+            .failed
+            .extend(lost.into_iter().map(|lost| (lost, code)));
         self.conclude(search, None);
     }
 }

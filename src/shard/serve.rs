@@ -65,7 +65,9 @@ impl Shard {
                 blocked = true;
                 break;
             }
-            let Some(open) = self.conns.get_mut(conn.index as usize) else { break };
+            let Some(open) = self.conns.get_mut(conn.index as usize) else {
+                break;
+            };
             match http::parse(rest, &mut open.progress, &self.settings.http) {
                 Ok(None) => break,
                 Ok(Some(request)) => match self.request(conn, &request, rest, now, out) {
@@ -131,7 +133,11 @@ impl Shard {
         let open = &mut self.conns[conn.index as usize];
         open.last = true;
         open.input = Vec::new();
-        if open.stream.is_some() { Next::More } else { open.rest() }
+        if open.stream.is_some() {
+            Next::More
+        } else {
+            open.rest()
+        }
     }
 
     /// One request. `None` if its body has not arrived whole.
@@ -151,7 +157,8 @@ impl Shard {
             }
             let body = &bytes[request.head_len..request.total_len()];
             self.counters.requests.add(1);
-            self.dispatch(conn, request, &route, body, now, out).map(Some)
+            self.dispatch(conn, request, &route, body, now, out)
+                .map(Some)
         });
         self.scratch = scratch;
         result
@@ -196,7 +203,11 @@ impl Shard {
                 self.must_serve()?;
                 self.beat(conn, group, member, manner, now, out)
             }
-            Route::BeatAndGet { group, member, page } => {
+            Route::BeatAndGet {
+                group,
+                member,
+                page,
+            } => {
                 self.must_serve()?;
                 let ask = DocumentAsk::new(request, page);
                 self.beat_and_get(conn, (group, member), ask, manner, now, out)
@@ -205,7 +216,12 @@ impl Shard {
                 self.must_serve()?;
                 self.batch(conn, body, packed, manner, now, out)
             }
-            Route::GetGroup { group, page, consistent, .. } => {
+            Route::GetGroup {
+                group,
+                page,
+                consistent,
+                ..
+            } => {
                 self.must_serve()?;
                 let ask = DocumentAsk::new(request, page);
                 self.get_group(conn, group, ask, consistent, manner, out)
@@ -243,7 +259,10 @@ impl Shard {
     ) -> Result<Step, Problem> {
         let open = &self.conns[conn.index as usize];
         // The place that `reserve` will give: taken only if the question is put.
-        let place = Place { conn, seq: open.next_seq() };
+        let place = Place {
+            conn,
+            seq: open.next_seq(),
+        };
         if !self.ask(what, purpose(place)) {
             return Err(Problem::new(Code::Overloaded));
         }

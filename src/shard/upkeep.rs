@@ -1,8 +1,6 @@
 //! What the shard does besides answering: the core's news, the tick, expiry and stalls.
 
-use super::{
-    DUE_MAX, EXPIRIES_MAX, Phase, Purpose, Shard, WHEEL_BUDGET,
-};
+use super::{DUE_MAX, EXPIRIES_MAX, Phase, Purpose, Shard, WHEEL_BUDGET};
 use crate::group::{EXPIRE_BATCH_MAX, Lapse, Outcome, Request as Change};
 use crate::mail::{Answer, Ask, Dealt, Tell, What};
 use crate::session::{InsertError, NewSession, Slot};
@@ -25,11 +23,15 @@ impl Shard {
                     self.hold(dealt, now);
                 }
             }
-            Tell::Ready { endpoints } => {
+            Tell::Ready {
+                endpoints,
+                incarnation,
+            } => {
                 // Sessions were dealt over a while, and their timeouts count from now.
                 self.tracker.make_good(now.since(self.turned));
                 self.turned = now;
                 self.endpoints = endpoints;
+                self.incarnation = incarnation;
                 self.phase = Phase::Serving;
             }
             Tell::Stop => self.phase = Phase::Stopping,
@@ -62,8 +64,21 @@ impl Shard {
 
     /// Takes a session in, with a full timeout from `now`.
     pub(super) fn hold(&mut self, dealt: &Dealt, now: Millis) {
-        let Dealt { group, version, member, id, term, timeout } = dealt;
-        let new = NewSession { group, member, id: *id, term: *term, timeout: *timeout };
+        let Dealt {
+            group,
+            version,
+            member,
+            id,
+            term,
+            timeout,
+        } = dealt;
+        let new = NewSession {
+            group,
+            member,
+            id: *id,
+            term: *term,
+            timeout: *timeout,
+        };
         match self.tracker.insert(new, now, || version.clone()) {
             Ok(_) => {}
             // Here already: told twice of the same session.
@@ -105,7 +120,9 @@ impl Shard {
     }
 
     fn on_session_changed(&mut self, id: SessionId, term: Term, timeout: Millis, now: Millis) {
-        let Some(slot) = self.tracker.find_id(id) else { return };
+        let Some(slot) = self.tracker.find_id(id) else {
+            return;
+        };
         let view = self.tracker.view(slot);
         if term > view.term {
             self.tracker.set_term(slot, term);
@@ -142,7 +159,8 @@ impl Shard {
         }
         if let Some(since) = self.stalled {
             if !drained && now.since(since).0 < DRAIN_MS_MAX {
-                self.tracker.make_good(gap.since(Millis(0)).min(self.settings.stall_min));
+                self.tracker
+                    .make_good(gap.since(Millis(0)).min(self.settings.stall_min));
                 return;
             }
             self.stalled = None;
@@ -175,11 +193,18 @@ impl Shard {
             let mut lapses = Vec::with_capacity(count);
             for &id in &ids {
                 // Ended by its client since it was found due.
-                let Some(slot) = self.tracker.find_id(id) else { continue };
+                let Some(slot) = self.tracker.find_id(id) else {
+                    continue;
+                };
                 let group = self.group_name_shared(slot, lapses.last());
                 let view = self.tracker.view(slot);
                 let (member, term) = (view.member.into(), view.term);
-                lapses.push(Lapse { group, member, id, term });
+                lapses.push(Lapse {
+                    group,
+                    member,
+                    id,
+                    term,
+                });
             }
             if lapses.is_empty() {
                 continue;
@@ -187,7 +212,10 @@ impl Shard {
             self.expiring += 1;
             self.counters.expiries.add(lapses.len() as u64);
             let token = self.parked.insert(Purpose::Expiry(ids));
-            let what = What::Change { request: Change::Expire(lapses), document: false };
+            let what = What::Change {
+                request: Change::Expire(lapses),
+                document: false,
+            };
             self.outbox.asks.push(Ask { token, what });
         }
     }

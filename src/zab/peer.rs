@@ -215,8 +215,7 @@ impl Peer {
     /// Moves what has come up since the last call into `ready`, whose old contents are
     /// dropped while its memory is used again.
     pub fn ready(&mut self, ready: &mut Ready) {
-        ready.append.clear();
-        ready.deliver.clear();
+        ready.clear();
         std::mem::swap(ready, &mut self.ready);
         if self.phase == Phase::Leading {
             ready
@@ -248,7 +247,11 @@ impl Peer {
     #[must_use]
     pub fn last_proposed(&self) -> Zxid {
         // The counter 0 stands for the beginning of an epoch, before its first transaction.
-        if self.proposed.counter == 0 { self.committed } else { self.proposed }
+        if self.proposed.counter == 0 {
+            self.committed
+        } else {
+            self.proposed
+        }
     }
 
     /// How many proposals are neither committed nor abandoned.
@@ -380,6 +383,23 @@ mod tests {
         peer.on_log_persisted(zxid(2));
         assert_eq!(take(&mut peer).deliver.len(), 1);
         assert_eq!(peer.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_ready_used_again_brings_nothing_back() {
+        let mut peer = booted(0, 0, Zxid::ZERO);
+        let mut ready = Ready::default();
+        peer.start();
+        peer.ready(&mut ready);
+        assert!(!ready.is_empty());
+        peer.ready(&mut ready);
+        assert!(ready.is_empty());
+        peer.on_accepted_epoch_persisted(Epoch(1));
+        peer.ready(&mut ready);
+        assert_eq!(
+            (ready.accepted_epoch, ready.current_epoch),
+            (None, Some(Epoch(1)))
+        );
     }
 
     #[test]

@@ -45,6 +45,15 @@ pub struct Ready {
 }
 
 impl Ready {
+    /// Empties it and keeps its memory.
+    pub fn clear(&mut self) {
+        self.accepted_epoch = None;
+        self.current_epoch = None;
+        self.append.clear();
+        self.deliver.clear();
+        self.established = None;
+    }
+
     /// True if there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {

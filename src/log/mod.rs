@@ -1,0 +1,571 @@
+//! The durable log of one server: memory-mapped segments, epochs, snapshots.
+//!
+//! It alone touches files and memory maps. [`record`] and [`recovery`] are pure; [`recovery`]
+//! says how a torn tail is told from corruption. The directory holds:
+//!
+//! ```text
+//! lock                 held while a server runs on the directory
+//! format               version of all this, and the log's salt
+//! epochs               accepted and current epoch, incarnation
+//! truncate             only while the log is being cut
+//! segment-NNNNNNNNNN   the log, each file a stretch of it
+//! snapshot-E-C         the replicated state as of epoch E, counter C
+//! *.tmp                unfinished; removed at the next start
+//! ```
+//!
+//! # Order of positions
+//! `written` ≥ `flushing` ≥ `synced`. [`Log::append`] moves `written`; [`Log::begin_sync`]
+//! takes it as `flushing`; [`Log::end_sync`] makes that `synced`, and only what is before
+//! `synced` may be acknowledged.
+//!
+//! # Failure
+//! The first write or sync that fails fences the log for good: every later call that would
+//! change it gives the same [`Fatal`]. A failed sync is never tried again, because the kernel
+//! may have dropped what it could not write and say yes the second time. Reading goes on.
+
+pub mod disk;
+mod entries;
+mod epochs;
+mod error;
+mod file;
+mod inspect;
+mod open;
+pub mod record;
+pub mod recovery;
+pub mod segment;
+pub mod snapshots;
+#[cfg(test)]
+mod tests;
+mod truncate;
+
+pub use entries::{Entries, Entry};
+pub use epochs::Epochs;
+pub use error::{Corruption, Fatal, LogError, OpenError, ReadError};
+pub use file::{FileDisk, FileFlush};
+pub use inspect::{InspectError, Places, Summary, dump, verify};
+pub use open::{Cut, Recovered};
+pub use segment::PrepareJob;
+pub use snapshots::{SnapshotReader, SnapshotWriter};
+
+use crate::types::{Epoch, Incarnation, Zxid};
+use disk::{Disk, Flush as _, Segment as _};
+use record::{HEADER_BYTES, Header, Kind, Position};
+use recovery::Link;
+use segment::{FIRST_RECORD, Slot, SlotState};
+use std::io;
+
+/// The log on real files.
+pub type FileLog = Log<FileDisk>;
+
+/// What can be chosen about a log.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Bytes of a new segment; existing ones keep theirs.
+    pub segment_bytes: u32,
+    /// Any random number. Used when the directory is new: it keeps bytes that a client chose
+    /// from passing for records.
+    pub salt: u64,
+}
+
+impl Settings {
+    /// The usual settings with this salt.
+    #[must_use]
+    pub fn new(salt: u64) -> Settings {
+        Settings {
+            segment_bytes: SEGMENT_BYTES,
+            salt,
+        }
+    }
+}
+
+/// Bytes of a segment, if nothing else is asked for.
+pub const SEGMENT_BYTES: u32 = 64 << 20;
+/// The smallest segment that makes sense.
+pub const SEGMENT_BYTES_MIN: u32 = 512;
+/// The largest segment; all of one is read into memory at recovery.
+pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
+/// Snapshots kept by [`Log::trim`] unless told otherwise: should the newest be damaged, the
+/// log still reaches back to the one before.
+pub const SNAPSHOTS_KEPT: usize = 2;
+
+/// The log of one server. See the module's page for its files, positions and failures.
+///
+/// Invariants: `synced` ≤ `written`; at most two segments hold what is not synced, `active` and
+/// `draining`; `chain` is never empty and its last link is `active`; everything behind
+/// `written` in `active` is zero, but for one mark.
+pub struct Log<D: Disk> {
+    disk: D,
+    _lock: D::Lock,
+    settings: Settings,
+    /// The directory's salt, which may not be the one of `settings`.
+    salt: u64,
+    chain: Vec<Link>,
+    active: D::Segment,
+    /// The segment before `active`, while some of it may not be synced.
+    draining: Option<D::Segment>,
+    written: Position,
+    synced: Position,
+    last: Zxid,
+    synced_zxid: Zxid,
+    /// True while a ticket is out.
+    flushing: bool,
+    /// Raised by each cut, so that a ticket from before it is known as stale.
+    generation: u64,
+    slot: Slot<D>,
+    epochs: Epochs,
+    /// Snapshots that were found damaged at the start: never counted, removed by trimming.
+    damaged: Vec<Zxid>,
+    fatal: Option<Fatal>,
+}
+
+/// Asks for one sync: run every flush, then give the ticket to [`Log::end_sync`].
+#[must_use = "the log waits for the ticket"]
+#[derive(Debug)]
+pub struct SyncTicket<F> {
+    /// What to sync: one segment, or two when the log has just moved on to a new one.
+    pub flushes: Vec<F>,
+    /// The last transaction that will be durable then.
+    pub upto: Zxid,
+    position: Position,
+    generation: u64,
+}
+
+impl<F: disk::Flush> SyncTicket<F> {
+    /// Runs all flushes here, blocking.
+    ///
+    /// # Errors
+    /// The first error; it is to be given to [`Log::end_sync`].
+    pub fn run(&self) -> io::Result<()> {
+        self.flushes.iter().try_for_each(|flush| flush.run())
+    }
+}
+
+/// The flush of a disk's segments.
+pub type FlushOf<D> = <<D as Disk>::Segment as disk::Segment>::Flush;
+
+impl<D: Disk> Log<D> {
+    /// Appends a transaction. It is durable once a sync begun after this has ended.
+    ///
+    /// Costs two copies and two CRCs, unless the segment is full and the next one was not
+    /// prepared ahead.
+    ///
+    /// # Errors
+    /// `ZxidGap` and `TooLong` change nothing; `Fatal` is for good.
+    ///
+    /// # Panics
+    /// If the zxid's epoch is above the accepted one: an ack would then promise more than the
+    /// epochs on disk do.
+    #[inline]
+    pub fn append(&mut self, zxid: Zxid, payload: &[u8]) -> Result<(), LogError> {
+        self.check()?;
+        if !zxid.follows(self.last) {
+            return Err(LogError::ZxidGap {
+                last: self.last,
+                got: zxid,
+            });
+        }
+        assert!(
+            zxid.epoch <= self.epochs.accepted,
+            "transaction {zxid} above the accepted epoch {}",
+            self.epochs.accepted
+        );
+        let span = record::span(payload.len());
+        let mut offset = self.written.offset as usize;
+        // Room for a mark stays behind every record.
+        if offset + span + HEADER_BYTES > self.active.capacity() {
+            let max = self.payload_bytes_max();
+            if payload.len() > max {
+                return Err(LogError::TooLong {
+                    bytes: payload.len(),
+                    max,
+                });
+            }
+            self.roll()?;
+            offset = self.written.offset as usize;
+        }
+        let header = Header::new(Kind::Txn, zxid, self.synced, payload);
+        let header = header.encode(self.salt, self.written);
+        let write = self.active.write(offset, &header);
+        let write = write.and_then(|()| self.active.write(offset + HEADER_BYTES, payload));
+        if let Err(error) = write {
+            return Err(self.fence("write to the log", &error).into());
+        }
+        self.written.offset = (offset + span) as u32;
+        self.last = zxid;
+        Ok(())
+    }
+
+    /// A ticket to sync everything appended so far; `None` if there is nothing to sync, if a
+    /// ticket is out already, or if the log has failed.
+    pub fn begin_sync(&mut self) -> Option<SyncTicket<FlushOf<D>>> {
+        if self.flushing || self.fatal.is_some() || self.written == self.synced {
+            return None;
+        }
+        self.flushing = true;
+        Some(SyncTicket {
+            flushes: self.flushes(),
+            upto: self.last,
+            position: self.written,
+            generation: self.generation,
+        })
+    }
+
+    /// Takes a ticket back with what came of it, and returns the last durable transaction.
+    ///
+    /// # Errors
+    /// `Fatal` if the sync failed, or the log has failed before.
+    pub fn end_sync(
+        &mut self,
+        ticket: SyncTicket<FlushOf<D>>,
+        result: io::Result<()>,
+    ) -> Result<Zxid, Fatal> {
+        self.flushing = false;
+        self.check()?;
+        if let Err(error) = result {
+            return Err(self.fence("sync the log", &error));
+        }
+        // A ticket from before a cut speaks of records that are no more.
+        if ticket.generation == self.generation && ticket.position > self.synced {
+            self.advance(ticket.position, ticket.upto)?;
+        }
+        Ok(self.synced_zxid)
+    }
+
+    /// Syncs everything appended so far, blocking, and returns the last durable transaction.
+    ///
+    /// # Errors
+    /// As [`Log::end_sync`].
+    pub fn sync_now(&mut self) -> Result<Zxid, Fatal> {
+        self.check()?;
+        if self.written > self.synced {
+            for flush in self.flushes() {
+                if let Err(error) = flush.run() {
+                    return Err(self.fence("sync the log", &error));
+                }
+            }
+            self.advance(self.written, self.last)?;
+        }
+        Ok(self.synced_zxid)
+    }
+
+    /// Syncs everything, the mark at the end included, and gives the directory free.
+    ///
+    /// # Errors
+    /// As [`Log::end_sync`].
+    pub fn close(mut self) -> Result<(), Fatal> {
+        self.sync_now()?;
+        if let Err(error) = self.active.flush().run() {
+            return Err(self.fence("sync the log", &error));
+        }
+        Ok(())
+    }
+
+    /// The work of making the next segment, to be run on a helper thread; `None` while it is
+    /// done, under way, or failed for this segment.
+    pub fn prepare_job(&mut self) -> Option<PrepareJob<D>> {
+        let mut state = self.slot.lock();
+        if self.fatal.is_some() || !matches!(*state, SlotState::Idle) {
+            return None;
+        }
+        *state = SlotState::Running;
+        Some(PrepareJob {
+            disk: self.disk.clone(),
+            plan: self.next_segment(),
+            slot: self.slot.share(),
+        })
+    }
+
+    /// Raises the accepted epoch, durably on return.
+    ///
+    /// # Errors
+    /// `Fatal` if it could not be written.
+    ///
+    /// # Panics
+    /// If it would fall.
+    pub fn set_accepted_epoch(&mut self, epoch: Epoch) -> Result<(), Fatal> {
+        let accepted = self.epochs.accepted;
+        assert!(
+            epoch >= accepted,
+            "accepted epoch {accepted} would fall to {epoch}"
+        );
+        self.write_epochs(Epochs {
+            accepted: epoch,
+            ..self.epochs
+        })
+    }
+
+    /// Raises the current epoch, durably on return.
+    ///
+    /// # Errors
+    /// `Fatal` if it could not be written.
+    ///
+    /// # Panics
+    /// If it would fall, or rise above the accepted one.
+    pub fn set_current_epoch(&mut self, epoch: Epoch) -> Result<(), Fatal> {
+        let current = self.epochs.current;
+        assert!(
+            epoch >= current,
+            "current epoch {current} would fall to {epoch}"
+        );
+        self.write_epochs(Epochs {
+            current: epoch,
+            ..self.epochs
+        })
+    }
+
+    /// Raises the incarnation by one, durably on return: once a start.
+    ///
+    /// # Errors
+    /// `Fatal` if it could not be written.
+    pub fn next_incarnation(&mut self) -> Result<Incarnation, Fatal> {
+        let next = self.epochs.incarnation.0.checked_add(1);
+        let incarnation = Incarnation(next.expect("2^64 starts have not happened"));
+        self.write_epochs(Epochs {
+            incarnation,
+            ..self.epochs
+        })?;
+        Ok(incarnation)
+    }
+
+    /// Begins a snapshot of the state as of `zxid`, to be written anywhere.
+    ///
+    /// # Errors
+    /// What the disk says. A snapshot that fails harms nothing else, and does not fence.
+    ///
+    /// # Panics
+    /// If `zxid` is not durable: the snapshot would outlive its own log.
+    pub fn snapshot_writer(&self, zxid: Zxid) -> io::Result<SnapshotWriter<D>> {
+        let synced = self.synced_zxid;
+        assert!(
+            zxid <= synced,
+            "a snapshot as of {zxid} while only {synced} is durable"
+        );
+        SnapshotWriter::new(self.disk.clone(), zxid, self.salt)
+    }
+
+    /// Opens the snapshot as of `zxid`.
+    ///
+    /// # Errors
+    /// `Io` if there is none; `Corrupt` if its beginning is damaged.
+    pub fn open_snapshot(&self, zxid: Zxid) -> Result<SnapshotReader<D>, ReadError> {
+        SnapshotReader::open(&self.disk, zxid, self.salt)
+    }
+
+    /// The zxids of all snapshots not known to be damaged, newest first.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn snapshots(&self) -> io::Result<Vec<Zxid>> {
+        let mut zxids = snapshots::list(&self.disk)?;
+        zxids.retain(|zxid| !self.damaged.contains(zxid));
+        Ok(zxids)
+    }
+
+    /// Removes all but the newest `keep` snapshots, and the segments that none of these needs.
+    ///
+    /// # Errors
+    /// `Fatal` if the disk fails. A removal that did not last is repeated by the next trim.
+    ///
+    /// # Panics
+    /// If `keep` is 0.
+    pub fn trim(&mut self, keep: usize) -> Result<(), Fatal> {
+        assert!(keep > 0, "trimming would leave no snapshot");
+        self.check()?;
+        match self.try_trim(keep) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.fence("remove old segments and snapshots", &error)),
+        }
+    }
+
+    /// The transactions after `zxid`, up to the last one written.
+    ///
+    /// # Errors
+    /// `Trimmed` if the log no longer reaches back so far.
+    pub fn entries_after(&self, zxid: Zxid) -> Result<Entries<D>, ReadError> {
+        Entries::new(
+            self.disk.clone(),
+            self.salt,
+            &self.chain,
+            self.written,
+            zxid,
+        )
+    }
+
+    /// The last transaction appended.
+    #[must_use]
+    pub fn last(&self) -> Zxid {
+        self.last
+    }
+
+    /// The last durable transaction.
+    #[must_use]
+    pub fn durable(&self) -> Zxid {
+        self.synced_zxid
+    }
+
+    /// The last transaction *before* the oldest one that is still here.
+    #[must_use]
+    pub fn begins_after(&self) -> Zxid {
+        self.chain[0].previous
+    }
+
+    /// Where the next record goes.
+    #[must_use]
+    pub fn written(&self) -> Position {
+        self.written
+    }
+
+    /// The epochs and the incarnation, as they are on disk.
+    #[must_use]
+    pub fn epochs(&self) -> Epochs {
+        self.epochs
+    }
+
+    /// Why the log takes nothing any more, if so.
+    #[must_use]
+    pub fn fatal(&self) -> Option<&Fatal> {
+        self.fatal.as_ref()
+    }
+
+    /// The longest payload that [`Log::append`] takes, bytes.
+    #[must_use]
+    pub fn payload_bytes_max(&self) -> usize {
+        let room = self.settings.segment_bytes as usize - segment::OVERHEAD - HEADER_BYTES;
+        room / record::ALIGN * record::ALIGN
+    }
+
+    #[inline]
+    fn check(&self) -> Result<(), Fatal> {
+        match &self.fatal {
+            None => Ok(()),
+            Some(fatal) => Err(fatal.clone()),
+        }
+    }
+
+    #[cold]
+    fn fence(&mut self, doing: &str, error: &io::Error) -> Fatal {
+        let fatal = Fatal::new(format!("{doing} in {}", self.disk.describe()), error);
+        self.fatal.get_or_insert(fatal).clone()
+    }
+
+    fn flushes(&self) -> Vec<FlushOf<D>> {
+        self.draining
+            .iter()
+            .chain([&self.active])
+            .map(|segment| segment.flush())
+            .collect()
+    }
+
+    /// Notes that everything before `position` is synced.
+    fn advance(&mut self, position: Position, zxid: Zxid) -> Result<(), Fatal> {
+        assert!(
+            position <= self.written,
+            "synced {position} beyond written {}",
+            self.written
+        );
+        self.synced = position;
+        self.synced_zxid = zxid;
+        if position.segment == self.written.segment {
+            // What came before the active segment is not written any more: unmap it.
+            self.draining = None;
+            self.active.release(position.offset as usize);
+        }
+        self.mark()
+            .map_err(|error| self.fence("write to the log", &error))
+    }
+
+    /// Leaves word at the end of the log that everything before is synced, unless a record that
+    /// follows will say so.
+    fn mark(&mut self) -> io::Result<()> {
+        if self.synced < self.written {
+            return Ok(());
+        }
+        let header = Header::new(Kind::Mark, self.last, self.synced, b"");
+        let header = header.encode(self.salt, self.written);
+        self.active.write(self.written.offset as usize, &header)
+    }
+
+    /// Goes on to the next segment, which is made here if no helper has.
+    #[cold]
+    fn roll(&mut self) -> Result<(), Fatal> {
+        if self.draining.is_some() {
+            // Syncing is a whole segment behind. Two unsynced segments are all that recovery
+            // reckons with, so the writer waits here.
+            self.sync_now()?;
+        }
+        let index = self.written.segment + 1;
+        let next = match self.take_prepared() {
+            Some(segment) => segment,
+            None => {
+                let made = self.next_segment().create(&self.disk);
+                made.map_err(|error| self.fence("extend the log", &error))?
+            }
+        };
+        let full = std::mem::replace(&mut self.active, next);
+        let full = self.draining.insert(full);
+        let last = Header::new(Kind::Next, self.last, self.synced, b"");
+        let last = last.encode(self.salt, self.written);
+        let link = Link {
+            index,
+            previous: self.last,
+        };
+        let begin = segment::begin_record(index, link.previous, self.synced, self.salt);
+        let write = full.write(self.written.offset as usize, &last);
+        if let Err(error) = write.and_then(|()| self.active.write(FIRST_RECORD, &begin)) {
+            return Err(self.fence("write to the log", &error));
+        }
+        self.chain.push(link);
+        self.written = Position::new(index, (FIRST_RECORD + HEADER_BYTES) as u32);
+        Ok(())
+    }
+
+    fn next_segment(&self) -> segment::Plan {
+        segment::Plan {
+            index: self.written.segment + 1,
+            capacity: self.settings.segment_bytes,
+            salt: self.salt,
+            begin: None,
+        }
+    }
+
+    /// The segment a helper has made, if it is ready. A helper still at it is let go.
+    fn take_prepared(&mut self) -> Option<D::Segment> {
+        let slot = std::mem::replace(&mut self.slot, Slot::new());
+        let state = std::mem::replace(&mut *slot.lock(), SlotState::Idle);
+        match state {
+            SlotState::Ready(segment) => Some(segment),
+            SlotState::Idle | SlotState::Running | SlotState::Failed => None,
+        }
+    }
+
+    fn write_epochs(&mut self, epochs: Epochs) -> Result<(), Fatal> {
+        self.check()?;
+        if let Err(error) = epochs.write(&self.disk, self.salt) {
+            return Err(self.fence("write the epochs", &error));
+        }
+        self.epochs = epochs;
+        Ok(())
+    }
+
+    fn try_trim(&mut self, keep: usize) -> io::Result<()> {
+        let kept = self.snapshots()?;
+        for &old in kept.iter().skip(keep).chain(&self.damaged) {
+            snapshots::remove(&self.disk, old)?;
+        }
+        self.damaged.clear();
+        let Some(&oldest) = kept.iter().take(keep).next_back() else {
+            return Ok(());
+        };
+        // A segment may go if the next one begins at or before what the snapshot covers, and
+        // does so durably: else a crash could leave no beginning at all. Oldest first, each
+        // durably gone before the next: there is never a hole.
+        while self.chain.get(1).is_some_and(|next| {
+            let begun = Position::new(next.index, (FIRST_RECORD + HEADER_BYTES) as u32);
+            next.previous <= oldest && begun <= self.synced
+        }) {
+            disk::remove(&self.disk, &segment::name_of(self.chain[0].index))?;
+            self.chain.remove(0);
+        }
+        Ok(())
+    }
+}

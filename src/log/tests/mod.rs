@@ -1,0 +1,8 @@
+//! The log under every fault: what was reported durable is read back, byte for byte.
+
+mod crash;
+mod damage;
+mod faults;
+mod files;
+mod inspect;
+mod world;
