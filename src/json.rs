@@ -34,23 +34,45 @@ pub fn escaped(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Appends `value` in decimal.
 pub fn number(out: &mut Vec<u8>, value: u64) {
-    let mut digits = [0; U64_DIGITS_MAX];
-    out.extend_from_slice(decimal(value, &mut digits));
+    let (digits, len) = decimal(value);
+    out.extend_from_slice(&digits[..len]);
 }
 
-/// Writes `value` in decimal into the end of `digits` and returns what was written.
+/// `value` in decimal: its digits, zero bytes after them, and how many they are.
 #[must_use]
-pub fn decimal(mut value: u64, digits: &mut [u8; U64_DIGITS_MAX]) -> &[u8] {
+#[inline]
+pub fn decimal(mut value: u64) -> ([u8; U64_DIGITS_MAX], usize) {
+    // Written from the end, then copied to the front as one piece of fixed length, which
+    // is a few moves where a piece of varying length would be a call.
+    let mut digits = [0; 2 * U64_DIGITS_MAX];
     let mut start = U64_DIGITS_MAX;
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            return &digits[start..];
-        }
+    while value >= 100 {
+        start -= 2;
+        digits[start..start + 2].copy_from_slice(&DIGIT_PAIRS[(value % 100) as usize]);
+        value /= 100;
     }
+    let [tens, ones] = DIGIT_PAIRS[value as usize];
+    start -= 1;
+    digits[start] = ones;
+    if tens != b'0' {
+        start -= 1;
+        digits[start] = tens;
+    }
+    let mut front = [0; U64_DIGITS_MAX];
+    front.copy_from_slice(&digits[start..start + U64_DIGITS_MAX]);
+    (front, U64_DIGITS_MAX - start)
 }
+
+/// The two digits of each number below 100.
+static DIGIT_PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut value = 0;
+    while value < 100 {
+        pairs[value] = [b'0' + (value / 10) as u8, b'0' + (value % 10) as u8];
+        value += 1;
+    }
+    pairs
+};
 
 /// Digits of `u64::MAX`.
 pub const U64_DIGITS_MAX: usize = 20;
@@ -103,7 +125,19 @@ mod tests {
 
     #[test]
     fn numbers_are_written_from_zero_to_the_largest() {
-        for value in [0, 7, 10, 12_345, u64::MAX] {
+        for value in [
+            0,
+            7,
+            10,
+            99,
+            100,
+            101,
+            999,
+            1_000,
+            12_345,
+            100_000,
+            u64::MAX,
+        ] {
             let mut out = Vec::new();
             number(&mut out, value);
             assert_eq!(out, value.to_string().into_bytes());
@@ -116,6 +150,13 @@ mod tests {
             let mut out = Vec::new();
             string(&mut out, &text);
             prop_assert_eq!(serde_json::from_slice::<String>(&out).expect("valid JSON"), text);
+        }
+
+        #[test]
+        fn every_number_is_written_as_the_standard_library_writes_it(value: u64, shift in 0..64u32) {
+            let mut out = Vec::new();
+            number(&mut out, value >> shift);
+            prop_assert_eq!(out, (value >> shift).to_string().into_bytes());
         }
 
         #[test]

@@ -1,6 +1,7 @@
 //! systole: who in the fleet is alive.
 //!
-//! The map is in ARCHITECTURE.md; `tests/layering.rs` holds every module to it.
+//! The map is in ARCHITECTURE.md; the order of the modules here is the order of the layers,
+//! lowest first, and `tests/layering.rs` holds every module to it.
 
 pub mod cli;
 pub mod config;

@@ -39,18 +39,23 @@ fn root() -> PathBuf {
 
 /// The files of `src/`, those that are there for tests marked as such.
 fn sources(files: &[(String, String)]) -> Vec<Source> {
-    let first: Vec<Source> = files
+    let for_tests = test_files(files);
+    let each = files.iter().zip(for_tests);
+    each.map(|((name, text), test)| Source::new(name, text, test))
+        .collect()
+}
+
+/// For each file of `src/`, whether it is there for tests alone.
+fn test_files(files: &[(String, String)]) -> Vec<bool> {
+    let plain = files
         .iter()
-        .map(|(name, text)| Source::new(name, text, false))
-        .collect();
-    let tests: Vec<Vec<String>> = first.iter().flat_map(Source::test_files).collect();
-    let for_tests = |source: &Source| {
+        .map(|(name, text)| Source::new(name, text, false));
+    let plain: Vec<Source> = plain.collect();
+    let tests: Vec<Vec<String>> = plain.iter().flat_map(Source::test_files).collect();
+    let is_test = |source: &Source| {
         source.is_named_for_tests() || tests.iter().any(|module| source.is_within(module))
     };
-    let again = files.iter().zip(&first);
-    again
-        .map(|((name, text), source)| Source::new(name, text, for_tests(source)))
-        .collect()
+    plain.iter().map(is_test).collect()
 }
 
 fn assert_none(findings: Vec<Finding>) {
@@ -95,9 +100,18 @@ fn unsafe_and_hidden_code_stay_out() {
 #[test]
 fn no_file_and_no_function_is_too_long() {
     let mut findings = Vec::new();
-    for dir in ["src", "tests", "benches", "examples", "loadgen"] {
-        for (name, text) in rust_files(&root().join(dir)) {
-            findings.extend(rules::too_long(&format!("{dir}/{name}"), &text));
+    for dir in [
+        "src",
+        "benches",
+        "examples",
+        "loadgen/src",
+        "tests",
+        "loadgen/tests",
+    ] {
+        let files = rust_files(&root().join(dir));
+        for ((name, text), test) in files.iter().zip(test_files(&files)) {
+            let test = test || dir.ends_with("tests");
+            findings.extend(rules::too_long(&format!("{dir}/{name}"), text, test));
         }
     }
     assert_none(findings);
@@ -305,21 +319,22 @@ fn code_from_elsewhere_is_found() {
 
 #[test]
 fn length_counts_lines_of_code_and_not_comments() {
+    let too_long = |text: &str| rules::too_long("src/a.rs", text, false);
     let body = |lines: usize| "    x();\n".repeat(lines);
     let function = |lines| format!("// head\nfn long() {{\n{}}}\n", body(lines));
-    assert!(rules::too_long("src/a.rs", &function(70)).is_empty());
-    let found = rules::too_long("src/a.rs", &function(71));
+    assert!(too_long(&function(70)).is_empty());
+    let found = too_long(&function(71));
     assert_eq!(
         found[0].to_string(),
         "src/a.rs:2: fn long has 71 lines, over 70"
     );
     let commented = format!("fn f() {{\n{}\n{}}}\n", "    // why\n".repeat(50), body(60));
-    assert!(rules::too_long("src/a.rs", &commented).is_empty());
+    assert!(too_long(&commented).is_empty());
     let test = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", function(160));
-    assert!(rules::too_long("src/a.rs", &test).is_empty());
-    assert_eq!(rules::too_long("tests/a.rs", &function(161)).len(), 1);
+    assert!(too_long(&test).is_empty());
+    assert_eq!(rules::too_long("a.rs", &function(161), true).len(), 1);
     let pointer = format!("fn f(g: fn(u8) -> [u8; 3]);\nstruct S {{\n{}}}\n", body(80));
-    assert!(rules::too_long("a.rs", &pointer).is_empty());
-    assert!(rules::too_long("a.rs", &"\n".repeat(900)).is_empty());
-    assert_eq!(rules::too_long("a.rs", &"\n".repeat(901))[0].line, 1);
+    assert!(too_long(&pointer).is_empty());
+    assert!(too_long(&"\n".repeat(900)).is_empty());
+    assert_eq!(too_long(&"\n".repeat(901))[0].line, 1);
 }

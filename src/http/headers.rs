@@ -31,6 +31,46 @@ pub struct Headers<'a> {
     pub(super) fault: Option<&'static str>,
 }
 
+impl<'a> Headers<'a> {
+    /// Takes a field that says nothing about framing, if it is one that matters.
+    fn take(&mut self, name: &[u8], value: &'a [u8]) {
+        let fault = &mut self.fault;
+        match name.len() {
+            6 if is(name, b"prefer") => self.prefer_minimal |= prefers_minimal(value),
+            8 if is(name, b"if-match") => {
+                let bad = "If-Match must be given once, as * or a list of entity tags";
+                store(&mut self.if_match, EtagList::parse(value), fault, bad);
+            }
+            12 if is(name, b"x-session-id") => {
+                let bad = "x-session-id must be given once, as 32 hex digits";
+                store(&mut self.session_id, session_id(value), fault, bad);
+            }
+            12 if is(name, b"content-type") => {
+                let bad = "Content-Type must be given once";
+                store(&mut self.content_type, Some(value), fault, bad);
+            }
+            13 if is(name, b"if-none-match") => {
+                let bad = "If-None-Match must be given once, as * or a list of entity tags";
+                store(&mut self.if_none_match, EtagList::parse(value), fault, bad);
+            }
+            13 if is(name, b"last-event-id") => {
+                let bad = "Last-Event-ID must be given once";
+                store(&mut self.last_event_id, Some(value), fault, bad);
+            }
+            15 if is(name, b"x-group-version") => {
+                let bad = "x-group-version must be given once, in digits";
+                store(
+                    &mut self.group_version,
+                    digits(value).map(GroupVersion),
+                    fault,
+                    bad,
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
 /// What the headers say about framing and the connection, beside [`Headers`].
 #[derive(Default)]
 pub(super) struct Fields<'a> {
@@ -58,69 +98,18 @@ impl<'a> Fields<'a> {
                 Ok(())
             }
             6 if is(name, b"expect") => self.expect(value),
-            6 if is(name, b"prefer") => {
-                self.known.prefer_minimal |= prefers_minimal(value);
-                Ok(())
-            }
-            8 if is(name, b"if-match") => {
-                let list = EtagList::parse(value);
-                store(
-                    &mut self.known.if_match,
-                    list,
-                    &mut self.known.fault,
-                    BAD_IF_MATCH,
-                )
-            }
             10 if is(name, b"connection") => {
                 self.close |= list(value).any(|option| is(option, b"close"));
                 Ok(())
             }
-            12 if is(name, b"x-session-id") => {
-                let id = session_id(value);
-                let bad = "x-session-id must be given once, as 32 hex digits";
-                store(&mut self.known.session_id, id, &mut self.known.fault, bad)
-            }
-            12 if is(name, b"content-type") => {
-                let bad = "Content-Type must be given once";
-                store(
-                    &mut self.known.content_type,
-                    Some(value),
-                    &mut self.known.fault,
-                    bad,
-                )
-            }
-            13 if is(name, b"if-none-match") => {
-                let list = EtagList::parse(value);
-                store(
-                    &mut self.known.if_none_match,
-                    list,
-                    &mut self.known.fault,
-                    BAD_IF_NONE_MATCH,
-                )
-            }
-            13 if is(name, b"last-event-id") => {
-                let bad = "Last-Event-ID must be given once";
-                store(
-                    &mut self.known.last_event_id,
-                    Some(value),
-                    &mut self.known.fault,
-                    bad,
-                )
-            }
             14 if is(name, b"content-length") => self.length(value, limits),
-            15 if is(name, b"x-group-version") => {
-                let version = digits(value).map(GroupVersion);
-                let bad = "x-group-version must be given once, in digits";
-                store(
-                    &mut self.known.group_version,
-                    version,
-                    &mut self.known.fault,
-                    bad,
-                )
-            }
             // Chunked framing is where requests are smuggled, and nothing here needs it.
             17 if is(name, b"transfer-encoding") => {
                 Err(Stop::Refused(Code::UnsupportedEncoding, ""))
+            }
+            6 | 8 | 12 | 13 | 15 => {
+                self.known.take(name, value);
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -184,16 +173,12 @@ fn store<T>(
     value: Option<T>,
     fault: &mut Option<&'static str>,
     bad: &'static str,
-) -> Scan<()> {
+) {
     if place.is_some() || value.is_none() {
         *fault = Some(bad);
     }
     *place = value;
-    Ok(())
 }
-
-const BAD_IF_MATCH: &str = "If-Match must be given once, as * or a list of entity tags";
-const BAD_IF_NONE_MATCH: &str = "If-None-Match must be given once, as * or a list of entity tags";
 
 /// Compares without regard to case.
 #[inline]

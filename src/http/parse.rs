@@ -278,7 +278,6 @@ fn target<'a>(input: &'a [u8], at: usize, limits: &Limits) -> Scan<(&'a [u8], us
     let window = &rest[..rest.len().min(limits.target_bytes_max + 1)];
     let len = scan::target_len(window);
     match window.get(len) {
-        Some(_) if len > limits.target_bytes_max => Err(Stop::Refused(Code::TargetTooLong, "")),
         Some(b' ') if len > 0 => Ok((&window[..len], at + len + 1)),
         Some(_) => Err(Stop::malformed(
             "the request target holds a byte it must not",
@@ -365,7 +364,11 @@ fn fields<'a>(input: &'a [u8], mut at: usize, limits: &Limits) -> Scan<(Fields<'
         let value = &rest[name_len + 1..];
         let value_len = scan::value_len(value);
         line_end(&value[value_len..])?;
-        fields.take(&rest[..name_len], value[..value_len].trim_ascii(), limits)?;
+        fields.take(
+            &rest[..name_len],
+            scan::trimmed(&value[..value_len]),
+            limits,
+        )?;
         at += name_len + 1 + value_len + 2;
     }
 }

@@ -1,7 +1,7 @@
 //! Answers, appended to a buffer of the caller's, so that all requests of one read can be
 //! answered with one send.
 
-use crate::json::{self, U64_DIGITS_MAX};
+use crate::json;
 use crate::time::Millis;
 use crate::types::{GroupVersion, SessionId};
 
@@ -139,20 +139,59 @@ pub fn beat(
     timeout: Millis,
     close: bool,
 ) {
-    let mut digits = [0; U64_DIGITS_MAX];
-    // One growth check here, or the appends below grow the buffer step by step.
-    out.reserve(HEAD_BYTES_GUESS);
-    out.extend_from_slice(b"HTTP/1.1 204 No Content\r\nx-group-version: ");
-    out.extend_from_slice(json::decimal(version.0, &mut digits));
-    out.extend_from_slice(SESSION_ID);
-    out.extend_from_slice(&hex(session));
-    out.extend_from_slice(TIMEOUT);
-    out.extend_from_slice(json::decimal(timeout.0, &mut digits));
+    let mut line = Fixed::new();
+    line.push(b"HTTP/1.1 204 No Content\r\nx-group-version: ");
+    line.push_number(version.0);
+    line.push(SESSION_ID);
+    line.push(&hex(session));
+    line.push(TIMEOUT);
+    line.push_number(timeout.0);
+    line.push(NO_STORE);
     if close {
-        out.extend_from_slice(CLOSE);
+        line.push(CLOSE);
     }
-    out.extend_from_slice(b"\r\ncache-control: no-store\r\n\r\n");
+    line.push(b"\r\n\r\n");
+    out.extend_from_slice(line.written());
 }
+
+/// A short text put together on the stack: every piece has a length the compiler knows,
+/// so that pushing one is a few moves, without a call or a growth check.
+struct Fixed {
+    bytes: [u8; BEAT_BYTES_MAX],
+    len: usize,
+}
+
+impl Fixed {
+    #[inline(always)]
+    const fn new() -> Fixed {
+        Fixed {
+            bytes: [0; BEAT_BYTES_MAX],
+            len: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn push<const N: usize>(&mut self, piece: &[u8; N]) {
+        self.bytes[self.len..self.len + N].copy_from_slice(piece);
+        self.len += N;
+    }
+
+    #[inline(always)]
+    fn push_number(&mut self, value: u64) {
+        let (digits, len) = json::decimal(value);
+        // The zeros after the digits are overwritten by the next piece.
+        self.push(&digits);
+        self.len -= digits.len() - len;
+    }
+
+    #[inline(always)]
+    fn written(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// More than the longest answer to a heartbeat takes.
+const BEAT_BYTES_MAX: usize = 240;
 
 /// The interim answer to `Expect: 100-continue`: go on, send the body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -161,10 +200,10 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 const HEAD_BYTES_GUESS: usize = 384;
 
 const VERSION: &[u8] = b"\r\nx-group-version: ";
-const SESSION_ID: &[u8] = b"\r\nx-session-id: ";
-const TIMEOUT: &[u8] = b"\r\nx-session-timeout-ms: ";
-const NO_STORE: &[u8] = b"\r\ncache-control: no-store";
-const CLOSE: &[u8] = b"\r\nconnection: close";
+const SESSION_ID: &[u8; 16] = b"\r\nx-session-id: ";
+const TIMEOUT: &[u8; 24] = b"\r\nx-session-timeout-ms: ";
+const NO_STORE: &[u8; 25] = b"\r\ncache-control: no-store";
+const CLOSE: &[u8; 19] = b"\r\nconnection: close";
 
 /// `start` is a line end, a name, a colon and a space.
 fn field(out: &mut Vec<u8>, start: &[u8], value: &[u8]) {
@@ -289,6 +328,15 @@ mod tests {
                 "{head}"
             );
         }
+    }
+
+    #[test]
+    fn the_longest_answer_to_a_heartbeat_has_room() {
+        let head = text(|out| {
+            let id = SessionId(u128::MAX);
+            beat(out, GroupVersion(u64::MAX), id, Millis(u64::MAX), true);
+        });
+        assert!(head.len() <= BEAT_BYTES_MAX, "{}", head.len());
     }
 
     #[test]

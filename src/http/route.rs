@@ -187,6 +187,9 @@ fn find<'a>(request: &Request<'a>, scratch: &'a mut Scratch) -> Result<Route<'a>
     if let Some(fault) = request.headers.fault {
         return Err(Problem::new(Code::BadHeader).detail(fault));
     }
+    if let Some((group, member)) = plain_pair(request.path) {
+        return on_member(request, group, member, after);
+    }
     let Path {
         first,
         second,
@@ -217,6 +220,24 @@ fn find<'a>(request: &Request<'a>, scratch: &'a mut Scratch) -> Result<Route<'a>
     }
     let member = checked(second, name::check_member(second), "member")?;
     on_config(request, group, Some(member))
+}
+
+/// Group and member of a path of two names that are good as they stand: nearly every path.
+/// `None` says nothing about the others.
+#[inline]
+fn plain_pair(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let path = &path[1..];
+    let group_len = scan::plain_name_len(path);
+    let (group, rest) = path.split_at(group_len);
+    let member = rest.strip_prefix(b"/")?;
+    if scan::plain_name_len(member) < member.len() {
+        return None;
+    }
+    name::check_plain(group).ok()?;
+    name::check_group(group).ok()?;
+    name::check_plain(member).ok()?;
+    name::check_member(member).ok()?;
+    Some((group, member))
 }
 
 /// A path's segments, as sent. Whatever follows a third slash is part of the third.

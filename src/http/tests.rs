@@ -1,6 +1,8 @@
 //! The codec as a whole: parse and route together, httparse as the oracle, and every way
 //! the network may cut the bytes.
 
+mod routes;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -249,338 +251,6 @@ fn a_header_with_a_bad_value_is_refused_but_the_connection_lives() {
 }
 
 #[test]
-fn every_request_of_the_contract_has_its_route() {
-    let (group, member) = (&b"g"[..], &b"m"[..]);
-    let page = Page::default();
-    let some = |route| move |got: Result<Route<'_>, Problem>| assert_eq!(got, Ok(route));
-    routed(
-        &request("HEAD", "/g/m", ""),
-        some(Route::Beat { group, member }),
-    );
-    routed(
-        &request("GET", "/g/m?after=x&limit=2", ""),
-        some(Route::BeatAndGet {
-            group,
-            member,
-            page: Page {
-                after: Some(b"x"),
-                limit: Some(2),
-            },
-        }),
-    );
-    routed(
-        &request("PUT", "/g/m?timeout=20&takeover", "If-None-Match: *\r\n"),
-        some(Route::Join {
-            group,
-            member,
-            timeout: Some(Millis(20_000)),
-            takeover: true,
-            only_if_absent: true,
-        }),
-    );
-    routed(
-        &request("PUT", "/g/m", ""),
-        some(Route::Join {
-            group,
-            member,
-            timeout: None,
-            takeover: false,
-            only_if_absent: false,
-        }),
-    );
-    routed(
-        &request("DELETE", "/g/m", ""),
-        some(Route::Leave { group, member }),
-    );
-    let get = Route::GetGroup {
-        group,
-        page,
-        version: None,
-        wait: None,
-        consistent: false,
-    };
-    routed(&request("GET", "/g", ""), some(get));
-    routed(&request("HEAD", "/g?", ""), some(get));
-    routed(
-        &request("GET", "/g?consistent&version=4", ""),
-        some(Route::GetGroup {
-            group,
-            page,
-            version: Some(GroupVersion(4)),
-            wait: None,
-            consistent: true,
-        }),
-    );
-    routed(
-        &request("DELETE", "/g", ""),
-        some(Route::DeleteGroup { group }),
-    );
-    routed(&request("GET", "/", ""), some(Route::ListGroups { page }));
-    let if_match = EtagList::parse(b"\"1\"");
-    for (path, member) in [("/g/config", None), ("/g/m/config", Some(member))] {
-        routed(
-            &request("GET", path, ""),
-            some(Route::GetConfig { group, member }),
-        );
-        routed(
-            &request("PUT", path, "If-Match: \"1\"\r\n"),
-            some(Route::PutConfig {
-                group,
-                member,
-                if_match,
-            }),
-        );
-        routed(
-            &request("DELETE", path, ""),
-            some(Route::DeleteConfig {
-                group,
-                member,
-                if_match: None,
-            }),
-        );
-    }
-    let octets = "Content-Type: Application/Octet-Stream; x=y\r\nContent-Length: 32\r\n";
-    let batch = "/-/heartbeats";
-    routed(
-        &request("POST", batch, octets),
-        some(Route::BatchBeats { packed: true }),
-    );
-    let text = "Content-Type: text/plain\r\nContent-Length: 7\r\n";
-    routed(
-        &request("POST", batch, text),
-        some(Route::BatchBeats { packed: false }),
-    );
-    routed(
-        &request("POST", batch, ""),
-        some(Route::BatchBeats { packed: false }),
-    );
-    for (page, route) in [
-        ("livez", Route::Livez),
-        ("readyz", Route::Readyz),
-        ("metrics", Route::Metrics),
-        ("histograms", Route::Histograms),
-        ("cluster", Route::Cluster),
-    ] {
-        routed(&request("GET", &format!("/-/{page}"), ""), some(route));
-    }
-}
-
-#[test]
-fn escaped_names_are_the_names_they_spell() {
-    routed(&request("HEAD", "/%67%20/%6d%C3%BC", ""), |route| {
-        let route = route.expect("a route");
-        assert_eq!(
-            route,
-            Route::Beat {
-                group: b"g ",
-                member: "mü".as_bytes()
-            }
-        );
-    });
-    routed(&request("GET", "/g/%63onfig", ""), |route| {
-        assert_eq!(
-            route,
-            Ok(Route::GetConfig {
-                group: b"g",
-                member: None
-            })
-        );
-    });
-    routed(&request("GET", "/g/m/%63onfig", ""), |route| {
-        assert_eq!(
-            route,
-            Ok(Route::GetConfig {
-                group: b"g",
-                member: Some(b"m")
-            })
-        );
-    });
-    routed(&request("GET", "/%2D/livez", ""), |route| {
-        assert_eq!(route, Ok(Route::Livez))
-    });
-}
-
-#[test]
-fn what_is_not_there_or_not_allowed_is_refused_with_its_code() {
-    let cases = [
-        ("GET", "/g/m/x", "", Code::UnknownPage),
-        ("GET", "/g/m/config/", "", Code::UnknownPage),
-        ("GET", "/g/m/", "", Code::UnknownPage),
-        ("GET", "/-/nothing", "", Code::UnknownPage),
-        ("GET", "/-/livez/x", "", Code::UnknownPage),
-        ("GET", "/-/", "", Code::UnknownPage),
-        ("GET", "/-", "", Code::ReservedName),
-        ("PUT", "/-g/m", "", Code::ReservedName),
-        ("PUT", "/%2dg/m", "", Code::ReservedName),
-        ("GET", "/g/config/config", "", Code::ReservedName),
-        ("GET", "//m", "", Code::BadName),
-        ("GET", "/g/", "", Code::BadName),
-        ("PUT", "/g/..", "", Code::BadName),
-        ("PUT", "/g/a%2Fb", "", Code::BadName),
-        ("PUT", "/g%00/m", "", Code::BadName),
-        ("PUT", "/g", "", Code::MethodNotAllowed),
-        ("POST", "/g/m", "", Code::MethodNotAllowed),
-        ("POST", "/g/config", "", Code::MethodNotAllowed),
-        ("POST", "/", "", Code::MethodNotAllowed),
-        ("GET", "/-/heartbeats", "", Code::MethodNotAllowed),
-        ("POST", "/-/livez", "", Code::MethodNotAllowed),
-        ("HEAD", "/g/m?x", "", Code::UnknownParameter),
-        ("PUT", "/g/m?timout=20", "", Code::UnknownParameter),
-        ("GET", "/g/config?limit=1", "", Code::UnknownParameter),
-        ("GET", "/-/livez?x", "", Code::UnknownParameter),
-        ("DELETE", "/g?limit=1", "", Code::UnknownParameter),
-        ("DELETE", "/g/m?limit=1", "", Code::UnknownParameter),
-        ("POST", "/-/heartbeats?x", "", Code::UnknownParameter),
-        ("PUT", "/g/m?timeout=soon", "", Code::BadParameter),
-        ("GET", "/?limit=0", "", Code::BadParameter),
-        ("GET", "/g?wait=30s", "", Code::NotImplemented),
-        (
-            "GET",
-            "/g",
-            "Accept: text/event-stream\r\n",
-            Code::NotImplemented,
-        ),
-        ("GET", "/-/openapi.json", "", Code::NotImplemented),
-        ("GET", "/-/ui", "", Code::NotImplemented),
-        ("GET", "/-/sd/prometheus?group=g", "", Code::NotImplemented),
-        ("GET", "/-/sd/other", "", Code::UnknownPage),
-        (
-            "HEAD",
-            "/g/m",
-            "Content-Length: 1\r\n",
-            Code::BodyNotAllowed,
-        ),
-        ("GET", "/g/m", "Content-Length: 1\r\n", Code::BodyNotAllowed),
-        ("GET", "/g", "Content-Length: 1\r\n", Code::BodyNotAllowed),
-        ("GET", "/", "Content-Length: 1\r\n", Code::BodyNotAllowed),
-        (
-            "DELETE",
-            "/g",
-            "Content-Length: 1\r\n",
-            Code::BodyNotAllowed,
-        ),
-        (
-            "DELETE",
-            "/g/m",
-            "Content-Length: 1\r\n",
-            Code::BodyNotAllowed,
-        ),
-        (
-            "GET",
-            "/g/config",
-            "Content-Length: 1\r\n",
-            Code::BodyNotAllowed,
-        ),
-        (
-            "DELETE",
-            "/g/config",
-            "Content-Length: 1\r\n",
-            Code::BodyNotAllowed,
-        ),
-        (
-            "PUT",
-            "/g/m",
-            "Content-Length: 65537\r\n",
-            Code::BodyTooLarge,
-        ),
-        (
-            "PUT",
-            "/g/config",
-            "Content-Length: 65537\r\n",
-            Code::BodyTooLarge,
-        ),
-        (
-            "PUT",
-            "/g/m",
-            "If-Match: \"1\"\r\n",
-            Code::UnsupportedCondition,
-        ),
-        (
-            "PUT",
-            "/g/m",
-            "If-None-Match: \"1\"\r\n",
-            Code::UnsupportedCondition,
-        ),
-        (
-            "PUT",
-            "/g/config",
-            "If-None-Match: *\r\n",
-            Code::UnsupportedCondition,
-        ),
-        (
-            "DELETE",
-            "/g/config",
-            "If-None-Match: *\r\n",
-            Code::UnsupportedCondition,
-        ),
-        (
-            "DELETE",
-            "/g/m",
-            "If-Match: \"1\"\r\n",
-            Code::UnsupportedCondition,
-        ),
-        (
-            "DELETE",
-            "/g",
-            "If-None-Match: *\r\n",
-            Code::UnsupportedCondition,
-        ),
-        (
-            "HEAD",
-            "/g/m",
-            "If-Match: *\r\n",
-            Code::UnsupportedCondition,
-        ),
-        (
-            "POST",
-            "/-/heartbeats",
-            "If-Match: *\r\n",
-            Code::UnsupportedCondition,
-        ),
-        (
-            "POST",
-            "/-/heartbeats",
-            "Content-Type: application/json\r\n",
-            Code::UnsupportedMediaType,
-        ),
-        (
-            "POST",
-            "/-/heartbeats",
-            "Content-Type: application/octet-stream\r\nContent-Length: 17\r\n",
-            Code::BadBatch,
-        ),
-    ];
-    for (method, path, more, code) in cases {
-        assert_eq!(
-            route_code(&request(method, path, more)),
-            code,
-            "{method} {path} {more}"
-        );
-    }
-}
-
-#[test]
-fn a_client_that_waits_for_100_is_closed_on_when_refused() {
-    let more = "Content-Length: 5\r\nExpect: 100-continue\r\n";
-    let close = |text: &str| routed(text, |route| route.expect_err("a refusal").close);
-    assert!(close(&request("PUT", "/-g/m", more)));
-    assert!(!close(&request("PUT", "/-g/m", "Content-Length: 5\r\n")));
-    assert!(!close(&request("PUT", "/-g/m", "Expect: 100-continue\r\n")));
-    assert!(
-        close(&request("PUT", "/g/m", "Content-Length: 70000\r\n")),
-        "not worth skipping"
-    );
-}
-
-#[test]
-fn a_config_is_text() {
-    assert_eq!(config_text("ü".as_bytes()), Ok("ü"));
-    let problem = config_text(b"ab\xff").expect_err("a refusal");
-    assert_eq!(problem.code, Code::ConfigNotUtf8);
-    assert!(problem.detail.contains('2'), "{}", problem.detail);
-}
-
-#[test]
 fn a_head_that_drips_is_read_seldom() {
     // A reading that cannot tell anything new must not happen: count them by the state
     // that each leaves behind.
@@ -598,6 +268,19 @@ fn a_head_that_drips_is_read_seldom() {
         readings += u32::from(progress.was_read_since(&before));
     }
     assert!((52..=60).contains(&readings), "{readings} readings");
+}
+
+#[test]
+fn less_than_was_there_before_is_read_as_something_new() {
+    let text = request("GET", "/g", "");
+    let (mut progress, limits) = (Progress::default(), Limits::default());
+    assert_eq!(
+        parse(b"GET /a-long-beginning", &mut progress, &limits),
+        Ok(None)
+    );
+    assert_eq!(parse(b"GET /", &mut progress, &limits), Ok(None));
+    let read = parse(text.as_bytes(), &mut progress, &limits);
+    assert_eq!(read, Ok(Some(parsed(&text))));
 }
 
 /// Verdict on a stream that comes whole, or `None` if it never becomes complete.
@@ -715,32 +398,5 @@ proptest! {
         prop_assert_eq!(in_pieces(&bytes, &cuts), expected);
         let every: Vec<_> = (0..bytes.len()).collect();
         prop_assert_eq!(in_pieces(&bytes, &every), expected);
-    }
-
-    #[test]
-    fn any_path_and_query_give_a_verdict_and_names_are_valid(
-        path in "/[-a-c%/.é?=&2fF0]{0,20}",
-        method in prop::sample::select(vec!["GET", "HEAD", "PUT", "POST", "DELETE"]),
-    ) {
-        let text = request(method, &path, "");
-        routed(&text, |route| {
-            if let Ok(Route::Beat { group, member }) = route {
-                assert!(std::str::from_utf8(group).is_ok() && std::str::from_utf8(member).is_ok());
-                assert!(!group.contains(&b'/') && !member.contains(&b'/'));
-                assert_ne!(group.first(), Some(&b'-'));
-            }
-        });
-    }
-
-    #[test]
-    fn a_heartbeat_for_any_names_finds_them_again(group in "[^/\\p{Cc}]{1,20}", member in "[^/\\p{Cc}]{1,20}") {
-        prop_assume!(!group.starts_with('-') && member != "config");
-        prop_assume!([&group, &member].iter().all(|name| *name != "." && *name != ".."));
-        let escape = |name: &str| name.bytes().map(|b| format!("%{b:02x}")).collect::<String>();
-        let text = request("HEAD", &format!("/{}/{}", escape(&group), escape(&member)), "");
-        routed(&text, |route| {
-            let route = route.expect("a route");
-            assert_eq!(route, Route::Beat { group: group.as_bytes(), member: member.as_bytes() });
-        });
     }
 }

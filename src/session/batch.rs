@@ -3,14 +3,16 @@
 //! A touch in a large table waits for memory twice, for the index and then for the session.
 //! Here a block of them takes each step together (hash all, load all index lines, load all
 //! sessions, then check and store), so that the waits overlap. Every entry goes through all
-//! stages, the first of a batch like the last; the early stages only bring lines into cache
-//! and decide nothing.
+//! stages, the first of a batch like the last. The early stages only guess, by the tag in
+//! the index; the last one checks the guess as a touch alone does, and if it was wrong looks
+//! again in full.
 
 use std::hash::BuildHasher;
 use std::hint::black_box;
 
-use super::index::Place;
+use super::index::{Index, Place};
 use super::slots::State;
+use super::table::Table;
 use super::{Failure, Slot, Touch, Tracker};
 use crate::time::Millis;
 use crate::types::SessionId;
@@ -24,7 +26,12 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         now: Millis,
         on_failure: impl FnMut(usize, Failure),
     ) -> usize {
-        self.touch_staged(ids, now, &ById, on_failure)
+        let way = Way {
+            place: |table: &Table<G, S>, id| table.place_of_id(id),
+            index: Table::ids,
+            is: |table: &Table<G, S>, slot, id| table.has_id(slot, id),
+        };
+        self.touch_staged(ids.into_iter(), now, &way, on_failure)
     }
 
     /// Touches the sessions of these (group, member) names at `now`, and calls `on_failure`
@@ -35,146 +42,114 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         now: Millis,
         on_failure: impl FnMut(usize, Failure),
     ) -> usize {
-        self.touch_staged(names, now, &ByName, on_failure)
+        let way = Way {
+            place: |table: &Table<G, S>, (group, member)| table.place_of_name(group, member),
+            index: Table::names,
+            is: |table: &Table<G, S>, slot, (group, member)| table.is_named(slot, group, member),
+        };
+        self.touch_staged(names.into_iter(), now, &way, on_failure)
     }
 
-    fn touch_staged<K: Copy, W: Way<K>>(
+    fn touch_staged<K, P, V>(
         &mut self,
-        keys: impl IntoIterator<Item = K>,
+        mut keys: impl Iterator<Item = K>,
         now: Millis,
-        way: &W,
+        way: &Way<G, S, P, V>,
         mut on_failure: impl FnMut(usize, Failure),
-    ) -> usize {
+    ) -> usize
+    where
+        K: Copy,
+        P: Fn(&Table<G, S>, K) -> Place,
+        V: Fn(&Table<G, S>, Slot, K) -> bool,
+    {
         let lived = self.lived(now);
-        let mut keys = keys.into_iter();
-        let Some(first) = keys.next() else {
-            return 0;
-        };
-        // Whatever is left in a place or a key beyond `count` is an older one, and harmless.
-        let mut block = [(first, way.place(self, first)); BLOCK];
-        let mut count = 1;
-        let mut done = 0;
+        let mut block: [Option<Lane<K>>; BLOCK] = [None; BLOCK];
         let mut touched = 0;
-        loop {
-            for (lane, key) in block[count..].iter_mut().zip(&mut keys) {
-                *lane = (key, way.place(self, key));
+        for begin in (0..).step_by(BLOCK) {
+            let mut count = 0;
+            for (lane, key) in block.iter_mut().zip(&mut keys) {
+                let place = (way.place)(&self.table, key);
+                let guess = None;
+                *lane = Some(Lane { key, place, guess });
                 count += 1;
             }
-            if count == 0 {
-                return touched;
-            }
-            let lanes = &block[..count];
+            let lanes = &mut block[..count];
             self.warm(lanes, way);
-            for (lane, &(key, place)) in lanes.iter().enumerate() {
-                let failure = match way.find(self, place, key) {
+            for (at, &lane) in (begin..).zip(lanes.iter().flatten()) {
+                let slot = self.settle(lane, way);
+                let failure = match slot.map(|slot| self.touch_lived(slot, lived)) {
+                    Some(Touch::Live) => {
+                        touched += 1;
+                        continue;
+                    }
+                    Some(Touch::Closing) => Failure::Closing,
                     None => Failure::Unknown,
-                    Some(slot) => match self.touch_lived(slot, lived) {
-                        Touch::Live => {
-                            touched += 1;
-                            continue;
-                        }
-                        Touch::Closing => Failure::Closing,
-                    },
                 };
-                on_failure(done + lane, failure);
+                on_failure(at, failure);
             }
-            done += count;
-            count = 0;
+            if count < BLOCK {
+                break;
+            }
         }
+        touched
     }
 
-    /// Brings the index words of all lanes into cache, then the sessions they lead to.
+    /// Brings into cache the index lines of all lanes, then the sessions they lead to, which
+    /// are noted as guesses.
     #[inline]
-    fn warm<K: Copy, W: Way<K>>(&self, lanes: &[(K, Place)], way: &W) {
+    fn warm<K, P, V>(&self, lanes: &mut [Option<Lane<K>>], way: &Way<G, S, P, V>) {
+        let index = (way.index)(&self.table);
         let mut words = 0;
-        for &(_, place) in lanes {
-            words ^= way.warm(self, place);
+        for lane in lanes.iter().flatten() {
+            words ^= index.warm(lane.place);
         }
         black_box(words);
         let mut states = [State::Free; BLOCK];
-        for (state, &(_, place)) in states.iter_mut().zip(lanes) {
-            if let Some(slot) = way.guess(self, place) {
+        for (lane, state) in lanes.iter_mut().flatten().zip(&mut states) {
+            lane.guess = index.find(lane.place, |_| true).map(Slot);
+            if let Some(slot) = lane.guess {
                 *state = self.table.slots.state(slot);
             }
         }
         black_box(&states);
     }
-}
 
-/// A way to find a session: what differs between names and ids.
-trait Way<K> {
-    fn place<G, S: BuildHasher>(&self, tracker: &Tracker<G, S>, key: K) -> Place;
-    fn warm<G, S: BuildHasher>(&self, tracker: &Tracker<G, S>, place: Place) -> u64;
-    fn guess<G, S: BuildHasher>(&self, tracker: &Tracker<G, S>, place: Place) -> Option<Slot>;
-    fn find<G, S: BuildHasher>(
-        &self,
-        tracker: &Tracker<G, S>,
-        place: Place,
-        key: K,
-    ) -> Option<Slot>;
-}
-
-struct ByName;
-struct ById;
-
-impl<'a> Way<(&'a [u8], &'a [u8])> for ByName {
+    /// The session of the lane's key: the guess if it is right, else what a search finds.
     #[inline]
-    fn place<G, S: BuildHasher>(
-        &self,
-        tracker: &Tracker<G, S>,
-        (group, member): (&'a [u8], &'a [u8]),
-    ) -> Place {
-        tracker.table.place_of_name(group, member)
-    }
-
-    #[inline]
-    fn warm<G, S: BuildHasher>(&self, tracker: &Tracker<G, S>, place: Place) -> u64 {
-        tracker.table.warm_name(place)
-    }
-
-    #[inline]
-    fn guess<G, S: BuildHasher>(&self, tracker: &Tracker<G, S>, place: Place) -> Option<Slot> {
-        tracker.table.guess_name(place)
-    }
-
-    #[inline]
-    fn find<G, S: BuildHasher>(
-        &self,
-        tracker: &Tracker<G, S>,
-        place: Place,
-        (group, member): (&'a [u8], &'a [u8]),
-    ) -> Option<Slot> {
-        tracker.table.find_at(place, group, member)
+    fn settle<K, P, V>(&self, lane: Lane<K>, way: &Way<G, S, P, V>) -> Option<Slot>
+    where
+        K: Copy,
+        V: Fn(&Table<G, S>, Slot, K) -> bool,
+    {
+        // Nothing under the tag means no such key; anything else has to be the key's.
+        let guess = lane.guess?;
+        if (way.is)(&self.table, guess, lane.key) {
+            return Some(guess);
+        }
+        let is = |slot| (way.is)(&self.table, Slot(slot), lane.key);
+        (way.index)(&self.table).find(lane.place, is).map(Slot)
     }
 }
 
-impl Way<SessionId> for ById {
-    #[inline]
-    fn place<G, S: BuildHasher>(&self, tracker: &Tracker<G, S>, id: SessionId) -> Place {
-        tracker.table.place_of_id(id)
-    }
+/// How keys of one kind are looked for.
+struct Way<G, S, P, V> {
+    /// Where in the index a key would be.
+    place: P,
+    /// That index.
+    index: fn(&Table<G, S>) -> &Index,
+    /// Whether the session in a slot is the key's.
+    is: V,
+}
 
-    #[inline]
-    fn warm<G, S: BuildHasher>(&self, tracker: &Tracker<G, S>, place: Place) -> u64 {
-        tracker.table.warm_id(place)
-    }
-
-    #[inline]
-    fn guess<G, S: BuildHasher>(&self, tracker: &Tracker<G, S>, place: Place) -> Option<Slot> {
-        tracker.table.guess_id(place)
-    }
-
-    #[inline]
-    fn find<G, S: BuildHasher>(
-        &self,
-        tracker: &Tracker<G, S>,
-        place: Place,
-        id: SessionId,
-    ) -> Option<Slot> {
-        tracker.table.find_id_at(place, id)
-    }
+/// One touch on its way through the stages.
+#[derive(Clone, Copy)]
+struct Lane<K> {
+    key: K,
+    place: Place,
+    /// The first session under the key's tag, unchecked.
+    guess: Option<Slot>,
 }
 
 /// Touches that go through the stages together: enough to keep all of a core's outstanding
 /// loads busy, few enough that their lines stay in the first-level cache.
-const BLOCK: usize = 32;
+const BLOCK: usize = 64;

@@ -63,10 +63,8 @@ impl<G, S: BuildHasher> Table<G, S> {
         new: &NewSession<'_>,
         payload: impl FnOnce() -> G,
     ) -> Result<Slot, InsertError> {
-        let by_name = self.place_of_name(new.group, new.member);
-        let by_id = self.place_of_id(new.id);
-        let found = self.find_at(by_name, new.group, new.member);
-        if let Some(slot) = found.or_else(|| self.find_id_at(by_id, new.id)) {
+        let found = self.find(new.group, new.member);
+        if let Some(slot) = found.or_else(|| self.find_id(new.id)) {
             return Err(InsertError::Exists(slot));
         }
         if self.sessions == self.sessions_max {
@@ -98,7 +96,9 @@ impl<G, S: BuildHasher> Table<G, S> {
                 ..self.slots.header(slot)
             },
         );
+        let by_name = self.place_of_name(new.group, new.member);
         self.names.insert(by_name, slot.0);
+        let by_id = self.place_of_id(new.id);
         self.ids.insert(by_id, slot.0);
         self.sessions += 1;
         Ok(slot)
@@ -125,12 +125,15 @@ impl<G, S: BuildHasher> Table<G, S> {
 
     #[inline]
     pub(super) fn find(&self, group: &[u8], member: &[u8]) -> Option<Slot> {
-        self.find_at(self.place_of_name(group, member), group, member)
+        let place = self.place_of_name(group, member);
+        let is = |slot: u32| self.is_named(Slot(slot), group, member);
+        self.names.find(place, is).map(Slot)
     }
 
     #[inline]
     pub(super) fn find_id(&self, id: SessionId) -> Option<Slot> {
-        self.find_id_at(self.place_of_id(id), id)
+        let is = |slot: u32| self.has_id(Slot(slot), id);
+        self.ids.find(self.place_of_id(id), is).map(Slot)
     }
 
     pub(super) fn find_group(&self, name: &[u8]) -> Option<GroupSlot> {
@@ -152,6 +155,18 @@ impl<G, S: BuildHasher> Table<G, S> {
         (self.names.memory_bytes(), self.ids.memory_bytes())
     }
 
+    /// The index by group and member.
+    #[inline]
+    pub(super) fn names(&self) -> &Index {
+        &self.names
+    }
+
+    /// The index by session id.
+    #[inline]
+    pub(super) fn ids(&self) -> &Index {
+        &self.ids
+    }
+
     /// Where in the name index a member would be.
     #[inline]
     pub(super) fn place_of_name(&self, group: &[u8], member: &[u8]) -> Place {
@@ -171,48 +186,18 @@ impl<G, S: BuildHasher> Table<G, S> {
         self.ids.place(hasher.finish())
     }
 
-    /// Loads the index words a search at this place of a name will read.
+    /// True if the session in the slot is the member's.
     #[inline]
-    pub(super) fn warm_name(&self, place: Place) -> u64 {
-        self.names.warm(place)
-    }
-
-    /// Loads the index words a search at this place of an id will read.
-    #[inline]
-    pub(super) fn warm_id(&self, place: Place) -> u64 {
-        self.ids.warm(place)
-    }
-
-    /// The first slot whose tag is that of the place: nearly always the only one, never
-    /// checked here.
-    #[inline]
-    pub(super) fn guess_name(&self, place: Place) -> Option<Slot> {
-        self.names.find(place, |_| true).map(Slot)
-    }
-
-    /// As [`Table::guess_name`], in the id index.
-    #[inline]
-    pub(super) fn guess_id(&self, place: Place) -> Option<Slot> {
-        self.ids.find(place, |_| true).map(Slot)
-    }
-
-    #[inline]
-    pub(super) fn find_at(&self, place: Place, group: &[u8], member: &[u8]) -> Option<Slot> {
-        let is = |slot: u32| self.is_named(Slot(slot), group, member);
-        self.names.find(place, is).map(Slot)
-    }
-
-    #[inline]
-    pub(super) fn find_id_at(&self, place: Place, id: SessionId) -> Option<Slot> {
-        let is = |slot: u32| self.id(&self.slots.header(Slot(slot))) == id;
-        self.ids.find(place, is).map(Slot)
-    }
-
-    #[inline]
-    fn is_named(&self, slot: Slot, group: &[u8], member: &[u8]) -> bool {
+    pub(super) fn is_named(&self, slot: Slot, group: &[u8], member: &[u8]) -> bool {
         let header = self.slots.header(slot);
         self.slots.name(slot, header.name_len) == member
             && self.groups.name(GroupSlot(header.group)) == group
+    }
+
+    /// True if the session in the slot has this id.
+    #[inline]
+    pub(super) fn has_id(&self, slot: Slot, id: SessionId) -> bool {
+        self.id(&self.slots.header(slot)) == id
     }
 }
 
@@ -220,7 +205,7 @@ impl Eras {
     /// Counts one more session of the era and returns its number; `None` when 65,536 other
     /// eras have sessions.
     fn enter(&mut self, value: u64) -> Option<u16> {
-        let is_it = |era: &Era| era.value == value && era.sessions > 0;
+        let is_it = |era: &Era| era.value == value;
         let recent = self.entries.get(usize::from(self.recent));
         let at = if recent.is_some_and(is_it) {
             usize::from(self.recent)

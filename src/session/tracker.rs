@@ -186,8 +186,8 @@ impl<G, S: BuildHasher> Tracker<G, S> {
     /// closing from then on. Returns true if `budget` was used up before the wheel stood at
     /// `now`: call again, with no need of a later `now`.
     ///
-    /// The budget counts entries looked at and ticks passed, and is kept to within 31: some
-    /// 20 ns each, so that however many sessions are due at once, nobody waits for all.
+    /// The budget counts entries looked at and ticks passed, and is kept to within 63: some
+    /// 50 ns each, so that however many sessions are due at once, nobody waits for all.
     pub fn advance(&mut self, now: Millis, budget: usize, due: &mut Vec<Slot>) -> bool {
         let now = self.lived(now).tick().0;
         let mut allowance = budget;
@@ -407,4 +407,162 @@ impl Memory {
 #[inline]
 fn deadline(lived: Millis, timeout: Millis) -> u32 {
     (lived + Millis(1) + stretched(timeout)).tick_ceil().0 as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tracker(sessions_max: u32) -> Tracker<&'static str> {
+        Tracker::new(Limits { sessions_max }, [1, 2, 3, 4], Millis(0))
+    }
+
+    fn new(member: &[u8], id: u128) -> NewSession<'_> {
+        NewSession {
+            group: b"g",
+            member,
+            id: SessionId(id),
+            term: Term(1),
+            timeout: Millis(1_000),
+        }
+    }
+
+    #[test]
+    fn one_session_above_the_limit_is_refused_and_room_comes_back() {
+        let mut tracker = tracker(2);
+        let a = tracker.insert(new(b"a", 1), Millis(0), || "g").unwrap();
+        tracker.insert(new(b"b", 2), Millis(0), || "g").unwrap();
+        let refused = tracker.insert(new(b"c", 3), Millis(0), || "g");
+        assert_eq!(refused, Err(InsertError::Full));
+        assert_eq!(tracker.find(b"g", b"c"), None);
+        tracker.remove(a);
+        assert!(tracker.insert(new(b"c", 3), Millis(0), || "g").is_ok());
+    }
+
+    #[test]
+    fn an_id_in_use_is_refused_whoever_brings_it() {
+        let mut tracker = tracker(10);
+        let a = tracker.insert(new(b"a", 1), Millis(0), || "g").unwrap();
+        let refused = tracker.insert(new(b"b", 1), Millis(0), || "g");
+        assert_eq!(refused, Err(InsertError::Exists(a)));
+        assert_eq!(tracker.len(), 1);
+    }
+
+    #[test]
+    fn ids_are_told_apart_by_both_halves() {
+        let mut tracker = tracker(10);
+        let a = tracker.insert(new(b"a", 1), Millis(0), || "g").unwrap();
+        let b = tracker
+            .insert(new(b"b", (1 << 64) | 1), Millis(0), || "g")
+            .unwrap();
+        assert_eq!(tracker.find_id(SessionId(1)), Some(a));
+        assert_eq!(tracker.find_id(SessionId((1 << 64) | 1)), Some(b));
+        assert_eq!(tracker.find_id(SessionId(1 << 64)), None);
+        assert_eq!(tracker.view(b).id, SessionId((1 << 64) | 1));
+    }
+
+    #[test]
+    fn names_are_told_apart_by_where_the_group_ends() {
+        let mut tracker = tracker(10);
+        tracker.insert(new(b"ab", 1), Millis(0), || "g").unwrap();
+        assert_eq!(tracker.find(b"ga", b"b"), None);
+    }
+
+    #[test]
+    fn a_closing_session_is_not_touched_until_it_is_reopened() {
+        let mut tracker = tracker(10);
+        let slot = tracker.insert(new(b"a", 1), Millis(0), || "g").unwrap();
+        let mut due = Vec::new();
+        assert!(
+            !tracker.advance(Millis(1_009), 1_000, &mut due),
+            "1,002 ms, on tick 101"
+        );
+        assert_eq!(due, []);
+        tracker.advance(Millis(1_010), 1_000, &mut due);
+        assert_eq!(due, [slot]);
+        let before = tracker.view(slot).deadline;
+        assert_eq!(tracker.touch(slot, Millis(1_020)), Touch::Closing);
+        assert_eq!(tracker.view(slot).deadline, before);
+        tracker.reopen(slot, Millis(1_030));
+        assert_eq!(tracker.touch(slot, Millis(1_030)), Touch::Live);
+        assert_eq!(tracker.view(slot).deadline, Millis(2_040));
+    }
+
+    #[test]
+    fn a_budget_bounds_what_one_call_reports() {
+        let mut tracker = tracker(1_000);
+        for id in 0..1_000u128 {
+            let name = id.to_string();
+            tracker
+                .insert(new(name.as_bytes(), id), Millis(0), || "g")
+                .unwrap();
+        }
+        let mut due = Vec::new();
+        let mut calls = 0;
+        while tracker.advance(Millis(2_000), 100, &mut due) {
+            calls += 1;
+            assert!(
+                due.len() <= calls * (100 + BLOCK_SLOTS),
+                "{} in {calls}",
+                due.len()
+            );
+        }
+        assert_eq!(due.len(), 1_000);
+    }
+
+    #[test]
+    fn stale_entries_are_dropped_when_they_come_up() {
+        let mut tracker = tracker(10);
+        let mut slot = tracker.insert(new(b"a", 0), Millis(0), || "g").unwrap();
+        for round in 1..50 {
+            tracker.remove(slot);
+            let now = Millis(round * 10);
+            slot = tracker
+                .insert(new(b"a", u128::from(round)), now, || "g")
+                .unwrap();
+        }
+        assert_eq!(tracker.wheel.entries(), 50);
+        let mut due = Vec::new();
+        for tick in 50..200 {
+            let now = Millis(tick * 10);
+            assert_eq!(tracker.touch(slot, now), Touch::Live);
+            assert!(!tracker.advance(now, 1_000, &mut due));
+        }
+        assert_eq!((tracker.wheel.entries(), due.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_new_term_is_noted() {
+        let mut tracker = tracker(10);
+        let slot = tracker.insert(new(b"a", 1), Millis(0), || "g").unwrap();
+        tracker.set_term(slot, Term(5));
+        assert_eq!(tracker.view(slot).term, Term(5));
+        assert_eq!(tracker.group_sessions(tracker.view(slot).group), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "holds no session")]
+    fn a_removed_session_is_not_touched() {
+        let mut tracker = tracker(10);
+        let slot = tracker.insert(new(b"a", 1), Millis(0), || "g").unwrap();
+        tracker.remove(slot);
+        let _ = tracker.touch(slot, Millis(0));
+    }
+
+    #[test]
+    #[should_panic(expected = "holds no session")]
+    fn a_removed_session_is_not_viewed() {
+        let mut tracker = tracker(10);
+        let slot = tracker.insert(new(b"a", 1), Millis(0), || "g").unwrap();
+        tracker.remove(slot);
+        let _ = tracker.view(slot);
+    }
+
+    #[test]
+    #[should_panic(expected = "was not closing")]
+    fn a_live_session_is_not_reopened() {
+        let mut tracker = tracker(10);
+        let slot = tracker.insert(new(b"a", 1), Millis(0), || "g").unwrap();
+        tracker.reopen(slot, Millis(0));
+    }
 }

@@ -4,4 +4,5 @@ mod crash;
 mod damage;
 mod faults;
 mod files;
+mod inspect;
 mod world;
