@@ -42,6 +42,8 @@ pub(crate) enum Kind {
     Doom,
     /// `DELETE /G/M`.
     Leave,
+    /// Likewise, by a member that joins again at once.
+    Depart,
     /// `HEAD /G/M` of a session that is known to have ended.
     Ghost,
     /// `GET /G?after=…&limit=1`.

@@ -24,7 +24,7 @@ use crate::log::{FileDisk, FileLog, Log, Recovered, Settings as LogSettings};
 use crate::mail::{Mail, ShardIndex};
 use crate::metrics::{CoreCounters, Latency, Registry, ShardCounters};
 use crate::replica::{Replica, Settings as ReplicaSettings};
-use crate::shard::{Settings as ShardSettings, Shard};
+use crate::shard::{Latencies, Settings as ShardSettings, Shard};
 use crate::types::{Incarnation, ServerId};
 use crate::zab::{Boot, Peer};
 
@@ -93,19 +93,19 @@ pub fn launch(plan: Plan, events: &Sender<Event>) -> io::Result<Running> {
         shards.push(sender);
         inboxes.push(receiver);
     }
-    let beats: Vec<Latency> = (0..count).map(|_| Latency::new("heartbeat")).collect();
+    let latencies: Vec<Latencies> = (0..count).map(|_| Latencies::new()).collect();
     let sync = Latency::new("log_sync");
     let registry = Registry {
         shards: (0..count).map(|_| Arc::default()).collect(),
         core: Arc::default(),
-        latencies: beats
+        latencies: latencies
             .iter()
-            .chain([&sync])
-            .map(Latency::published)
+            .flat_map(Latencies::published)
+            .chain([sync.published()])
             .collect(),
     };
     let watched = watched(&registry, &shards, &core);
-    for ((index, inbox), latency) in inboxes.into_iter().enumerate().zip(beats) {
+    for ((index, inbox), latencies) in inboxes.into_iter().enumerate().zip(latencies) {
         let listener = listener(plan.listen)?;
         let parts = ShardParts {
             settings: ShardSettings {
@@ -115,7 +115,7 @@ pub fn launch(plan: Plan, events: &Sender<Event>) -> io::Result<Running> {
             listener,
             connections_max: plan.connections_max,
             inbox,
-            latency,
+            latencies,
             registry: registry.clone(),
             core: core.clone(),
             shards: shards.clone(),
@@ -142,7 +142,7 @@ struct ShardParts {
     listener: OwnedFd,
     connections_max: usize,
     inbox: MailReceiver<Mail>,
-    latency: Latency,
+    latencies: Latencies,
     registry: Registry,
     core: Sender<ToCore>,
     shards: Vec<MailSender<Mail>>,
@@ -177,17 +177,24 @@ async fn run_shard(parts: ShardParts) -> io::Result<()> {
         listener,
         connections_max,
         inbox,
-        latency,
+        latencies,
         registry,
         core,
         shards,
     } = parts;
     let index = settings.index;
     let counters: Arc<ShardCounters> = Arc::clone(&registry.shards[usize::from(index)]);
-    let sockets = Sockets::new(listener, connections_max, Box::new(clock::now))?;
+    let sockets = Sockets::new(listener, connections_max, Box::new(clock::now_ns))?;
     let now = clock::now();
-    let shard = Shard::new(settings, seeds(), counters, Rc::new(registry), now);
-    ShardLoop::new(index, sockets, shard, latency, inbox, core, shards)?
+    let shard = Shard::new(
+        settings,
+        seeds(),
+        counters,
+        latencies,
+        Rc::new(registry),
+        now,
+    );
+    ShardLoop::new(index, sockets, shard, inbox, core, shards)?
         .run()
         .await
 }

@@ -14,7 +14,7 @@ impl Shard {
             Tell::Answer { token, answer } => self.on_answer(token, answer, now),
             Tell::Ended(ids) => {
                 for &id in ids.iter() {
-                    self.end(id);
+                    self.end(id, now);
                 }
             }
             Tell::Changed { id, term, timeout } => self.on_session_changed(id, term, timeout, now),
@@ -44,7 +44,7 @@ impl Shard {
             return;
         };
         if let Purpose::Expiry(ids) = purpose {
-            return self.on_expired(ids, answer);
+            return self.on_expired(ids, answer, now);
         }
         self.asked -= 1;
         match purpose {
@@ -111,8 +111,15 @@ impl Shard {
         dealt
     }
 
-    fn end(&mut self, id: SessionId) {
+    fn end(&mut self, id: SessionId, now: Millis) {
         if let Some(slot) = self.tracker.find_id(id) {
+            let view = self.tracker.view(slot);
+            if view.closing {
+                let late_ms = now.since(view.deadline).0;
+                self.latencies
+                    .expiry_lateness
+                    .record(late_ms * NS_PER_MS, 1);
+            }
             self.tracker.remove(slot);
         } else if self.claims_out > 0 {
             self.ended_meanwhile.push(id);
@@ -229,14 +236,14 @@ impl Shard {
         }
     }
 
-    fn on_expired(&mut self, ids: Vec<SessionId>, answer: Answer) {
+    fn on_expired(&mut self, ids: Vec<SessionId>, answer: Answer, now: Millis) {
         self.expiring -= 1;
         match answer {
             // Those that ended have been told as such. The others are no longer what their
             // members are in; here they are history.
             Answer::Outcome(Outcome::Expired { stale, .. }) => {
                 for id in stale {
-                    self.end(id);
+                    self.end(id, now);
                 }
             }
             // Not proposed: they stay closing, and are proposed again.
@@ -245,5 +252,7 @@ impl Shard {
     }
 }
 
+/// Nanoseconds in a millisecond.
+const NS_PER_MS: u64 = 1_000_000;
 /// How long the wheel may stand still after a stall although input keeps coming.
 const DRAIN_MS_MAX: u64 = 2_000;

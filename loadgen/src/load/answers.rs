@@ -174,8 +174,7 @@ impl Loader {
             .record(Tag::Leave, now_ns.saturating_sub(pending.due_ns));
         self.plan.names.head(&mut lane.out, session, None);
         self.queue(lane, Kind::Ghost, session, now_ns, now_ns);
-        if let Some(place) = self.returning.iter().position(|s| *s == session) {
-            self.returning.swap_remove(place);
+        if pending.kind == Kind::Depart {
             self.join_retry.push_back(session);
         }
     }
@@ -261,7 +260,7 @@ impl Loader {
                     self.doom.answered();
                 }
             }
-            Kind::Leave => self.standing.set(session, State::Gone),
+            Kind::Leave | Kind::Depart => self.standing.set(session, State::Gone),
             Kind::Probe => {
                 let acked_ns = self.sessions[session as usize].acked_ns;
                 let now_ns = clock::now();

@@ -17,7 +17,7 @@ use crate::clock::{MILLI, SECOND};
 use crate::net::{Driver, Kind, Lane, NOT_HTTP, Net, Next, Pending};
 use crate::plan::{Known, Load, Mode, Plan};
 use crate::process;
-use crate::recorder::Recorder;
+use crate::recorder::{Recorder, Tag};
 use crate::reply::Reply;
 use crate::schedule::{Dealing, OpenLoop};
 use crate::standing::{Standing, State};
@@ -49,8 +49,6 @@ pub(crate) struct Loader {
     batches: Batches,
     events: std::vec::IntoIter<Event>,
     next_event: Option<Event>,
-    /// Members that leave in order to come back.
-    returning: Vec<u32>,
     deaths: Deaths,
     mass: Mass,
     doom: Doom,
@@ -101,7 +99,6 @@ impl Loader {
             batches: Batches::default(),
             events: Vec::new().into_iter(),
             next_event: None,
-            returning: Vec::new(),
             deaths: Deaths::new(plan.timeout_ns, plan.late_bound_ns),
             mass: Mass::default(),
             doom: Doom::Choosing,
@@ -323,6 +320,8 @@ impl Loader {
             return;
         };
         while let Some((block, due_ns)) = open_loop.take(now_ns) {
+            // How late we are ourselves: part of the beat's latency, and not the server's doing.
+            self.recorder.record(Tag::SendLag, now_ns - due_ns);
             let lane = net.lane(self.dealing.connection_of_block(block));
             self.beat_block(lane, block, due_ns, now_ns);
         }
@@ -430,12 +429,13 @@ impl Loader {
                 continue;
             }
             self.standing.set(event.session, State::Leaving);
-            if event.action == Action::Rejoin {
-                self.returning.push(event.session);
-            }
+            let kind = match event.action {
+                Action::Rejoin => Kind::Depart,
+                Action::Leave | Action::Die => Kind::Leave,
+            };
             let lane = net.lane(self.dealing.connection(event.session));
             self.plan.names.leave(&mut lane.out, event.session);
-            self.queue(lane, Kind::Leave, event.session, now_ns, now_ns);
+            self.queue(lane, kind, event.session, now_ns, now_ns);
         }
     }
 
@@ -497,7 +497,7 @@ impl Driver for Loader {
             Kind::Head | Kind::Get => self.on_beat(lane, pending, reply, now_ns),
             Kind::Batch | Kind::Doom => self.on_batch(lane, pending, reply, body, now_ns),
             Kind::Join => self.on_join(pending, reply, now_ns),
-            Kind::Leave => self.on_leave(lane, pending, reply, now_ns),
+            Kind::Leave | Kind::Depart => self.on_leave(lane, pending, reply, now_ns),
             Kind::Ghost => self.verifier.ghost(pending.sent, reply),
             Kind::Probe => self.on_probe(lane, pending, reply, body, now_ns),
             Kind::List => self.on_list(pending, reply, body, now_ns),
