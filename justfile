@@ -1,0 +1,31 @@
+# What there is.
+default:
+    @just --list
+
+# Everything that must hold before a commit; edits nothing.
+verify:
+    .ci/run
+
+# The README's test command.
+test:
+    cargo test --workspace --all-features
+
+# A server on 127.0.0.1:8640, data in ./systole-data.
+run *ARGS:
+    cargo run --release -- {{ARGS}}
+
+# 200 kills at random moments; see tests/crash.rs.
+crash rounds="200":
+    SYSTOLE_CRASH_ROUNDS={{rounds}} cargo test --test crash -- --nocapture
+
+# Measures; compare only runs of one machine and one day.
+bench *ARGS:
+    cargo bench {{ARGS}}
+
+# Licences and known faults of what we depend on; needs cargo-deny.
+deny:
+    cargo deny check
+
+# What the machine is set to, and what would be better. Changes nothing.
+tuning:
+    @for script in tuning/[!l]*.sh; do $script check || true; done

@@ -1,0 +1,407 @@
+//! The command line.
+
+use crate::endpoint;
+use crate::names::Names;
+use crate::net::Target;
+use anyhow::{Result, anyhow};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Load generator and verifier for systole.
+///
+/// Every answer is held against the contract while the load runs; the exit code is 1 if the
+/// server broke it, 2 if the run could not be done. Only loopback addresses are loaded.
+#[derive(Debug, Parser)]
+#[command(name = "loadgen", version)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a server of its own and show joining, beating, dying and restarting, in a minute.
+    Demo(Demo),
+    /// Join sessions and beat for them, on a schedule or as fast as answers come.
+    Beat(Beat),
+    /// Join sessions and measure that alone.
+    Join(Join),
+    /// Let a mass of sessions expire at one moment and watch.
+    Expire(Expire),
+    /// Measure a server's memory per session.
+    Memory(Memory),
+    /// Measure a server's restart, and the longest stall of a beat while it runs.
+    Restart(Restart),
+    /// Measure idle connections: memory, and what they cost the others.
+    Idle(Idle),
+    /// Measure one of the project's targets, side by side with the bound.
+    Bench(Bench),
+}
+
+/// Where to, and what the sessions are called.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Common {
+    /// A server, HOST:PORT; repeat it to spread the connections over several.
+    #[arg(long, default_value = "127.0.0.1:8640", value_parser = endpoint_text)]
+    pub(crate) endpoint: Vec<SocketAddr>,
+    /// Connections that carry the sessions.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) connections: u32,
+    /// Groups the sessions are spread over.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=99_999))]
+    pub(crate) groups: u32,
+    /// Length of the members' names.
+    #[arg(long, default_value_t = 24)]
+    pub(crate) name_bytes: usize,
+    /// What the groups' names begin with.
+    #[arg(long, default_value = "load")]
+    pub(crate) prefix: String,
+    /// Load threads, each with its share of sessions and connections.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) threads: u32,
+    /// Keep the load on this processor.
+    #[arg(long)]
+    pub(crate) cpu: Option<usize>,
+    /// Connections opened in a second.
+    #[arg(long, default_value_t = 5_000)]
+    pub(crate) connect_rate: u32,
+    /// Joins under way at once.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) joins_outstanding: u32,
+    /// Ask for join answers without the group's document.
+    #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) prefer_minimal: bool,
+    /// Where lots are drawn from.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Process id of the server, to read its CPU time.
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Connections that end are opened again and are no fault.
+    #[arg(long)]
+    pub(crate) tolerate_disconnects: bool,
+    /// Write a dated folder with the raw data below this one.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+impl Common {
+    /// The target for the connections.
+    pub(crate) fn target(&self) -> Target {
+        Target {
+            endpoints: self.endpoint.clone(),
+            connects_per_s: self.connect_rate,
+            reconnect: self.tolerate_disconnects,
+        }
+    }
+
+    /// The names of a thread's sessions.
+    pub(crate) fn names(&self, base: u32) -> Names {
+        Names::new(&self.prefix, self.groups, self.name_bytes, self.seed, base)
+            .minimal(self.prefer_minimal)
+    }
+}
+
+/// How a beat is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ModeName {
+    /// HEAD /G/M
+    Head,
+    /// GET /G/M
+    Get,
+    /// POST /-/heartbeats, by name
+    BatchName,
+    /// POST /-/heartbeats, by packed session id
+    BatchId,
+}
+
+/// Flags of `beat`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Beat {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Sessions in all.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) sessions: u32,
+    /// Timeout of the sessions.
+    #[arg(long, default_value = "10s", value_parser = length)]
+    pub(crate) timeout: u64,
+    /// Every session beats once in this time, whatever the answers (open loop).
+    #[arg(long, default_value = "3s", value_parser = length)]
+    pub(crate) interval: u64,
+    /// Sessions due together on one connection; 0: what comes up in a millisecond.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) burst: u32,
+    /// Beat as fast as answers come instead (closed loop).
+    #[arg(long)]
+    pub(crate) closed: bool,
+    /// Closed loop: requests under way on a connection.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) pipeline: u32,
+    /// How a beat is sent.
+    #[arg(long, value_enum, default_value_t = ModeName::Head)]
+    pub(crate) mode: ModeName,
+    /// Members in a batch.
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) batch: u32,
+    /// Length of the measured time, after all have joined.
+    #[arg(long, default_value = "30s", value_parser = length)]
+    pub(crate) duration: u64,
+    /// Beats before the measured time.
+    #[arg(long, default_value = "1s", value_parser = length)]
+    pub(crate) warmup: u64,
+    /// Share of the members that stop beating without a word.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) die: f64,
+    /// Share of the members that leave.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) leave: f64,
+    /// Share of the members that leave and join again.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) rejoin: f64,
+    /// Dead members must be gone this long after their deadline.
+    #[arg(long, default_value = "1s", value_parser = length)]
+    pub(crate) late_bound: u64,
+    /// Beats carry x-session-id.
+    #[arg(long)]
+    pub(crate) with_id: bool,
+    /// The server answers 204 to everything and knows no sessions: neither join nor verify.
+    #[arg(long)]
+    pub(crate) bare: bool,
+    /// All sessions must have joined in this time.
+    #[arg(long, default_value = "120s", value_parser = length)]
+    pub(crate) join_limit: u64,
+}
+
+/// Flags of `join`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Join {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Sessions to join.
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) sessions: u32,
+    /// Timeout of the sessions; they are not beaten for.
+    #[arg(long, default_value = "1h", value_parser = length)]
+    pub(crate) timeout: u64,
+    /// Joins under way at once.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) outstanding: u32,
+    /// All sessions must have joined in this time.
+    #[arg(long, default_value = "120s", value_parser = length)]
+    pub(crate) join_limit: u64,
+}
+
+/// Flags of `expire`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Expire {
+    #[command(flatten)]
+    pub(crate) beat: Beat,
+    /// Share of the sessions that expire; the others beat on.
+    #[arg(long, default_value_t = 0.9)]
+    pub(crate) share: f64,
+}
+
+/// A server started for the run.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Own {
+    /// The systole binary; absent: the one built beside this program.
+    #[arg(long)]
+    pub(crate) server: Option<PathBuf>,
+    /// Keep the server on this processor.
+    #[arg(long)]
+    pub(crate) server_cpu: Option<usize>,
+    /// Keep the load on this processor.
+    #[arg(long)]
+    pub(crate) load_cpu: Option<usize>,
+    /// Data directory of the server; absent: a temporary one.
+    #[arg(long)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// More arguments for the server, each given as `--server-arg=--shards=1`.
+    #[arg(long)]
+    pub(crate) server_arg: Vec<String>,
+    /// Write a dated folder with the raw data below this one.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// Flags of `demo`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Demo {
+    #[command(flatten)]
+    pub(crate) own: Own,
+    /// Sessions.
+    #[arg(long, default_value_t = 20_000)]
+    pub(crate) sessions: u32,
+}
+
+/// Flags of `memory`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Memory {
+    #[command(flatten)]
+    pub(crate) own: Own,
+    /// Sessions.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) sessions: u32,
+    /// Length of the members' names.
+    #[arg(long, default_value_t = 24)]
+    pub(crate) name_bytes: usize,
+    /// Groups the sessions are spread over.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=99_999))]
+    pub(crate) groups: u32,
+}
+
+/// Flags of `restart`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Restart {
+    #[command(flatten)]
+    pub(crate) own: Own,
+    /// Sessions.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) sessions: u32,
+    /// How often the server is killed and started again.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rounds: u32,
+    /// Beats, leaves and rejoins before the first kill, in which the longest stall is sought.
+    #[arg(long, default_value = "20s", value_parser = length)]
+    pub(crate) duration: u64,
+}
+
+/// Flags of `idle`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Idle {
+    #[command(flatten)]
+    pub(crate) own: Own,
+    /// Idle connections.
+    #[arg(long, default_value_t = 15_000)]
+    pub(crate) connections: u32,
+    /// Connections opened in a second.
+    #[arg(long, default_value_t = 5_000)]
+    pub(crate) connect_rate: u32,
+    /// Pairs of measurements, without and with the idle connections.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Length of each.
+    #[arg(long, default_value = "2s", value_parser = length)]
+    pub(crate) duration: u64,
+}
+
+/// A target of the project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TargetName {
+    /// HEAD, 64 connections, one at a time
+    P1,
+    /// HEAD, 10,000 connections, one at a time
+    P2,
+    /// HEAD, 64 connections, 32 pipelined
+    P3,
+    /// Batches, by name and by packed id
+    P4,
+    /// Memory of a session
+    P6,
+    /// Durable joins
+    P7,
+    /// Lateness of expiry
+    P8,
+    /// Restart, and the longest stall
+    P9,
+    /// Idle connections
+    P12,
+}
+
+/// Flags of `bench`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Bench {
+    /// Which target.
+    #[arg(value_enum)]
+    pub(crate) target: TargetName,
+    #[command(flatten)]
+    pub(crate) own: Own,
+    /// The bound server's binary; it is started with `--serve ADDR`.
+    #[arg(long)]
+    pub(crate) bound: Option<PathBuf>,
+    /// Rounds; each measures the bound and systole once.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Length of each measurement.
+    #[arg(long, default_value = "2s", value_parser = length)]
+    pub(crate) duration: u64,
+    /// Sessions in the server's table.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) sessions: u32,
+    /// Joins under way at once (P7).
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) outstanding: u32,
+    /// Members in a batch (P4).
+    #[arg(long, default_value_t = 1_000)]
+    pub(crate) batch: u32,
+}
+
+/// Reads `20`, `0.5`, `500ms`, `2m`, `1h` as nanoseconds.
+pub(crate) fn length(text: &str) -> Result<u64> {
+    let split = text.find(|c: char| c != '.' && !c.is_ascii_digit());
+    let (digits, unit) = text.split_at(split.unwrap_or(text.len()));
+    let scale = match unit {
+        "" | "s" => 1e9,
+        "us" => 1e3,
+        "ms" => 1e6,
+        "m" => 60e9,
+        "h" => 3_600e9,
+        _ => {
+            return Err(anyhow!(
+                "`{unit}` is no unit of time: use us, ms, s, m or h"
+            ));
+        }
+    };
+    let number: f64 = digits
+        .parse()
+        .map_err(|_| anyhow!("`{text}` is no length of time"))?;
+    let ns = (number * scale).round();
+    if ns > LENGTH_NS_MAX {
+        return Err(anyhow!(
+            "`{text}` is longer than 24 h: every run is bounded"
+        ));
+    }
+    Ok(ns as u64)
+}
+
+fn endpoint_text(text: &str) -> Result<SocketAddr, String> {
+    endpoint::parse(text).map_err(|e| format!("{e:#}"))
+}
+
+/// No length of time is more than a day.
+const LENGTH_NS_MAX: f64 = 86_400e9;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lengths_of_time_take_the_units_of_the_contract() {
+        let read = |t| length(t).unwrap();
+        assert_eq!(read("20"), 20_000_000_000);
+        assert_eq!(read("0.5"), 500_000_000);
+        assert_eq!(read("500ms"), 500_000_000);
+        assert_eq!(read("2m"), 120_000_000_000);
+        assert_eq!(read("24h"), 86_400_000_000_000);
+        for bad in ["", "s", "1 s", "-1", "1d", "25h", "1.2.3"] {
+            assert!(length(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_elsewhere_is_refused_by_the_command_line() {
+        let args = ["loadgen", "join", "--endpoint", "192.0.2.7:80"];
+        let said = Cli::try_parse_from(args).unwrap_err().to_string();
+        assert!(said.contains("not this machine"), "{said}");
+    }
+}

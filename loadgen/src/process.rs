@@ -1,0 +1,295 @@
+//! Server processes: starting, watching and ending them; what /proc says about them.
+
+use crate::client;
+use crate::clock::{self, MILLI, SECOND};
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A server of our own; it ends with this value.
+pub(crate) struct Server {
+    child: Option<Child>,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts `program` with `args`, on `cpu` alone if given, and waits until
+    /// `ready` says yes. Returns the server and the nanoseconds that took.
+    ///
+    /// # Errors
+    /// If it cannot be started, ends at once, or is not ready in `limit_ns`; the message holds
+    /// the end of its log.
+    pub(crate) fn start(
+        program: &Path,
+        args: &[String],
+        address: SocketAddr,
+        log: &Path,
+        cpu: Option<usize>,
+        limit_ns: u64,
+        ready: impl Fn(SocketAddr) -> bool,
+    ) -> Result<(Server, u64)> {
+        let file = File::options().create(true).append(true).open(log)?;
+        let mut command = Command::new(program);
+        command.args(args).stdin(Stdio::null());
+        command.stdout(file.try_clone()?).stderr(file);
+        let began = clock::now();
+        let spawned = on_cpu(cpu, || command.spawn());
+        let child = spawned.with_context(|| format!("cannot start {}", program.display()))?;
+        let mut server = Server {
+            child: Some(child),
+            log: log.to_owned(),
+        };
+        while !ready(address) {
+            let ended = server
+                .child
+                .as_mut()
+                .is_some_and(|c| !matches!(c.try_wait(), Ok(None)));
+            if ended || clock::now() - began > limit_ns {
+                let what = if ended {
+                    "ended"
+                } else {
+                    "was not ready in time"
+                };
+                bail!(
+                    "{} {what}; it said:\n{}",
+                    program.display(),
+                    server.last_words()
+                );
+            }
+            clock::pause(Duration::from_nanos(MILLI));
+        }
+        Ok((server, clock::now() - began))
+    }
+
+    /// Its process id; 0 once it has ended.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Ends it as a power loss would.
+    pub(crate) fn kill(mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// The end of what it printed.
+    fn last_words(&self) -> String {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(10)..].join("\n")
+    }
+}
+
+impl Drop for Server {
+    /// Asks it to end, and ends it if it does not.
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        if let Some(pid) = Pid::from_raw(child.id() as i32) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let began = clock::now();
+        while clock::now() - began < 10 * SECOND {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return;
+            }
+            clock::pause(Duration::from_nanos(2 * MILLI));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// A systole of our own: one shard, not pinned by itself, so that the affinity it inherits holds.
+pub(crate) fn systole_args(address: SocketAddr, data_dir: &Path) -> Result<Vec<String>> {
+    let peer = free_address()?;
+    let text = |s: &str| s.to_owned();
+    Ok(vec![
+        text("serve"),
+        text("--listen"),
+        address.to_string(),
+        text("--peer-listen"),
+        peer.to_string(),
+        text("--data-dir"),
+        data_dir.display().to_string(),
+        text("--pin"),
+        text("off"),
+    ])
+}
+
+/// Whether the server may serve.
+pub(crate) fn is_ready(address: SocketAddr) -> bool {
+    client::get(address, "/-/readyz").is_ok_and(|(status, _)| status == 200)
+}
+
+/// The systole to run: the one given, or the one built beside this program.
+///
+/// # Errors
+/// If there is none; the message says how to build it.
+pub(crate) fn systole_path(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = given {
+        return Ok(path.to_owned());
+    }
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let beside = own.with_file_name("systole");
+    for path in [beside, PathBuf::from("target/release/systole")] {
+        if path.is_file() {
+            return Ok(path);
+        }
+    }
+    bail!(
+        "no systole binary beside this program; `cargo build --release` makes one, or give --server PATH"
+    )
+}
+
+/// A loopback address nobody listens on at the moment.
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    let probe = TcpListener::bind("127.0.0.1:0").context("cannot find a free port")?;
+    Ok(probe.local_addr()?)
+}
+
+/// A directory of our own under the system's temporary one; removed with this value.
+pub(crate) struct TempDir(PathBuf);
+
+impl TempDir {
+    /// Makes one.
+    pub(crate) fn new() -> Result<TempDir> {
+        let name = format!("systole-loadgen-{}-{}", std::process::id(), clock::now());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(TempDir(path))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs `work` with this thread on `cpu`; what it starts inherits that.
+fn on_cpu<T>(cpu: Option<usize>, work: impl FnOnce() -> T) -> T {
+    let Some(cpu) = cpu else { return work() };
+    let before = sched_getaffinity(None);
+    pin_thread(cpu);
+    let result = work();
+    if let Ok(before) = before {
+        let _ = sched_setaffinity(None, &before);
+    }
+    result
+}
+
+/// Keeps this thread on `cpu`. Where that is refused the run goes on, less evenly.
+pub(crate) fn pin_thread(cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    let _ = sched_setaffinity(None, &set);
+}
+
+/// Nanoseconds of CPU time, user and system, of all threads of a process.
+pub(crate) fn cpu_ns(pid: u32) -> Option<u64> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let times = tasks.filter_map(|task| schedstat(&task.ok()?.path().join("schedstat")));
+    Some(times.sum())
+}
+
+/// Nanoseconds of CPU time of the calling thread.
+pub(crate) fn own_thread_cpu_ns() -> Option<u64> {
+    schedstat(Path::new("/proc/thread-self/schedstat"))
+}
+
+fn schedstat(path: &Path) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
+/// Ticks of user and of system time of a process (100 a second).
+pub(crate) fn cpu_ticks(pid: u32) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the name, in parentheses, and may hold anything.
+    let rest = &text[text.rfind(')')? + 2..];
+    let mut fields = rest.split_whitespace().skip(11);
+    let mut next = || fields.next()?.parse().ok();
+    Some((next()?, next()?))
+}
+
+/// What a process occupies, in bytes.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub(crate) struct Memory {
+    /// Resident, all told.
+    pub(crate) rss: u64,
+    /// Of it, memory of its own that no file backs.
+    pub(crate) anonymous: u64,
+    /// Of it, pages of mapped files, such as the log.
+    pub(crate) file: u64,
+}
+
+/// Reads a process's memory from `/proc/PID/smaps_rollup`.
+pub(crate) fn memory(pid: u32) -> Option<Memory> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let field = |name: &str| -> Option<u64> {
+        let line = text.lines().find(|l| l.starts_with(name))?;
+        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kib * 1024)
+    };
+    let (rss, anonymous) = (field("Rss:")?, field("Anonymous:")?);
+    Some(Memory {
+        rss,
+        anonymous,
+        file: rss.saturating_sub(anonymous),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_process_is_read() {
+        let pid = std::process::id();
+        assert!(cpu_ns(pid).unwrap() > 0);
+        assert!(own_thread_cpu_ns().is_some());
+        assert!(cpu_ticks(pid).is_some());
+        let m = memory(pid).unwrap();
+        assert!(m.rss > 100_000 && m.rss == m.anonymous + m.file);
+        assert_eq!(cpu_ns(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_server_that_ends_at_once_is_reported_with_its_words() {
+        let dir = TempDir::new().unwrap();
+        let args = ["-c".to_owned(), "echo no such luck; exit 3".to_owned()];
+        let to = free_address().unwrap();
+        let log = dir.path().join("log");
+        let why = Server::start(Path::new("/bin/sh"), &args, to, &log, None, SECOND, |_| {
+            false
+        });
+        let why = why.err().unwrap().to_string();
+        assert!(
+            why.contains("ended") && why.contains("no such luck"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_temporary_directory_goes_with_its_value() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().to_owned();
+        assert!(path.is_dir());
+        drop(dir);
+        assert!(!path.exists());
+    }
+}

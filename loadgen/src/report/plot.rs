@@ -1,0 +1,129 @@
+//! The latency plot: percentiles on a scale that gives each further nine equal room.
+
+use crate::recorder::Hist;
+use anyhow::{Result, anyhow};
+use plotters::prelude::*;
+
+/// An SVG of the distributions, latency in microseconds.
+pub(super) fn percentiles(title: &str, latencies: &[(String, Hist)]) -> Result<String> {
+    let mut svg = String::new();
+    draw(&mut svg, title, latencies).map_err(|e| anyhow!("plot: {e}"))?;
+    Ok(svg)
+}
+
+fn draw(
+    svg: &mut String,
+    title: &str,
+    latencies: &[(String, Hist)],
+) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let nines = latencies
+        .iter()
+        .map(|(_, h)| nines_max(h))
+        .fold(2.0, f64::max);
+    let top = latencies
+        .iter()
+        .map(|(_, h)| h.max() as f64 / 1e3)
+        .fold(10.0, f64::max)
+        * 1.2;
+    let low = latencies
+        .iter()
+        .map(|(_, h)| h.min() as f64 / 1e3)
+        .fold(top, f64::min);
+    let low = (low * 0.8).max(0.1);
+    let area = SVGBackend::with_string(svg, (900, 500)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(
+            format!("{title}: latency by percentile"),
+            ("sans-serif", 20),
+        )
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(70)
+        .build_cartesian_2d(0.0..nines, (low..top).log_scale())?;
+    chart
+        .configure_mesh()
+        .x_desc("percentile")
+        .y_desc("µs")
+        .x_labels(nines.ceil() as usize + 1)
+        .x_label_formatter(&|x| label(*x))
+        .y_label_formatter(&|y| format!("{y:.0}"))
+        .draw()?;
+    for (i, (name, hist)) in latencies.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        let points = points(hist);
+        chart
+            .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
+            .label(name.as_str())
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    area.present()?;
+    Ok(())
+}
+
+/// (number of nines, microseconds) along the distribution.
+fn points(hist: &Hist) -> Vec<(f64, f64)> {
+    let end = nines_max(hist);
+    hist.iter_quantiles(5)
+        .map(|step| {
+            let quantile = step.quantile_iterated_to();
+            let nines = if quantile < 1.0 {
+                -(1.0 - quantile).log10()
+            } else {
+                end
+            };
+            (
+                nines.min(end),
+                (step.value_iterated_to() as f64 / 1e3).max(0.1),
+            )
+        })
+        .collect()
+}
+
+/// How many nines the number of samples can bear witness to.
+fn nines_max(hist: &Hist) -> f64 {
+    (hist.len().max(1) as f64).log10().clamp(1.0, 7.0)
+}
+
+fn label(nines: f64) -> String {
+    let percent = 100.0 * (1.0 - 10_f64.powf(-nines));
+    let decimals = (nines.round() as usize).saturating_sub(2);
+    format!("{percent:.decimals$}%")
+}
+
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(31, 119, 180),
+    RGBColor(214, 39, 40),
+    RGBColor(44, 160, 44),
+    RGBColor(148, 103, 189),
+    RGBColor(255, 127, 14),
+    RGBColor(90, 90, 90),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hdrhistogram::Histogram;
+
+    #[test]
+    fn a_plot_names_its_curves_and_survives_a_single_sample() {
+        let mut hist = Histogram::new_with_bounds(100, 1_000_000_000, 3).unwrap();
+        hist.record(5_000).unwrap();
+        let svg = percentiles("one", &[("beat".to_owned(), hist)]).unwrap();
+        assert!(svg.contains("beat") && svg.trim_end().ends_with("</svg>"));
+    }
+
+    #[test]
+    fn labels_are_percentiles() {
+        assert_eq!(label(0.0), "0%");
+        assert_eq!(label(1.0), "90%");
+        assert_eq!(label(2.0), "99%");
+        assert_eq!(label(4.0), "99.99%");
+    }
+}

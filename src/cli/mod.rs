@@ -1,0 +1,173 @@
+//! The `systole` command: flags to settings, settings to a server, and an exit code.
+//!
+//! | exit code | means |
+//! |---|---|
+//! | 0 | it did what was asked, or was told to stop |
+//! | 1 | the environment would not have it: port in use, disk full, damaged log |
+//! | 2 | it was asked wrongly: a flag, a variable, the configuration file |
+//!
+//! Whatever goes wrong is one line on stderr that says what and how to mend it.
+
+mod log;
+mod panic;
+mod serve;
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs the command that `args` spell, the program's name first, to its end.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    panic::install();
+    let command_line = match CommandLine::try_parse_from(args) {
+        Ok(command_line) => command_line,
+        Err(error) if error.use_stderr() => return Failure::usage(one_line(&error)).report(),
+        Err(help) => {
+            // What was asked for: help or the version. If nobody reads it, nobody is missing.
+            let _ = help.print();
+            return ExitCode::from(DONE);
+        }
+    };
+    let outcome = match command_line.command {
+        None => serve::run(&command_line.serve),
+        Some(Command::Serve(flags)) => serve::run(&flags),
+        Some(Command::Log { command }) => log::run(&command),
+    };
+    match outcome {
+        Ok(()) => ExitCode::from(DONE),
+        Err(failure) => failure.report(),
+    }
+}
+
+/// What clap found wrong with the command line, its advice included and its layout not.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let useful = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .filter(|line| !line.is_empty());
+    let line = useful.collect::<Vec<_>>().join("; ").replace(":;", ":");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    format!("{line}; --help shows what there is")
+}
+
+/// Why a command ended before its time.
+struct Failure {
+    sentence: String,
+    code: u8,
+}
+
+impl Failure {
+    /// The command was asked wrongly.
+    fn usage(why: impl Display) -> Failure {
+        Failure {
+            sentence: why.to_string(),
+            code: USAGE,
+        }
+    }
+
+    /// The environment would not have it.
+    fn fatal(why: impl Display) -> Failure {
+        Failure {
+            sentence: why.to_string(),
+            code: FATAL,
+        }
+    }
+
+    fn report(self) -> ExitCode {
+        // A closed stderr must not turn one error into another.
+        let _ = writeln!(std::io::stderr(), "systole: {}", self.sentence);
+        ExitCode::from(self.code)
+    }
+}
+
+const DONE: u8 = 0;
+const FATAL: u8 = 1;
+const USAGE: u8 = 2;
+
+/// Heartbeats and group membership for a fleet, over plain HTTP.
+///
+/// Without a command, starts a server.
+#[derive(Parser)]
+#[command(name = "systole", version, args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::Flags,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Starts a server.
+    Serve(Box<serve::Flags>),
+    /// Looks into a data directory. No server may be running on it.
+    #[command(subcommand_required = true, arg_required_else_help = false)]
+    Log {
+        #[command(subcommand)]
+        command: LogCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum LogCommand {
+    /// Prints every record and snapshot of the log, a line each.
+    Dump {
+        /// The data directory.
+        dir: PathBuf,
+    },
+    /// Checks every byte of the log and says what is wrong and where.
+    Verify {
+        /// The data directory.
+        dir: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_what_happens_without_a_command() {
+        for args in [
+            &["systole", "--id", "3"][..],
+            &["systole", "serve", "--id", "3"],
+        ] {
+            let line = CommandLine::try_parse_from(args).unwrap();
+            let flags = match line.command {
+                Some(Command::Serve(flags)) => *flags,
+                _ => line.serve,
+            };
+            assert_eq!(flags.get("id").as_deref(), Some("3"), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_flag_is_one_line_with_the_right_one_in_it() {
+        let error = CommandLine::try_parse_from(["systole", "--lisen", "x"])
+            .err()
+            .unwrap();
+        assert_eq!(
+            one_line(&error),
+            "unexpected argument '--lisen' found; tip: a similar argument exists: '--listen'; \
+             --help shows what there is"
+        );
+    }
+
+    #[test]
+    fn serve_flags_do_not_go_before_another_command() {
+        let args = ["systole", "--id", "3", "log", "dump", "d"];
+        assert!(CommandLine::try_parse_from(args).is_err());
+    }
+}

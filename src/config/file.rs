@@ -1,0 +1,64 @@
+//! The `--config` file: TOML, one key a setting, nothing nested.
+
+use std::collections::BTreeMap;
+
+use toml::de::{DeTable, DeValue};
+
+use super::{ConfigError, KEYS, Origin, value};
+
+/// The file's values as text, by setting.
+#[derive(Default)]
+pub(super) struct Entries {
+    found: BTreeMap<&'static str, (Origin, String)>,
+}
+
+impl Entries {
+    pub(super) fn get(&self, key: &str) -> Option<(Origin, String)> {
+        self.found.get(key).cloned()
+    }
+}
+
+/// Reads the file's text. Keys may be written with `-` or with `_`.
+pub(super) fn parse(file: &str, text: &str) -> Result<Entries, ConfigError> {
+    let line_of = |offset: usize| {
+        let before = text.get(..offset).unwrap_or(text);
+        1 + before.bytes().filter(|b| *b == b'\n').count()
+    };
+    let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
+        file: file.to_owned(),
+        line: line_of(error.span().map_or(0, |span| span.start)),
+        why: error.message().to_owned(),
+    })?;
+    let mut entries = Entries::default();
+    for (key, entry) in table.get_ref() {
+        let line = line_of(key.span().start);
+        let wrong = |what, hint| ConfigError::Key {
+            file: file.to_owned(),
+            line,
+            key: key.get_ref().to_string(),
+            what,
+            hint,
+        };
+        let spelled = key.get_ref().replace('_', "-");
+        let Some((known, _)) = KEYS.iter().find(|(name, _)| *name == spelled) else {
+            let names = KEYS.map(|(name, _)| name);
+            let hint = value::nearest(&spelled, &names)
+                .map_or_else(String::new, |name| format!(": did you mean {name}?"));
+            return Err(wrong("no setting", hint));
+        };
+        let text = match entry.get_ref() {
+            DeValue::String(text) => text.to_string(),
+            DeValue::Integer(number) if number.radix() == 10 => number.to_string(),
+            _ => return Err(wrong("neither a string nor a whole number", String::new())),
+        };
+        let origin = Origin::File {
+            file: file.to_owned(),
+            line,
+            key: known,
+        };
+        if entries.found.insert(known, (origin, text)).is_some() {
+            return Err(wrong("given twice", String::new()));
+        }
+    }
+    Ok(entries)
+}

@@ -1,0 +1,247 @@
+use super::*;
+
+fn settings(
+    flags: &[(&str, &str)],
+    env: &[(&str, &str)],
+    file: Option<&str>,
+) -> Result<Settings, ConfigError> {
+    let look = |pairs: &[(&str, &str)], name: &str| {
+        let found = pairs.iter().find(|(key, _)| *key == name);
+        found.map(|(_, text)| (*text).to_owned())
+    };
+    Settings::from_sources(&Sources {
+        flags: &|name| look(flags, name),
+        env: &|name| look(env, name),
+        file: file.map(|text| ("systole.toml", text)),
+    })
+}
+
+fn refusal(flags: &[(&str, &str)], env: &[(&str, &str)], file: Option<&str>) -> String {
+    settings(flags, env, file)
+        .expect_err("these settings are wrong")
+        .to_string()
+}
+
+#[test]
+fn with_nothing_given_a_server_is_alone_on_loopback() {
+    let settings = settings(&[], &[], None).unwrap();
+    assert_eq!(settings.id, ServerId(1));
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:8640");
+    assert_eq!(settings.advertise, None);
+    assert_eq!(settings.ensemble, []);
+    assert_eq!(settings.data_dir, PathBuf::from("./systole-data"));
+    assert_eq!(settings.shards, Shards::Auto);
+    assert_eq!(settings.default_timeout, Millis::from_secs(10));
+    assert_eq!(settings.min_timeout, Millis(100));
+    assert_eq!(settings.max_timeout, TIMEOUT_MAX);
+    assert_eq!(settings.lease, Millis::from_secs(3));
+    assert_eq!(settings.log_level, LogLevel::Info);
+    assert!(settings.warnings().is_empty());
+}
+
+#[test]
+fn a_flag_beats_the_environment_which_beats_the_file() {
+    let flag = [("listen", "127.0.0.1:1")];
+    let env = [("SYSTOLE_LISTEN", "127.0.0.1:2")];
+    let file = Some("listen = \"127.0.0.1:3\"");
+    let port = |flags: &[_], env: &[_], file| settings(flags, env, file).unwrap().listen.port();
+    assert_eq!(port(&flag, &env, file), 1);
+    assert_eq!(port(&[], &env, file), 2);
+    assert_eq!(port(&[], &[], file), 3);
+    assert_eq!(
+        port(&[], &[("SYSTOLE_LISTEN", "")], file),
+        3,
+        "empty is absent"
+    );
+}
+
+#[test]
+fn the_file_takes_both_spellings_and_whole_numbers() {
+    let file = "# a comment\nid = 7\ndata_dir = \"/var/lib/systole\"\nmin-timeout = '1s'\n";
+    let settings = settings(&[], &[], Some(file)).unwrap();
+    assert_eq!(settings.id, ServerId(7));
+    assert_eq!(settings.data_dir, PathBuf::from("/var/lib/systole"));
+    assert_eq!(settings.min_timeout, Millis::from_secs(1));
+}
+
+#[test]
+fn an_unknown_key_is_named_with_file_line_and_the_nearest_one() {
+    assert_eq!(
+        refusal(&[], &[], Some("id = 1\n\nlisen = \"127.0.0.1:1\"\n")),
+        "systole.toml:3: \"lisen\" is no setting: did you mean listen?"
+    );
+    assert_eq!(
+        refusal(&[], &[], Some("frobnicate = 1")),
+        "systole.toml:1: \"frobnicate\" is no setting"
+    );
+    assert_eq!(
+        refusal(&[], &[], Some("[serve]\nid = 1")),
+        "systole.toml:1: \"serve\" is no setting"
+    );
+}
+
+#[test]
+fn a_key_given_in_both_spellings_or_with_an_odd_value_is_refused() {
+    assert_eq!(
+        refusal(&[], &[], Some("data-dir = 'a'\ndata_dir = 'b'\n")),
+        "systole.toml:2: \"data_dir\" is given twice"
+    );
+    for value in ["true", "1.5", "[1]", "{a=1}", "0x10"] {
+        let text = refusal(&[], &[], Some(&format!("shards = {value}")));
+        assert!(
+            text.contains("neither a string nor a whole number"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_toml_is_refused_with_its_line() {
+    let text = refusal(&[], &[], Some("id = 1\nlisten = \n"));
+    assert!(
+        text.starts_with("systole.toml:2: this is not TOML: "),
+        "{text}"
+    );
+    let text = refusal(&[], &[], Some("id = 1\nid = 2\n"));
+    assert!(
+        text.starts_with("systole.toml:2: this is not TOML: "),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_wrong_value_is_named_with_the_place_it_came_from() {
+    let why = "is not a server id: write a whole number from 1 to 4294967295";
+    assert_eq!(
+        refusal(&[("id", "0")], &[], None),
+        format!("--id \"0\" {why}")
+    );
+    assert_eq!(
+        refusal(&[], &[("SYSTOLE_ID", "x")], None),
+        format!("SYSTOLE_ID \"x\" {why}")
+    );
+    assert_eq!(
+        refusal(&[], &[], Some("\nid = -1")),
+        format!("systole.toml:2: id \"-1\" {why}")
+    );
+}
+
+#[test]
+fn each_setting_refuses_what_it_cannot_be() {
+    let cases = [
+        ("listen", "example.com:1", "not an address of this machine"),
+        ("advertise", "host", "the port is missing"),
+        ("peer-listen", "1", "has no port"),
+        ("ensemble", "x", "is not ID=HOST:PORT"),
+        ("data-dir", "", "is no directory"),
+        ("shards", "0", "from 1 to 256"),
+        ("shards", "257", "from 1 to 256"),
+        ("pin", "yes", "is neither auto nor off"),
+        ("default-timeout", "10", "did you mean 10s?"),
+        ("lease", "soon", "is not a duration"),
+        ("log-level", "loud", "is not one of error, warn, info"),
+    ];
+    for (key, text, why) in cases {
+        let sentence = refusal(&[(key, text)], &[], None);
+        assert!(sentence.starts_with(&format!("--{key} ")), "{sentence}");
+        assert!(sentence.contains(why), "{sentence}");
+    }
+}
+
+#[test]
+fn timeouts_must_stand_in_order() {
+    let cases: [(&[(&str, &str)], &str); 7] = [
+        (
+            &[("min-timeout", "49ms")],
+            "--min-timeout is 49ms, but must be at least five ticks of the timing wheel, 50ms",
+        ),
+        (
+            &[("max-timeout", "25h")],
+            "--max-timeout is 25h, but must be at most a day, 24h",
+        ),
+        (
+            &[("min-timeout", "2m"), ("max-timeout", "1m")],
+            "--min-timeout is 2m, but must be at most --max-timeout, 1m",
+        ),
+        (
+            &[("min-timeout", "11s")],
+            "--default-timeout is 10s, but must be at least --min-timeout, 11s",
+        ),
+        (
+            &[("max-timeout", "9s")],
+            "--default-timeout is 10s, but must be at most --max-timeout, 9s",
+        ),
+        (
+            &[("lease", "999ms")],
+            "--lease is 999ms, but must be at least four renewals, 1s",
+        ),
+        (
+            &[("lease", "61s")],
+            "--lease is 61s, but must be at most a minute, 1m",
+        ),
+    ];
+    for (flags, sentence) in cases {
+        assert_eq!(refusal(flags, &[], None), sentence);
+    }
+    let edge = [("min-timeout", "50ms"), ("lease", "1s")];
+    assert!(settings(&edge, &[], None).is_ok());
+}
+
+#[test]
+fn an_ensemble_of_several_is_refused_in_one_sentence() {
+    let three = [("ensemble", "1=a:1,2=b:1,3=c:1")];
+    assert_eq!(
+        refusal(&three, &[], None),
+        "--ensemble names 3 servers, but this release serves an ensemble of one: \
+         leave --ensemble out"
+    );
+    assert_eq!(
+        refusal(&[("ensemble", "2=a:1")], &[], None),
+        "--ensemble names server 2 alone, but --id is 1"
+    );
+    let alone = [("ensemble", "2=a:1"), ("id", "2")];
+    assert_eq!(settings(&alone, &[], None).unwrap().ensemble.len(), 1);
+}
+
+#[test]
+fn clients_and_servers_need_a_port_each() {
+    let same = [("peer-listen", "127.0.0.1:8640")];
+    assert!(refusal(&same, &[], None).contains("need a port each"));
+    let chosen = [("listen", "127.0.0.1:0"), ("peer-listen", "127.0.0.1:0")];
+    assert!(
+        settings(&chosen, &[], None).is_ok(),
+        "the kernel chooses two"
+    );
+}
+
+#[test]
+fn an_endpoint_that_nobody_can_reach_is_warned_about() {
+    let every = ("listen", "0.0.0.0:8640");
+    let warnings = settings(&[every], &[], None).unwrap().warnings();
+    assert!(
+        warnings[0].contains("--advertise HOST:PORT"),
+        "{warnings:?}"
+    );
+    let told = [every, ("advertise", "db1:8640")];
+    assert!(settings(&told, &[], None).unwrap().warnings().is_empty());
+}
+
+#[test]
+fn auto_leaves_a_core_to_zab_and_runs_at_least_one_shard() {
+    assert_eq!(
+        [0, 1, 2, 3, 64].map(|cores| Shards::Auto.count(cores)),
+        [1, 1, 1, 2, 63]
+    );
+    assert_eq!(Shards::Count(4).count(2), 4);
+}
+
+#[test]
+fn every_setting_has_a_place_in_the_environment() {
+    assert_eq!(env_name("data-dir"), "SYSTOLE_DATA_DIR");
+    // A directory may be called anything; every other setting refuses a control character.
+    for (key, _) in KEYS.into_iter().filter(|(key, _)| *key != "data-dir") {
+        let name = env_name(key);
+        let text = refusal(&[], &[(&name, "\u{1}")], None);
+        assert!(text.starts_with(&name), "{key}: {text}");
+    }
+}

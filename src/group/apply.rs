@@ -1,0 +1,405 @@
+//! Applying committed transactions: the only way the state changes.
+
+use std::sync::Arc;
+
+use super::codec::Corrupt;
+use super::members::{ConfigChange, FIRST_TERM};
+use super::ordered::Pos;
+use super::record::{Config, ConfigView, Group, Tombstone};
+use super::request::{
+    Applied, End, EndedSession, GroupChange, GroupChangeKind, Outcome, Session, SessionChange,
+};
+use super::state::{State, joined};
+use super::txn::{JoinTxn, LapseTxn, Target, Text, Txn};
+use crate::types::{GroupVersion, SessionId, Zxid};
+
+impl State {
+    /// Applies a committed transaction and says in `out` what it did.
+    ///
+    /// A transaction at or below [`State::applied`] is passed over with
+    /// [`Outcome::Nothing`]: replay from an earlier point is harmless. Gaps are Zab's
+    /// concern and not looked for.
+    ///
+    /// # Errors
+    /// `Corrupt` if the bytes are no transaction, or one that creates a session precedes
+    /// the genesis, or the epoch does not fit a session id. The state is unchanged.
+    pub fn apply(&mut self, zxid: Zxid, bytes: &[u8], out: &mut Applied) -> Result<(), Corrupt> {
+        out.clear();
+        if zxid <= self.applied {
+            return Ok(());
+        }
+        let txn = Txn::decode(bytes)?;
+        self.check_place(zxid, &txn)?;
+        self.in_flight.release(&txn);
+        self.applied = zxid;
+        let idle = match txn {
+            // A join decides as `idle` does, but looks the member up only once.
+            Txn::Join(_) => None,
+            _ => self.idle(&txn),
+        };
+        out.outcome = match idle {
+            Some(outcome) => outcome,
+            None => self.carry_out(zxid, &txn, out),
+        };
+        Ok(())
+    }
+
+    fn check_place(&self, zxid: Zxid, txn: &Txn<'_>) -> Result<(), Corrupt> {
+        let what = match txn {
+            Txn::Join(_) if self.birth_s.is_none() => "a join before the genesis",
+            Txn::Join(_) if u32::try_from(zxid.epoch.0).is_err() => "an epoch beyond 32 bits",
+            _ => return Ok(()),
+        };
+        Err(Corrupt { offset: 0, what })
+    }
+
+    /// Carries out a transaction that changes something, with the possible exception of an
+    /// expiry, whose every session may turn out to be stale.
+    fn carry_out(&mut self, zxid: Zxid, txn: &Txn<'_>, out: &mut Applied) -> Outcome {
+        match txn {
+            Txn::Genesis { birth_s } => {
+                self.birth_s = Some(*birth_s);
+                Outcome::Founded { birth_s: *birth_s }
+            }
+            Txn::Join(join) => self.join(zxid, join, out),
+            Txn::Leave { group, member, .. } => self.leave(group, member, out),
+            Txn::SetConfig { target, config, .. } => match target.member {
+                Some(member) => self.set_member_config(target.group, member, config, out),
+                None => self.set_group_config(target.group, config, out),
+            },
+            Txn::DeleteConfig { target, .. } => self.delete_config(target, out),
+            Txn::DeleteGroup { group } => self.delete_group(zxid, group, out),
+            Txn::Expire(lapses) => self.expire(lapses, out),
+        }
+    }
+
+    fn join(&mut self, zxid: Zxid, join: &JoinTxn<'_>, out: &mut Applied) -> Outcome {
+        let birth_s = self.birth_s.expect("`check_place` saw the genesis");
+        let found = self.find_member(join);
+        if let Some(outcome) = self.idle_join(join, &found) {
+            return outcome;
+        }
+        let opened = match found {
+            Some((pos, _)) => Opened {
+                pos,
+                created: false,
+            },
+            None => self.open(join.group),
+        };
+        let group = Arc::make_mut(self.groups.at_mut(opened.pos));
+        let spot = match found {
+            Some((_, spot)) => spot,
+            None => group.members.find(join.member),
+        };
+        let entry = group.members.get(&spot);
+        let old = entry.and_then(|e| e.session(birth_s));
+        let known = entry.is_some();
+        let writes = join
+            .config
+            .filter(|_| entry.is_none_or(|e| join.writes(&e)));
+        let renewed = old.filter(|_| !join.takeover).map(|old| join.renewed(old));
+        let session = renewed.unwrap_or(Session {
+            id: SessionId::of(birth_s, zxid),
+            term: FIRST_TERM,
+            timeout: join.timeout,
+            owner: join.owner,
+            incarnation: join.incarnation,
+        });
+        let change = match writes {
+            None => ConfigChange::Keep,
+            Some(text) => ConfigChange::Write(next_config(&mut self.config_version, &text)),
+        };
+        let scratch = &mut self.scratch;
+        group
+            .members
+            .put(&spot, join.member, Some(session), change, scratch);
+        if old.is_none() {
+            group.active += 1;
+            group.inactive -= u32::from(known);
+            self.members += u64::from(!known);
+        }
+        let name = Arc::clone(&group.name);
+        if renewed.is_none() {
+            assert!(session.id > self.newest, "{} is not new", session.id);
+            self.newest = session.id;
+            out.ended.extend(old.map(|old| EndedSession {
+                group: Arc::clone(&name),
+                member: join.member.into(),
+                id: old.id,
+                owner: old.owner,
+                end: End::TakenOver,
+            }));
+        }
+        out.sessions.push(SessionChange {
+            group: name,
+            member: join.member.into(),
+            session,
+            created: renewed.is_none(),
+        });
+        let visible = old.is_none() || writes.is_some();
+        let version = self.close(&opened, visible, out);
+        Outcome::Joined(joined(session, renewed.is_none(), version))
+    }
+
+    fn leave(&mut self, group: &[u8], member: &[u8], out: &mut Applied) -> Outcome {
+        let birth_s = self.birth_s.expect("a session is active");
+        let opened = self.open(group);
+        let group = Arc::make_mut(self.groups.at_mut(opened.pos));
+        let spot = group.members.find(member);
+        let entry = group.members.get(&spot).expect("`idle` found it active");
+        let session = entry.session(birth_s).expect("`idle` found it active");
+        let configured = entry.config().is_some();
+        let scratch = &mut self.scratch;
+        if configured {
+            group
+                .members
+                .put(&spot, member, None, ConfigChange::Keep, scratch);
+        } else {
+            group.members.remove(&spot, scratch);
+        }
+        group.active -= 1;
+        group.inactive += u32::from(configured);
+        self.members -= u64::from(!configured);
+        out.ended.push(EndedSession {
+            group: Arc::clone(&group.name),
+            member: member.into(),
+            id: session.id,
+            owner: session.owner,
+            end: End::Left,
+        });
+        let version = self.close(&opened, true, out);
+        Outcome::Left { version }
+    }
+
+    fn set_member_config(
+        &mut self,
+        group: &[u8],
+        member: &[u8],
+        config: &Text<'_>,
+        out: &mut Applied,
+    ) -> Outcome {
+        let opened = self.open(group);
+        let group = Arc::make_mut(self.groups.at_mut(opened.pos));
+        let spot = group.members.find(member);
+        let entry = group.members.get(&spot);
+        let session = entry
+            .zip(self.birth_s)
+            .and_then(|(e, birth)| e.session(birth));
+        let known = entry.is_some();
+        let old = entry.and_then(|e| e.config());
+        let created = old.is_none();
+        let visible = old.is_none_or(|old| old.bytes != config.bytes);
+        let new = next_config(&mut self.config_version, config);
+        let change = ConfigChange::Write(new);
+        group
+            .members
+            .put(&spot, member, session, change, &mut self.scratch);
+        group.inactive += u32::from(!known);
+        self.members += u64::from(!known);
+        Outcome::ConfigSet {
+            config_version: new.version,
+            created,
+            version: self.close(&opened, visible, out),
+        }
+    }
+
+    fn set_group_config(&mut self, name: &[u8], text: &Text<'_>, out: &mut Applied) -> Outcome {
+        let opened = self.open(name);
+        let new = next_config(&mut self.config_version, text);
+        let group = Arc::make_mut(self.groups.at_mut(opened.pos));
+        let old = group.config.replace(Arc::new(Config {
+            version: new.version,
+            json: new.json,
+            bytes: new.bytes.into(),
+        }));
+        let visible = old.as_ref().is_none_or(|old| *old.bytes != *text.bytes);
+        Outcome::ConfigSet {
+            config_version: new.version,
+            created: old.is_none(),
+            version: self.close(&opened, visible, out),
+        }
+    }
+
+    fn delete_config(&mut self, target: &Target<'_>, out: &mut Applied) -> Outcome {
+        let opened = self.open(target.group);
+        let group = Arc::make_mut(self.groups.at_mut(opened.pos));
+        if let Some(member) = target.member {
+            let spot = group.members.find(member);
+            let entry = group.members.get(&spot).expect("`idle` found its config");
+            let session = self.birth_s.and_then(|birth| entry.session(birth));
+            let scratch = &mut self.scratch;
+            if session.is_some() {
+                group
+                    .members
+                    .put(&spot, member, session, ConfigChange::Remove, scratch);
+            } else {
+                group.members.remove(&spot, scratch);
+                group.inactive -= 1;
+                self.members -= 1;
+            }
+        } else {
+            group.config = None;
+        }
+        let version = self.close(&opened, true, out);
+        Outcome::ConfigDeleted { version }
+    }
+
+    fn delete_group(&mut self, zxid: Zxid, name: &[u8], out: &mut Applied) -> Outcome {
+        let pos = self.find(name).expect("`idle` found the group");
+        let group = self.groups.remove(pos);
+        assert!(group.active == 0, "`idle` saw to it");
+        self.members -= u64::from(group.inactive);
+        out.groups.push(GroupChange {
+            group: Arc::clone(&group.name),
+            version: group.version,
+            kind: GroupChangeKind::Removed,
+        });
+        self.bury(Tombstone {
+            name: Arc::clone(&group.name),
+            version: group.version,
+            removed_by: zxid,
+        });
+        Outcome::GroupDeleted
+    }
+
+    fn expire(&mut self, lapses: &[LapseTxn<'_>], out: &mut Applied) -> Outcome {
+        let before = out.ended.len();
+        let mut stale = Vec::new();
+        for run in lapses.chunk_by(|a, b| a.group == b.group) {
+            match self.find(run[0].group).zip(self.birth_s) {
+                Some((pos, birth_s)) => self.expire_in(pos, birth_s, run, &mut stale, out),
+                None => stale.extend(run.iter().map(|lapse| lapse.id)),
+            }
+        }
+        Outcome::Expired {
+            ended: (out.ended.len() - before) as u32,
+            stale,
+        }
+    }
+
+    /// Ends sessions of one group: one step of its version for all of them together.
+    fn expire_in(
+        &mut self,
+        pos: Pos,
+        birth_s: u32,
+        run: &[LapseTxn<'_>],
+        stale: &mut Vec<SessionId>,
+        out: &mut Applied,
+    ) {
+        let group = Arc::make_mut(self.groups.at_mut(pos));
+        let (mut ended, mut configured) = (0, 0);
+        group.members.end_sessions(
+            |i| run.get(i).map(|lapse| lapse.member),
+            |i, entry| {
+                let lapse = &run[i];
+                let session = entry.and_then(|e| e.session(birth_s));
+                let Some(session) = session.filter(|s| (s.id, s.term) == (lapse.id, lapse.term))
+                else {
+                    stale.push(lapse.id);
+                    return false;
+                };
+                ended += 1;
+                configured += u32::from(entry.is_some_and(|e| e.config().is_some()));
+                out.ended.push(EndedSession {
+                    group: Arc::clone(&group.name),
+                    member: lapse.member.into(),
+                    id: session.id,
+                    owner: session.owner,
+                    end: End::Expired,
+                });
+                true
+            },
+            &mut self.scratch,
+        );
+        group.active -= ended;
+        group.inactive += configured;
+        self.members -= u64::from(ended - configured);
+        self.close(
+            &Opened {
+                pos,
+                created: false,
+            },
+            ended > 0,
+            out,
+        );
+    }
+
+    /// The group of this name, made if it is not there.
+    fn open(&mut self, name: &[u8]) -> Opened {
+        if let Some(pos) = self.find(name) {
+            return Opened {
+                pos,
+                created: false,
+            };
+        }
+        assert!(self.groups.len() < self.limits.groups, "`idle` sees to it");
+        let version = match self.tombstones.find(name) {
+            None => GroupVersion(0),
+            Some(pos) => {
+                let tombstone = self.tombstones.remove(pos);
+                self.tombstone_ages.remove(&tombstone.removed_by);
+                GroupVersion(tombstone.version.0 + 1)
+            }
+        };
+        self.groups.insert(Arc::new(Group {
+            name: name.into(),
+            version,
+            active: 0,
+            inactive: 0,
+            config: None,
+            members: super::members::Members::default(),
+        }));
+        let pos = self.find(name).expect("it was just inserted");
+        Opened { pos, created: true }
+    }
+
+    /// Ends a change to a group: gives it its version and reports it.
+    fn close(&mut self, opened: &Opened, visible: bool, out: &mut Applied) -> GroupVersion {
+        assert!(self.members <= self.limits.members, "`idle` sees to it");
+        if !opened.created && !visible {
+            return self.groups.at(opened.pos).version;
+        }
+        let group = Arc::make_mut(self.groups.at_mut(opened.pos));
+        group.version.0 += u64::from(!opened.created);
+        out.groups.push(GroupChange {
+            group: Arc::clone(&group.name),
+            version: group.version,
+            kind: match opened.created {
+                true => GroupChangeKind::Created,
+                false => GroupChangeKind::Changed,
+            },
+        });
+        group.version
+    }
+
+    /// Remembers a removed group; forgets the one removed longest ago if there are too many.
+    pub(super) fn bury(&mut self, tombstone: Tombstone) {
+        let name = Arc::clone(&tombstone.name);
+        self.tombstone_ages.insert(tombstone.removed_by, name);
+        self.tombstones.insert(tombstone);
+        if self.tombstones.len() > self.limits.tombstones
+            && let Some((_, oldest)) = self.tombstone_ages.pop_first()
+        {
+            let pos = self.tombstones.find(&oldest);
+            self.tombstones
+                .remove(pos.expect("each age has its tombstone"));
+        }
+    }
+}
+
+/// A group that a transaction is changing.
+struct Opened {
+    pos: Pos,
+    /// True if this transaction made it.
+    created: bool,
+}
+
+/// The config to be written, under the next version.
+fn next_config<'a>(last_version: &mut u64, text: &Text<'a>) -> ConfigView<'a> {
+    *last_version += 1;
+    ConfigView {
+        bytes: text.bytes,
+        version: *last_version,
+        json: text.json,
+    }
+}

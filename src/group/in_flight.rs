@@ -1,0 +1,180 @@
+//! What the leader has proposed and not yet applied.
+//!
+//! The leader may answer from committed state only where no proposal is under way that could
+//! change the answer. This table counts proposals by what they may change; names are kept as
+//! hashes alone, for two names that collide cost at worst one needless proposal.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::txn::{Target, Txn};
+
+/// Counts of the proposals under way, by what they may change.
+pub(super) struct InFlight {
+    hasher: ahash::RandomState,
+    counts: HashMap<u64, u32, BuildHasherDefault<Identity>>,
+}
+
+impl InFlight {
+    pub(super) fn new(seeds: [u64; 4]) -> InFlight {
+        let [a, b, c, d] = seeds;
+        InFlight {
+            hasher: ahash::RandomState::with_seeds(a, b, c, d),
+            counts: HashMap::default(),
+        }
+    }
+
+    /// Counts a proposal.
+    pub(super) fn register(&mut self, txn: &Txn<'_>) {
+        let InFlight { hasher, counts } = self;
+        each_key(txn, |key| {
+            *counts.entry(hasher.hash_one(key)).or_insert(0) += 1;
+        });
+    }
+
+    /// Takes back one count of a proposal that is now applied. One that was never counted,
+    /// such as another leader's, is passed over.
+    pub(super) fn release(&mut self, txn: &Txn<'_>) {
+        if self.counts.is_empty() {
+            return;
+        }
+        let InFlight { hasher, counts } = self;
+        each_key(txn, |key| {
+            let hash = hasher.hash_one(key);
+            match counts.get_mut(&hash) {
+                Some(1) => {
+                    counts.remove(&hash);
+                }
+                Some(count) => *count -= 1,
+                None => {}
+            }
+        });
+    }
+
+    /// True if a proposal under way may change what `txn` finds.
+    pub(super) fn touches(&self, txn: &Txn<'_>) -> bool {
+        if self.counts.is_empty() {
+            return false;
+        }
+        let has = |key| self.counts.contains_key(&self.hasher.hash_one(key));
+        match *txn {
+            Txn::Join(ref join) => {
+                has(Key::member(join.group, join.member)) || has(whole(join.group))
+            }
+            Txn::Leave { group, member, .. } => {
+                has(Key::member(group, member)) || has(whole(group))
+            }
+            Txn::SetConfig { target, .. } | Txn::DeleteConfig { target, .. } => {
+                has(Key::of_config(target)) || has(whole(target.group))
+            }
+            Txn::DeleteGroup { group } => has(anything_in(group)),
+            // Neither is ever answered in a way that a proposal could make wrong.
+            Txn::Genesis { .. } | Txn::Expire(_) => false,
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.counts.clear();
+    }
+}
+
+/// What a proposal may change: an aspect and the names it concerns.
+#[derive(Clone, Copy, Hash)]
+struct Key<'a> {
+    aspect: Aspect,
+    group: &'a [u8],
+    member: &'a [u8],
+}
+
+#[derive(Clone, Copy, Hash)]
+enum Aspect {
+    /// One member: its session and config.
+    Member,
+    /// The group's own config.
+    GroupConfig,
+    /// The existence of the group: a proposal to remove it.
+    Whole,
+    /// Anything at all in the group.
+    Anything,
+}
+
+impl<'a> Key<'a> {
+    fn new(aspect: Aspect, group: &'a [u8]) -> Self {
+        Key {
+            aspect,
+            group,
+            member: b"",
+        }
+    }
+
+    fn member(group: &'a [u8], member: &'a [u8]) -> Self {
+        Key {
+            aspect: Aspect::Member,
+            group,
+            member,
+        }
+    }
+
+    fn of_config(target: Target<'a>) -> Self {
+        match target.member {
+            Some(member) => Key::member(target.group, member),
+            None => Key::new(Aspect::GroupConfig, target.group),
+        }
+    }
+}
+
+fn whole(group: &[u8]) -> Key<'_> {
+    Key::new(Aspect::Whole, group)
+}
+
+fn anything_in(group: &[u8]) -> Key<'_> {
+    Key::new(Aspect::Anything, group)
+}
+
+fn each_key(txn: &Txn<'_>, mut each: impl FnMut(Key<'_>)) {
+    match *txn {
+        Txn::Genesis { .. } => {}
+        Txn::Join(ref join) => {
+            each(Key::member(join.group, join.member));
+            each(anything_in(join.group));
+        }
+        Txn::Leave { group, member, .. } => {
+            each(Key::member(group, member));
+            each(anything_in(group));
+        }
+        Txn::SetConfig { target, .. } | Txn::DeleteConfig { target, .. } => {
+            each(Key::of_config(target));
+            each(anything_in(target.group));
+        }
+        Txn::DeleteGroup { group } => {
+            each(whole(group));
+            each(anything_in(group));
+        }
+        Txn::Expire(ref lapses) => {
+            for run in lapses.chunk_by(|a, b| a.group == b.group) {
+                each(anything_in(run[0].group));
+                for lapse in run {
+                    each(Key::member(lapse.group, lapse.member));
+                }
+            }
+        }
+    }
+}
+
+/// Passes a hash on as its own hash.
+#[derive(Default)]
+struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _bytes: &[u8]) {
+        unreachable!("only u64 keys are hashed here");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}

@@ -1,0 +1,272 @@
+//! What shards and the Zab core say to each other, and shards among themselves.
+//!
+//! Everything is owned and travels in batches: one channel operation and at most one wake-up
+//! for all that a turn of a loop has to say. A channel keeps the order, and the order carries
+//! meaning: what the core says about a session comes to a shard in the order of the commits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::group::{Document, Joined, Outcome, Request, Status};
+use crate::time::Millis;
+use crate::types::{Epoch, GroupVersion, Incarnation, ServerId, SessionId, Term, Zxid};
+
+/// A shard, counted from 0.
+pub type ShardIndex = u16;
+
+/// A group's version as the core publishes it: one writer, read by every heartbeat.
+#[derive(Debug, Default)]
+pub struct VersionCell(AtomicU64);
+
+impl VersionCell {
+    /// A cell that shows `version`.
+    #[must_use]
+    pub fn new(version: GroupVersion) -> Arc<VersionCell> {
+        Arc::new(VersionCell(AtomicU64::new(version.0)))
+    }
+
+    /// The newest version applied on this server.
+    #[must_use]
+    pub fn get(&self) -> GroupVersion {
+        // Acquire, and Release below: who sees a version sees what the core wrote before.
+        GroupVersion(self.0.load(Ordering::Acquire))
+    }
+
+    /// Shows a newer version; called by the core alone.
+    ///
+    /// # Panics
+    /// If the version goes back (invariant S5).
+    pub fn set(&self, version: GroupVersion) {
+        let old = self.0.swap(version.0, Ordering::Release);
+        assert!(
+            old <= version.0,
+            "S5: a group's version went from {old} to {version}"
+        );
+    }
+}
+
+/// A shard's question to the core.
+#[derive(Debug)]
+pub struct Ask {
+    /// Comes back with the answer; means nothing to the core.
+    pub token: u64,
+    /// The question.
+    pub what: What,
+}
+
+/// What a shard asks.
+#[derive(Debug)]
+pub enum What {
+    /// A change of the replicated state; answered once it is durable and applied here.
+    Change {
+        /// The change.
+        request: Request,
+        /// Send the group's document with the answer to a join.
+        document: bool,
+    },
+    /// The group as it is.
+    Document {
+        /// The group's name.
+        group: Box<[u8]>,
+        /// Wait until everything committed before the question is applied here.
+        consistent: bool,
+    },
+    /// Some groups, in name order.
+    List {
+        /// Only groups after this name.
+        after: Option<Box<[u8]>>,
+        /// At most so many.
+        limit: usize,
+    },
+    /// A stored config.
+    Config {
+        /// The group's name.
+        group: Box<[u8]>,
+        /// The member, or `None` for the group's own.
+        member: Option<Box<[u8]>>,
+    },
+    /// What became of members for which the shard has no live session.
+    Statuses(Vec<Missing>),
+    /// The ensemble as this server sees it.
+    Cluster,
+}
+
+/// A beat that found no session on any shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// A beat by name, perhaps naming its session too.
+    Named {
+        /// The group's name.
+        group: Box<[u8]>,
+        /// The member's name.
+        member: Box<[u8]>,
+        /// The session the client believes to be in.
+        session: Option<SessionId>,
+    },
+    /// A beat by id alone.
+    Id(SessionId),
+}
+
+/// What the core tells a shard.
+#[derive(Debug)]
+pub enum Tell {
+    /// The answer to an [`Ask`].
+    Answer {
+        /// The token of the question.
+        token: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// These sessions have ended; whoever holds one lets it go. Told to every shard.
+    Ended(Arc<[SessionId]>),
+    /// A session's timeout or term is no longer what it was. Told to every shard.
+    Changed {
+        /// The session.
+        id: SessionId,
+        /// Its term now.
+        term: Term,
+        /// Its timeout now.
+        timeout: Millis,
+    },
+    /// Sessions for this shard to hold, each with a full timeout from now: after a restart.
+    Deal(Vec<Dealt>),
+    /// Every session has been dealt; the server may serve.
+    Ready {
+        /// What documents show as `endpoints`.
+        endpoints: Arc<[String]>,
+        /// The server's present run, to join sessions in.
+        incarnation: Incarnation,
+    },
+    /// The server goes down: accept nothing more.
+    Stop,
+}
+
+/// What a shard tells another.
+#[derive(Debug)]
+pub enum Pass {
+    /// Which of these do you hold? Hand them over.
+    Claim {
+        /// Who asks.
+        from: ShardIndex,
+        /// Comes back with the answer.
+        token: u64,
+        /// What is looked for.
+        wanted: Vec<Missing>,
+    },
+    /// The answer to a claim: what was held, and is held no longer.
+    Handover {
+        /// The claim's token.
+        token: u64,
+        /// The sessions given.
+        given: Vec<Dealt>,
+    },
+}
+
+/// A message to a shard, from the core or from another shard.
+#[derive(Debug)]
+pub enum Mail {
+    /// From the core.
+    Core(Vec<Tell>),
+    /// From a shard.
+    Shard(Pass),
+    /// From the watchdog: turn, and nothing else.
+    Nudge,
+}
+
+/// A session as it is put into a shard's table.
+#[derive(Clone, Debug)]
+pub struct Dealt {
+    /// The group's name.
+    pub group: Arc<[u8]>,
+    /// The group's version.
+    pub version: Arc<VersionCell>,
+    /// The member's name.
+    pub member: Box<[u8]>,
+    /// The session.
+    pub id: SessionId,
+    /// Its term.
+    pub term: Term,
+    /// Its timeout.
+    pub timeout: Millis,
+}
+
+/// The core's answer.
+#[derive(Debug)]
+pub enum Answer {
+    /// The member is active in this session.
+    Joined {
+        /// The session, and whether it is new.
+        joined: Joined,
+        /// The group's version from now on.
+        version: Arc<VersionCell>,
+        /// The group's document, if it was asked for.
+        document: Option<Document>,
+    },
+    /// What became of any other change.
+    Outcome(Outcome),
+    /// The group, or `None` if it is unknown.
+    Document(Option<Document>),
+    /// Some groups.
+    List(Vec<ListedGroup>),
+    /// The config and its version; `None` if nothing is configured.
+    Config(Option<(Arc<[u8]>, u64)>),
+    /// One status for each of the members asked about, in order.
+    Statuses(Vec<Status>),
+    /// The ensemble.
+    Cluster(Cluster),
+    /// Too many transactions are in flight: ask again later.
+    Busy,
+    /// This server cannot have anything committed now.
+    NoQuorum,
+}
+
+/// A group in a list of groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedGroup {
+    /// Its name.
+    pub name: Box<[u8]>,
+    /// Its version.
+    pub version: GroupVersion,
+    /// Members with a live session.
+    pub active: u32,
+    /// Members known by their config only.
+    pub inactive: u32,
+}
+
+/// The ensemble as one server sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// This server.
+    pub id: ServerId,
+    /// The leader it follows or is, if any.
+    pub leader: Option<ServerId>,
+    /// `looking`, `following` or `leading`.
+    pub role: &'static str,
+    /// Its current epoch.
+    pub epoch: Epoch,
+    /// The newest transaction in its log.
+    pub last_zxid: Zxid,
+    /// The newest transaction applied.
+    pub applied_zxid: Zxid,
+    /// Every server: its id, its endpoint, and `active` or `lost`.
+    pub servers: Vec<(ServerId, String, &'static str)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_shows_the_newest_version() {
+        let cell = VersionCell::new(GroupVersion(3));
+        cell.set(GroupVersion(3));
+        cell.set(GroupVersion(4));
+        assert_eq!(cell.get(), GroupVersion(4));
+    }
+
+    #[test]
+    #[should_panic(expected = "S5")]
+    fn a_version_that_goes_back_is_a_bug() {
+        VersionCell::new(GroupVersion(3)).set(GroupVersion(2));
+    }
+}

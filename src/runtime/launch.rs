@@ -1,0 +1,500 @@
+//! Starts the executors: one a shard, one for the core, each on its processor.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+
+use flume::{Receiver, Sender};
+use glommio::{LocalExecutorBuilder, Placement};
+
+use super::clock;
+use super::mailbox::{MailReceiver, MailSender, mailbox};
+use super::pipeline::{Limits as PipelineLimits, Pipeline, ToCore};
+use super::preflight::Machine;
+use super::shard::ShardLoop;
+use super::sockets::{Sockets, listener};
+use super::watchdog::Watched;
+use crate::config::{Pin, Settings};
+use crate::group::{Restore, Settings as GroupSettings, State};
+use crate::http;
+use crate::log::{FileDisk, FileLog, Log, Recovered, Settings as LogSettings};
+use crate::mail::{Mail, ShardIndex, Tell};
+use crate::metrics::{CoreCounters, Latency, Registry, ShardCounters};
+use crate::replica::{Replica, Settings as ReplicaSettings};
+use crate::shard::{EXPIRIES_MAX, Latencies, Settings as ShardSettings, Shard};
+use crate::types::{Incarnation, ServerId};
+use crate::zab::{Boot, Peer};
+
+/// Everything the executors are started with.
+pub struct Plan {
+    /// This server.
+    pub id: ServerId,
+    /// Where clients connect; a port that is free.
+    pub listen: SocketAddr,
+    /// What documents show as `endpoints`.
+    pub endpoints: Arc<[String]>,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// The processors to use, or empty to leave the placing to the kernel.
+    pub cpus: Vec<usize>,
+    /// What each shard is told; index and incarnation are filled in here.
+    pub shard: ShardSettings,
+    /// Connections a shard may have open.
+    pub connections_max: usize,
+    /// Messages that may wait for the core.
+    pub core_queue_max: usize,
+    /// Messages that may wait for a shard.
+    pub shard_queue_max: usize,
+    /// Proposals in flight at a time.
+    pub in_flight_max: usize,
+    /// Bytes of a log segment.
+    pub segment_bytes: u32,
+    /// Limits of the core's loop.
+    pub pipeline: PipelineLimits,
+}
+
+impl Plan {
+    /// The plan for `settings` on `machine`, listening on `listen`.
+    #[must_use]
+    pub fn new(settings: &Settings, machine: &Machine, listen: SocketAddr) -> Plan {
+        let shards = settings.shards.count(machine.cpus.len()) as u16;
+        let limits = &settings.limits;
+        let cpus = match settings.pin {
+            Pin::Off => Vec::new(),
+            // On a single processor there is nothing to choose.
+            Pin::Auto if machine.cpus.len() == 1 => Vec::new(),
+            Pin::Auto if usize::from(shards) > machine.cpus.len() => {
+                tracing::warn!(
+                    "{shards} shards on {} processors: their threads are not pinned",
+                    machine.cpus.len()
+                );
+                Vec::new()
+            }
+            Pin::Auto => machine.cpus.clone(),
+        };
+        let for_clients = machine
+            .descriptors
+            .saturating_sub(limits.files_reserved)
+            .max(16);
+        let advertise = settings
+            .advertise
+            .clone()
+            .unwrap_or_else(|| listen.to_string());
+        Plan {
+            id: settings.id,
+            listen,
+            endpoints: Arc::from([advertise]),
+            data_dir: settings.data_dir.clone(),
+            cpus,
+            shard: shard_settings(settings, shards),
+            connections_max: (for_clients / u64::from(shards)) as usize,
+            core_queue_max: limits.core_mail_max,
+            shard_queue_max: limits.shard_mail_max,
+            in_flight_max: (limits.asks_per_shard_max + EXPIRIES_MAX) * usize::from(shards),
+            segment_bytes: limits.segment_bytes,
+            pipeline: PipelineLimits {
+                batch_max: limits.core_batch_max,
+                snapshot_log_bytes: limits.snapshot_log_bytes,
+                snapshots_kept: limits.snapshots_kept,
+            },
+        }
+    }
+
+    /// How many shards it starts.
+    #[must_use]
+    pub fn shards(&self) -> ShardIndex {
+        self.shard.shards
+    }
+}
+
+fn shard_settings(settings: &Settings, shards: u16) -> ShardSettings {
+    let limits = &settings.limits;
+    ShardSettings {
+        index: 0,
+        shards,
+        server: settings.id,
+        default_timeout: settings.default_timeout,
+        min_timeout: settings.min_timeout,
+        max_timeout: settings.max_timeout,
+        lease: settings.lease,
+        sessions_max: limits.sessions_per_shard_max,
+        asks_max: limits.asks_per_shard_max,
+        http: http::Limits {
+            head_bytes_max: limits.head_bytes_max,
+            target_bytes_max: limits.target_bytes_max,
+            headers_max: limits.headers_max,
+            body_bytes_max: limits.body_bytes_max,
+        },
+        pipelined_max: limits.pipelined_max,
+        output_bytes_max: limits.output_bytes_max,
+        request_timeout: limits.request_timeout,
+        idle_timeout: limits.idle_timeout,
+        stall_min: limits.stall_min,
+        started_s: clock::wall_s(),
+    }
+}
+
+/// What the executors report to whoever started them.
+#[derive(Debug)]
+pub enum Event {
+    /// The log has been replayed and the server serves; a sentence on what was found.
+    Serving(String),
+    /// Something failed that ends the process: the sentence to show.
+    Failed(String),
+    /// A shard has answered what it owed and ended.
+    ShardEnded,
+    /// The core has closed the log and ended.
+    CoreEnded,
+}
+
+/// The running executors.
+pub struct Running {
+    shards: Vec<MailSender<Mail>>,
+    core: Sender<ToCore>,
+    watched: Vec<Watched>,
+}
+
+impl Running {
+    /// What the watchdog is to watch; given once.
+    pub fn take_watched(&mut self) -> Vec<Watched> {
+        std::mem::take(&mut self.watched)
+    }
+
+    /// Tells the shards to answer what was asked, and to end.
+    pub fn stop_shards(&self) {
+        for shard in &self.shards {
+            // A box that is full belongs to a shard that does not read its mail; a second
+            // signal ends the process.
+            let _ = shard.try_send(Mail::Core(vec![Tell::Stop]));
+        }
+    }
+
+    /// Tells the core to close the log and to end.
+    pub fn stop_core(&self) {
+        let _ = self.core.send(ToCore::Stop);
+    }
+}
+
+/// Starts the shards, which answer 503 until the core, started next, has replayed the log.
+///
+/// # Errors
+/// If a descriptor or thread is not to be had, or the port is taken meanwhile.
+pub fn launch(plan: Plan, events: &Sender<Event>) -> io::Result<Running> {
+    let count = usize::from(plan.shard.shards);
+    let (core, core_inbox) = flume::bounded(plan.core_queue_max);
+    let mut shards = Vec::new();
+    let mut inboxes = Vec::new();
+    for _ in 0..count {
+        let (sender, receiver) = mailbox(plan.shard_queue_max)?;
+        shards.push(sender);
+        inboxes.push(receiver);
+    }
+    let latencies: Vec<Latencies> = (0..count).map(|_| Latencies::new()).collect();
+    let sync = Latency::new("log_sync");
+    let registry = Registry {
+        shards: (0..count).map(|_| Arc::default()).collect(),
+        core: Arc::default(),
+        latencies: latencies
+            .iter()
+            .flat_map(Latencies::published)
+            .chain([sync.published()])
+            .collect(),
+    };
+    let watched = watched(&registry, &shards, &core);
+    for ((index, inbox), latencies) in inboxes.into_iter().enumerate().zip(latencies) {
+        let listener = listener(plan.listen)?;
+        let parts = ShardParts {
+            settings: ShardSettings {
+                index: index as ShardIndex,
+                ..plan.shard.clone()
+            },
+            listener,
+            connections_max: plan.connections_max,
+            inbox,
+            latencies,
+            registry: registry.clone(),
+            core: core.clone(),
+            shards: shards.clone(),
+        };
+        start_shard(&plan, index, parts, events.clone())?;
+    }
+    let parts = CoreParts {
+        inbox: core_inbox,
+        reports: core.clone(),
+        shards: shards.clone(),
+        counters: Arc::clone(&registry.core),
+        sync,
+    };
+    start_core(plan, parts, events.clone())?;
+    Ok(Running {
+        shards,
+        core,
+        watched,
+    })
+}
+
+struct ShardParts {
+    settings: ShardSettings,
+    listener: OwnedFd,
+    connections_max: usize,
+    inbox: MailReceiver<Mail>,
+    latencies: Latencies,
+    registry: Registry,
+    core: Sender<ToCore>,
+    shards: Vec<MailSender<Mail>>,
+}
+
+struct CoreParts {
+    inbox: Receiver<ToCore>,
+    reports: Sender<ToCore>,
+    shards: Vec<MailSender<Mail>>,
+    counters: Arc<CoreCounters>,
+    sync: Latency,
+}
+
+fn start_shard(
+    plan: &Plan,
+    index: usize,
+    parts: ShardParts,
+    events: Sender<Event>,
+) -> io::Result<()> {
+    let cpu = plan.cpus.get(index).copied();
+    on_executor(format!("shard-{index}"), cpu, events, move || async move {
+        match run_shard(parts).await {
+            Ok(()) => Event::ShardEnded,
+            Err(error) => Event::Failed(format!("shard {index} failed: {error}")),
+        }
+    })
+}
+
+async fn run_shard(parts: ShardParts) -> io::Result<()> {
+    let ShardParts {
+        settings,
+        listener,
+        connections_max,
+        inbox,
+        latencies,
+        registry,
+        core,
+        shards,
+    } = parts;
+    let index = settings.index;
+    let counters: Arc<ShardCounters> = Arc::clone(&registry.shards[usize::from(index)]);
+    let sockets = Sockets::new(listener, connections_max, Box::new(clock::now_ns))?;
+    let now = clock::now();
+    let shard = Shard::new(
+        settings,
+        seeds(),
+        counters,
+        latencies,
+        Rc::new(registry),
+        now,
+    );
+    ShardLoop::new(index, sockets, shard, inbox, core, shards)?
+        .run()
+        .await
+}
+
+fn start_core(plan: Plan, parts: CoreParts, events: Sender<Event>) -> io::Result<()> {
+    // The processor after the shards', or the last if they take them all.
+    let cpu = plan
+        .cpus
+        .get(usize::from(plan.shard.shards))
+        .or(plan.cpus.last())
+        .copied();
+    let report = events.clone();
+    on_executor("core".to_owned(), cpu, events, move || async move {
+        match recover(plan, parts) {
+            Ok((pipeline, found)) => {
+                let serving = || drop(report.send(Event::Serving(found)));
+                match pipeline.run(serving).await {
+                    Ok(()) => Event::CoreEnded,
+                    Err(error) => Event::Failed(error.to_string()),
+                }
+            }
+            Err(sentence) => Event::Failed(sentence),
+        }
+    })
+}
+
+/// Runs `task` on an executor of its own, on a thread of its own, and sends its last word.
+fn on_executor<F: Future<Output = Event>>(
+    name: String,
+    cpu: Option<usize>,
+    events: Sender<Event>,
+    task: impl FnOnce() -> F + Send + 'static,
+) -> io::Result<()> {
+    let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let body = move || {
+        let executor = LocalExecutorBuilder::new(placement)
+            // Registered buffers are for O_DIRECT files, and there are none.
+            .io_memory(IO_MEMORY_BYTES)
+            .ring_depth(RING_DEPTH)
+            .make();
+        let event = match executor {
+            Ok(executor) => executor.run(task()),
+            Err(error) => Event::Failed(format!("an executor could not be started: {error}")),
+        };
+        let _ = events.send(event);
+    };
+    thread::Builder::new().name(name).spawn(body).map(drop)
+}
+
+/// Opens the log, and brings the state to where the log ends.
+fn recover(plan: Plan, parts: CoreParts) -> Result<(Pipeline, String), String> {
+    let dir = plan.data_dir.as_path();
+    let disk = FileDisk::create(dir).map_err(|error| {
+        format!(
+            "the data directory {} cannot be used: {error}",
+            dir.display()
+        )
+    })?;
+    let [salt, ..] = seeds();
+    let settings = LogSettings {
+        segment_bytes: plan.segment_bytes,
+        ..LogSettings::new(salt)
+    };
+    let (mut log, recovered) = Log::open(disk, settings).map_err(|error| error.to_string())?;
+    for warning in &recovered.warnings {
+        tracing::warn!("{warning}");
+    }
+    let incarnation = log.next_incarnation().map_err(|error| error.to_string())?;
+    let state = replay(&log, &recovered, plan.shard.default_timeout, dir)?;
+    let found = describe(&recovered, &state, incarnation);
+    let epochs = log.epochs();
+    let boot = Boot {
+        id: plan.id,
+        accepted_epoch: epochs.accepted,
+        current_epoch: epochs.current,
+        last_logged: log.last(),
+        in_flight_max: plan.in_flight_max,
+    };
+    let settings = ReplicaSettings {
+        id: plan.id,
+        shards: plan.shard.shards,
+        endpoints: plan.endpoints,
+        incarnation,
+        wall_s: clock::wall_s(),
+        seeds: seeds(),
+    };
+    let peer = Peer::new(boot, &[plan.id]);
+    let CoreParts {
+        inbox,
+        reports,
+        shards,
+        counters,
+        sync,
+    } = parts;
+    let replica = Replica::new(settings, peer, state, Arc::clone(&counters));
+    let pipeline = Pipeline::new(
+        replica,
+        log,
+        inbox,
+        reports,
+        shards,
+        plan.pipeline,
+        counters,
+        sync,
+    );
+    Ok((pipeline, found))
+}
+
+fn replay(
+    log: &FileLog,
+    recovered: &Recovered,
+    default_timeout: crate::time::Millis,
+    dir: &Path,
+) -> Result<State, String> {
+    let settings = GroupSettings {
+        default_timeout,
+        seeds: seeds(),
+    };
+    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", dir.display());
+    let mut state = match recovered.snapshot {
+        None => State::new(settings),
+        Some(zxid) => {
+            let mut restore = Restore::new(settings);
+            let mut reader = log.open_snapshot(zxid).map_err(|error| at(&error))?;
+            while let Some(chunk) = reader.next_chunk().map_err(|error| at(&error))? {
+                restore.feed(chunk).map_err(|error| at(&error))?;
+            }
+            restore.finish().map_err(|error| at(&error))?
+        }
+    };
+    let mut entries = log
+        .entries_after(state.applied())
+        .map_err(|error| at(&error))?;
+    let mut applied = crate::group::Applied::default();
+    while let Some(entry) = entries.next().map_err(|error| at(&error))? {
+        state
+            .apply(entry.zxid, entry.payload, &mut applied)
+            .map_err(|error| {
+                let zxid = entry.zxid;
+                format!(
+                    "{}: transaction {zxid} cannot be applied: {error}",
+                    dir.display()
+                )
+            })?;
+    }
+    Ok(state)
+}
+
+fn describe(recovered: &Recovered, state: &State, incarnation: Incarnation) -> String {
+    let snapshot = recovered
+        .snapshot
+        .map_or(String::new(), |at| format!(" after snapshot {at}"));
+    let cut = recovered.cut.as_ref().map_or(String::new(), |cut| {
+        format!(
+            "; the last write had not reached the disk whole ({})",
+            cut.found
+        )
+    });
+    format!(
+        "start {}: replayed {} transactions{snapshot}, up to {}: {} members in {} groups{cut}",
+        incarnation.0,
+        recovered.records,
+        recovered.last,
+        state.members_len(),
+        state.groups_len()
+    )
+}
+
+fn watched(
+    registry: &Registry,
+    shards: &[MailSender<Mail>],
+    core: &Sender<ToCore>,
+) -> Vec<Watched> {
+    let mut watched = Vec::new();
+    for (index, (counters, sender)) in registry.shards.iter().zip(shards).enumerate() {
+        let (counters, sender) = (Arc::clone(counters), sender.clone());
+        watched.push(Watched {
+            name: format!("shard {index}"),
+            turns: Box::new(move || counters.turns.get()),
+            // A full box needs no nudge: it has rung already.
+            ring: Box::new(move || drop(sender.try_send(Mail::Nudge))),
+        });
+    }
+    let (counters, core) = (Arc::clone(&registry.core), core.clone());
+    watched.push(Watched {
+        name: "the core".to_owned(),
+        turns: Box::new(move || counters.turns.get()),
+        ring: Box::new(move || drop(core.try_send(ToCore::Nudge))),
+    });
+    watched
+}
+
+/// Random keys from the system, by way of the standard library's hasher.
+fn seeds() -> [u64; 4] {
+    std::array::from_fn(|_| RandomState::new().build_hasher().finish())
+}
+
+/// Locked memory an executor asks for its buffers.
+const IO_MEMORY_BYTES: usize = 64 * 1024;
+/// Entries of an executor's ring: a shard has one wait in it, the core a sync and a wait.
+const RING_DEPTH: usize = 128;

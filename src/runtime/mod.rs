@@ -1,0 +1,11 @@
+//! The only module that knows glommio: executors, sockets, the timer and the channels.
+
+pub mod clock;
+pub mod launch;
+pub mod mailbox;
+pub mod pipeline;
+pub mod poller;
+pub mod preflight;
+pub mod shard;
+pub mod sockets;
+pub mod watchdog;

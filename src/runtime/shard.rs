@@ -1,0 +1,206 @@
+//! A shard's loop: sockets, mail and the tick around the pure [`Shard`].
+
+use std::io;
+
+use flume::{Sender, TrySendError};
+use glommio::yield_if_needed;
+
+use super::clock;
+use super::mailbox::{MailReceiver, MailSender};
+use super::pipeline::ToCore;
+use super::poller::Ticker;
+use super::sockets::{KEY_BELL, KEY_TICK, Service, Sockets};
+use crate::mail::{Mail, Pass, ShardIndex};
+use crate::shard::{ConnId, Next, Shard};
+use crate::time::{Millis, TICK_MS};
+
+use rustix::event::epoll::EventFlags;
+
+/// What a shard's loop is made of.
+pub struct ShardLoop {
+    index: ShardIndex,
+    sockets: Sockets,
+    served: Served,
+    ticker: Ticker,
+    inbox: MailReceiver<Mail>,
+    core: Sender<ToCore>,
+    /// The inboxes of all shards, this one's own included.
+    shards: Vec<MailSender<Mail>>,
+    /// Messages to shards whose inbox was full.
+    late: Vec<(ShardIndex, Pass)>,
+    ticks: u64,
+}
+
+/// The pure shard as the sockets see it.
+struct Served {
+    shard: Shard,
+}
+
+impl ShardLoop {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// If the process is out of descriptors.
+    pub fn new(
+        index: ShardIndex,
+        sockets: Sockets,
+        shard: Shard,
+        inbox: MailReceiver<Mail>,
+        core: Sender<ToCore>,
+        shards: Vec<MailSender<Mail>>,
+    ) -> io::Result<ShardLoop> {
+        let ticker = Ticker::new()?;
+        sockets.poller().add(&ticker, KEY_TICK, EventFlags::IN)?;
+        sockets.poller().add(&inbox, KEY_BELL, EventFlags::IN)?;
+        let served = Served { shard };
+        let late = Vec::new();
+        Ok(ShardLoop {
+            index,
+            sockets,
+            served,
+            ticker,
+            inbox,
+            core,
+            shards,
+            late,
+            ticks: 0,
+        })
+    }
+
+    /// Serves until the core says stop and every answer owed has been sent.
+    ///
+    /// # Errors
+    /// Only if the epoll set breaks.
+    pub async fn run(mut self) -> io::Result<()> {
+        let mut stopping_since = None;
+        loop {
+            self.served.shard.count_turn();
+            let (drained, ticked) = self.rounds()?;
+            if ticked || self.served.shard.wheel_behind() {
+                self.tick(drained);
+            }
+            self.carry();
+            self.ticker
+                .run(self.served.shard.needs_tick(), Millis(TICK_MS))?;
+            if self.served.shard.is_stopping() {
+                self.sockets.stop_accepting();
+                let since = *stopping_since.get_or_insert_with(clock::now);
+                let overdue = clock::now().since(since) > DRAIN_TIMEOUT;
+                if overdue || (self.served.shard.is_drained() && self.sockets.is_flushed()) {
+                    return Ok(());
+                }
+            }
+            let idle = drained && !self.sockets.is_busy() && !self.served.shard.wheel_behind();
+            if idle && self.late.is_empty() {
+                self.sockets.poller().ready().await?;
+            } else {
+                // Lets the executor look after itself; it comes back at once.
+                yield_if_needed().await;
+            }
+        }
+    }
+
+    /// Some turns of the sockets, with the mail that comes in between. Returns whether
+    /// nothing was left to do, and whether the timer has fired.
+    fn rounds(&mut self) -> io::Result<(bool, bool)> {
+        let mut ticked = false;
+        for _ in 0..ROUNDS {
+            let turn = self.sockets.turn(&mut self.served)?;
+            if turn.tick {
+                self.ticker.acknowledge();
+                ticked = true;
+            }
+            if turn.bell {
+                self.inbox.silence();
+                let now = clock::now();
+                while let Some(mail) = self.inbox.next() {
+                    self.served.shard.deliver(mail, now);
+                }
+            }
+            self.carry();
+            if turn.events == 0 && !self.sockets.is_busy() {
+                return Ok((true, ticked));
+            }
+            if ticked {
+                break;
+            }
+        }
+        Ok((false, ticked))
+    }
+
+    fn tick(&mut self, drained: bool) {
+        self.served.shard.tick(clock::now(), drained);
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(TICKS_A_REVIEW) {
+            self.sockets.review(&mut self.served);
+        }
+        if self.ticks.is_multiple_of(TICKS_A_PUBLICATION) {
+            self.served.shard.publish(self.sockets.accepted());
+        }
+    }
+
+    /// Carries away what the shard has to say.
+    fn carry(&mut self) {
+        let outbox = self.served.shard.outbox();
+        for conn in outbox.woken.drain(..) {
+            self.sockets.resume(conn);
+        }
+        if !outbox.asks.is_empty() {
+            let asks = std::mem::take(&mut outbox.asks);
+            match self.core.try_send(ToCore::Asks(self.index, asks)) {
+                Ok(()) => {}
+                // Tried again next turn: the number of questions is bounded by the shard.
+                Err(TrySendError::Full(ToCore::Asks(_, asks))) => outbox.asks = asks,
+                // The core has gone, and the process with it in a moment.
+                Err(_) => {}
+            }
+        }
+        self.late.append(&mut outbox.passes);
+        let shards = &self.shards;
+        self.late = std::mem::take(&mut self.late)
+            .into_iter()
+            .filter_map(
+                |(to, pass)| match shards[usize::from(to)].try_send(Mail::Shard(pass)) {
+                    Err(Mail::Shard(pass)) => Some((to, pass)),
+                    _ => None,
+                },
+            )
+            .collect();
+    }
+}
+
+impl Service for Served {
+    fn open(&mut self, conn: ConnId, now: Millis) {
+        self.shard.open(conn, now);
+    }
+    fn refuse(&mut self, out: &mut Vec<u8>) {
+        self.shard.refuse(out);
+    }
+    fn receive(&mut self, conn: ConnId, bytes: &[u8], now: Millis, out: &mut Vec<u8>) -> Next {
+        self.shard.receive(conn, bytes, now, out)
+    }
+    fn resume(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Next {
+        self.shard.resume(conn, now, out)
+    }
+    fn finish(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Next {
+        self.shard.finish(conn, now, out)
+    }
+    fn review(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Option<Next> {
+        self.shard.review(conn, now, out)
+    }
+    fn close(&mut self, conn: ConnId) {
+        self.shard.close(conn);
+    }
+    fn served(&mut self, took_ns: u64) {
+        self.shard.served(took_ns);
+    }
+}
+
+/// Turns of the sockets before the loop looks at anything else, or rests.
+const ROUNDS: usize = 4;
+/// Connections are looked over for silence every tenth of a second.
+const TICKS_A_REVIEW: u64 = 10;
+/// Histograms are published once a second.
+const TICKS_A_PUBLICATION: u64 = 100;
+/// How long answers owed may take once the server stops.
+const DRAIN_TIMEOUT: Millis = Millis(5_000);

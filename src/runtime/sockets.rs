@@ -1,0 +1,573 @@
+//! A shard's sockets: one listener, its connections in a slab, one `recv` and one `send` for
+//! everything a client has pipelined.
+//!
+//! The engine knows nothing of HTTP. It hands bytes to a [`Service`], sends what the service
+//! answers, and obeys its word on whether to read on. Connections are edge-triggered: after
+//! a `recv` that did not fill the buffer nothing is left to read, and the kernel says so when
+//! that changes, which saves the second `recv` that would only return `EAGAIN`.
+//!
+//! Bounds: a turn takes at most `EVENTS_MAX` events, and each of them at most one buffer of
+//! input, so a flood on one connection delays the others by one buffer's worth of work. What
+//! a client does not read of its answers stays with the service, save for one batch of output.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, accept_with, bind,
+    listen, recv, send, shutdown, socket_with, sockopt,
+};
+
+use super::poller::Poller;
+use crate::shard::{ConnId, Next};
+use crate::time::Millis;
+
+/// What the bytes mean. All calls for one connection come in order.
+pub trait Service {
+    /// A connection has been accepted.
+    fn open(&mut self, conn: ConnId, now: Millis);
+    /// A connection has been accepted only to be told that there is no room for it. Of the
+    /// other methods only `close` is called for it.
+    fn refuse(&mut self, out: &mut Vec<u8>);
+    /// `bytes` have come in; the service keeps what it does not use at once.
+    fn receive(&mut self, conn: ConnId, bytes: &[u8], now: Millis, out: &mut Vec<u8>) -> Next;
+    /// Output has drained after [`Next::More`], or an answer has come after [`Next::Wait`].
+    fn resume(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Next;
+    /// The client will send no more.
+    fn finish(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Next;
+    /// Called about once a second for each connection; `None` leaves it as it is.
+    fn review(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Option<Next>;
+    /// The connection is gone.
+    fn close(&mut self, conn: ConnId);
+    /// What the last `receive` answered has been handed to the kernel, `took_ns` after the
+    /// turn that read it began.
+    fn served(&mut self, took_ns: u64);
+}
+
+/// What one turn saw besides connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// How many events were taken. 0 means that the set was empty.
+    pub events: usize,
+    /// The timer has fired.
+    pub tick: bool,
+    /// The inbox's bell has rung.
+    pub bell: bool,
+}
+
+/// The shard's clock, in nanoseconds.
+pub type Clock = Box<dyn Fn() -> u64>;
+
+/// The listener and the connections of one shard.
+pub struct Sockets {
+    poller: Poller,
+    listener: Option<OwnedFd>,
+    conns: Vec<Place>,
+    free: Vec<u32>,
+    open: usize,
+    open_max: usize,
+    /// One read's worth of input, shared by all connections.
+    scratch: Box<[u8]>,
+    /// One batch of output, shared likewise.
+    out: Vec<u8>,
+    /// Connections that have something to do although no event will say so.
+    again: Vec<ConnId>,
+    again_spare: Vec<ConnId>,
+    accepted: u64,
+    /// Read anew for every input, after it has been read: a promise counts from when it is
+    /// made, and a turn may take milliseconds.
+    clock: Clock,
+    /// When the turn began.
+    turn_ns: u64,
+    /// Where the once-a-second review goes on.
+    review_at: usize,
+}
+
+struct Place {
+    generation: u32,
+    conn: Option<Conn>,
+}
+
+struct Conn {
+    fd: OwnedFd,
+    state: State,
+    /// The kernel may hold input that an event has already announced.
+    readable: bool,
+    /// The client has shut its side, so a read that empties the socket is not the last one.
+    hangup: bool,
+    /// The end of the stream has been read.
+    ended: bool,
+    /// In `again`.
+    queued: bool,
+    /// Output the socket did not take, from `sent` on.
+    unsent: Vec<u8>,
+    sent: usize,
+    /// Since when `unsent` has not moved, or the close has been going on.
+    stuck_since: Millis,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// As the service said last; never `Next::Close`.
+    Open(Next),
+    /// Everything is to be sent, then the sending side is shut.
+    Closing,
+    /// All is sent and our side is shut; what still comes in is read and dropped, for closing
+    /// over unread input would reset the connection and may take the answer with it.
+    Draining,
+}
+
+/// The epoll keys that are not connections. No connection reaches generation `u32::MAX`.
+pub const KEY_LISTENER: u64 = u64::MAX;
+/// The shard's timer.
+pub const KEY_TICK: u64 = u64::MAX - 1;
+/// The bell of the shard's inbox.
+pub const KEY_BELL: u64 = u64::MAX - 2;
+
+/// Events taken in one turn.
+pub const EVENTS_MAX: usize = 128;
+/// Bytes read from one connection in one turn.
+pub const READ_BYTES_MAX: usize = 64 * 1024;
+/// Connections accepted in one turn.
+const ACCEPTS_MAX: usize = 64;
+/// Connections reviewed in one call of [`Sockets::review`].
+const REVIEWS_MAX: usize = 2_048;
+/// Connections that may wait to be accepted: a reconnect storm of a whole fleet. The kernel
+/// takes the lesser of this and `net.core.somaxconn`.
+const BACKLOG: i32 = 16_384;
+/// How long a client may leave its answers unread, or a close unanswered.
+const STUCK_MS_MAX: u64 = 30_000;
+/// How long input is drained after the last answer has been sent.
+const DRAIN_MS_MAX: u64 = 2_000;
+const NS_PER_MS: u64 = 1_000_000;
+
+/// A listening socket on `addr` that shares its port with the other shards' listeners.
+///
+/// # Errors
+/// The kernel's, for example that the port is in use.
+pub fn listener(addr: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if addr.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    bind(&socket, &addr)?;
+    listen(&socket, BACKLOG)?;
+    // Inherited by accepted connections: an answer is sent whole, so waiting to fill a
+    // segment would only delay it.
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    Ok(socket)
+}
+
+/// Takes the port of `addr` for the time the returned socket lives, without sharing it, so
+/// that a second server on the same port fails instead of taking half of the first one's
+/// clients. The shards listen only after this has been closed.
+///
+/// # Errors
+/// If the port is in use, by a shared listener too.
+pub fn probe(addr: SocketAddr) -> io::Result<SocketAddr> {
+    TcpListener::bind(addr)?.local_addr()
+}
+
+impl Sockets {
+    /// Serves `listener`, which was made by [`listener`], with at most `open_max` connections.
+    ///
+    /// # Errors
+    /// If the process is out of descriptors.
+    pub fn new(listener: OwnedFd, open_max: usize, clock: Clock) -> io::Result<Sockets> {
+        let poller = Poller::new(EVENTS_MAX)?;
+        poller.add(&listener, KEY_LISTENER, EventFlags::IN)?;
+        Ok(Sockets {
+            poller,
+            listener: Some(listener),
+            conns: Vec::new(),
+            free: Vec::new(),
+            open: 0,
+            open_max,
+            scratch: vec![0; READ_BYTES_MAX].into_boxed_slice(),
+            out: Vec::with_capacity(READ_BYTES_MAX),
+            again: Vec::new(),
+            again_spare: Vec::new(),
+            accepted: 0,
+            clock,
+            turn_ns: 0,
+            review_at: 0,
+        })
+    }
+
+    /// The epoll set, to watch a timer and a bell with, and to wait for.
+    #[must_use]
+    pub fn poller(&self) -> &Poller {
+        &self.poller
+    }
+
+    /// How many connections are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// How many connections have been accepted since the start.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
+    /// True if something is left to do although the epoll set may be empty.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// True if no connection has output that its socket has not taken.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        let open = self.conns.iter().filter_map(|place| place.conn.as_ref());
+        self.again.is_empty() && open.into_iter().all(|open| open.unsent.is_empty())
+    }
+
+    /// Stops accepting. Connections that wait in the backlog are reset by the kernel.
+    pub fn stop_accepting(&mut self) {
+        self.listener = None;
+    }
+
+    /// Takes what is ready and serves it; never waits.
+    ///
+    /// # Errors
+    /// Only if the epoll set is broken.
+    pub fn turn<S: Service>(&mut self, service: &mut S) -> io::Result<Turn> {
+        let events = self.poller.take()?;
+        self.turn_ns = (self.clock)();
+        let mut turn = Turn {
+            events,
+            ..Turn::default()
+        };
+        for index in 0..events {
+            let (key, flags) = self.poller.event(index);
+            match key {
+                KEY_LISTENER => self.accept(service),
+                KEY_TICK => turn.tick = true,
+                KEY_BELL => turn.bell = true,
+                key => self.on_event(ConnId::from_key(key), flags, service),
+            }
+        }
+        if !self.again.is_empty() {
+            let mut again =
+                std::mem::replace(&mut self.again, std::mem::take(&mut self.again_spare));
+            for &conn in &again {
+                if let Some(place) = self.get(conn) {
+                    place.queued = false;
+                    self.go_on(conn, service);
+                }
+            }
+            again.clear();
+            self.again_spare = again;
+        }
+        Ok(turn)
+    }
+
+    /// The service has output, or wants input again, for a connection that it let wait. The
+    /// next turn asks it, or a later one if earlier output has not drained.
+    pub fn resume(&mut self, conn: ConnId) {
+        let Some(open) = self.get(conn) else { return };
+        if let State::Open(next) = &mut open.state {
+            *next = Next::More;
+            self.queue(conn);
+        }
+    }
+
+    /// Lets the service look at connections, some at each call: at ten calls a second each of
+    /// 20,000 is looked at once a second.
+    pub fn review<S: Service>(&mut self, service: &mut S) {
+        let now = self.now();
+        for _ in 0..REVIEWS_MAX.min(self.conns.len()) {
+            self.review_at = (self.review_at + 1) % self.conns.len();
+            let place = &self.conns[self.review_at];
+            let Some(open) = &place.conn else { continue };
+            let conn = ConnId {
+                index: self.review_at as u32,
+                generation: place.generation,
+            };
+            let stuck_ms = now.since(open.stuck_since).0;
+            let limit_ms = if open.state == State::Draining {
+                DRAIN_MS_MAX
+            } else {
+                STUCK_MS_MAX
+            };
+            let ending = matches!(open.state, State::Closing | State::Draining);
+            if (ending || !open.unsent.is_empty()) && stuck_ms > limit_ms {
+                self.drop_conn(conn, service);
+            } else if !ending && open.unsent.is_empty() {
+                self.out.clear();
+                if let Some(next) = service.review(conn, now, &mut self.out) {
+                    self.settle(conn, next, service);
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Millis {
+        millis(&self.clock)
+    }
+
+    fn get(&mut self, conn: ConnId) -> Option<&mut Conn> {
+        let place = self.conns.get_mut(conn.index as usize)?;
+        if place.generation == conn.generation {
+            place.conn.as_mut()
+        } else {
+            None
+        }
+    }
+
+    fn accept<S: Service>(&mut self, service: &mut S) {
+        for _ in 0..ACCEPTS_MAX {
+            let Some(listener) = &self.listener else {
+                return;
+            };
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let fd = match accept_with(listener, flags) {
+                Ok(fd) => fd,
+                // The client has gone before we came to it: try the next one.
+                Err(Errno::CONNABORTED | Errno::INTR) => continue,
+                // Nothing there, or no descriptor free: the listener stays readable and is
+                // tried again next turn.
+                Err(_) => return,
+            };
+            self.accepted += 1;
+            let conn = self.place(fd);
+            let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+            let place = &self.conns[conn.index as usize];
+            let Some(open) = &place.conn else { continue };
+            if self.poller.add(&open.fd, conn.key(), flags).is_err() {
+                self.drop_conn(conn, service);
+                continue;
+            }
+            self.out.clear();
+            if self.open <= self.open_max {
+                service.open(conn, self.now());
+            } else {
+                service.refuse(&mut self.out);
+                self.settle(conn, Next::Close, service);
+            }
+        }
+    }
+
+    fn place(&mut self, fd: OwnedFd) -> ConnId {
+        let conn = Conn {
+            fd,
+            state: State::Open(Next::Read),
+            readable: false,
+            hangup: false,
+            ended: false,
+            queued: false,
+            unsent: Vec::new(),
+            sent: 0,
+            stuck_since: self.now(),
+        };
+        self.open += 1;
+        if let Some(index) = self.free.pop() {
+            let place = &mut self.conns[index as usize];
+            place.conn = Some(conn);
+            return ConnId {
+                index,
+                generation: place.generation,
+            };
+        }
+        let index = u32::try_from(self.conns.len()).expect("descriptors are fewer than 2^32");
+        self.conns.push(Place {
+            generation: 0,
+            conn: Some(conn),
+        });
+        ConnId {
+            index,
+            generation: 0,
+        }
+    }
+
+    fn drop_conn<S: Service>(&mut self, conn: ConnId, service: &mut S) {
+        let place = &mut self.conns[conn.index as usize];
+        debug_assert_eq!(place.generation, conn.generation, "dropped twice");
+        place.conn = None;
+        // Wraps after 2^31 uses of one place; u32::MAX itself is never reached, for the keys
+        // above lie there.
+        place.generation = (place.generation + 1) & (u32::MAX >> 1);
+        self.free.push(conn.index);
+        self.open -= 1;
+        service.close(conn);
+    }
+
+    fn on_event<S: Service>(&mut self, conn: ConnId, flags: EventFlags, service: &mut S) {
+        let Some(open) = self.get(conn) else { return };
+        if flags.intersects(EventFlags::ERR) {
+            return self.drop_conn(conn, service);
+        }
+        if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP) {
+            open.readable = true;
+            open.hangup |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP);
+        }
+        if flags.contains(EventFlags::OUT) && !open.unsent.is_empty() && !self.flush(conn) {
+            return self.drop_conn(conn, service);
+        }
+        self.go_on(conn, service);
+    }
+
+    /// Does the next thing that can be done for `conn`, once.
+    fn go_on<S: Service>(&mut self, conn: ConnId, service: &mut S) {
+        let Some(open) = self.get(conn) else { return };
+        if !open.unsent.is_empty() {
+            return;
+        }
+        match open.state {
+            State::Open(Next::Read) if open.readable => self.read(conn, service),
+            State::Open(Next::More) => {
+                open.state = State::Open(Next::Wait);
+                self.out.clear();
+                let next = service.resume(conn, self.now(), &mut self.out);
+                self.settle(conn, next, service);
+            }
+            State::Open(_) => {}
+            State::Closing => self.shut(conn, service),
+            State::Draining => self.drain(conn, service),
+        }
+    }
+
+    fn read<S: Service>(&mut self, conn: ConnId, service: &mut S) {
+        let place = &mut self.conns[conn.index as usize];
+        let Some(open) = &mut place.conn else { return };
+        match recv(&open.fd, &mut self.scratch[..], RecvFlags::empty()) {
+            Ok((0, _)) => {
+                open.readable = false;
+                open.ended = true;
+                self.out.clear();
+                let next = service.finish(conn, millis(&self.clock), &mut self.out);
+                self.settle(conn, next, service);
+            }
+            Ok((count, _)) => {
+                // A buffer not filled means a socket emptied, but for the end of the stream.
+                open.readable = count == self.scratch.len() || open.hangup;
+                self.out.clear();
+                let next = service.receive(
+                    conn,
+                    &self.scratch[..count],
+                    millis(&self.clock),
+                    &mut self.out,
+                );
+                self.settle(conn, next, service);
+                service.served((self.clock)() - self.turn_ns);
+            }
+            Err(Errno::AGAIN) => open.readable = false,
+            Err(Errno::INTR) => self.queue(conn),
+            Err(_) => self.drop_conn(conn, service),
+        }
+    }
+
+    /// Sends `self.out`, and takes note of what the service wants next.
+    fn settle<S: Service>(&mut self, conn: ConnId, next: Next, service: &mut S) {
+        let place = &mut self.conns[conn.index as usize];
+        let Some(open) = &mut place.conn else { return };
+        open.state = match next {
+            Next::Close => State::Closing,
+            // There is nothing more to read, whatever the service hopes for.
+            Next::Read if open.ended => State::Closing,
+            next => State::Open(next),
+        };
+        if !self.out.is_empty() {
+            match send(&open.fd, &self.out, SendFlags::NOSIGNAL) {
+                Ok(sent) if sent == self.out.len() => {}
+                Ok(sent) => keep(open, &self.out[sent..], millis(&self.clock)),
+                Err(Errno::AGAIN | Errno::INTR) => keep(open, &self.out, millis(&self.clock)),
+                Err(_) => return self.drop_conn(conn, service),
+            }
+            // The answers to one buffer of beats are kept; a document's worth is given back.
+            if self.out.capacity() > OUT_KEPT_BYTES_MAX {
+                self.out = Vec::with_capacity(READ_BYTES_MAX);
+            }
+        }
+        if !open.unsent.is_empty() {
+            return;
+        }
+        match open.state {
+            State::Closing => self.shut(conn, service),
+            State::Open(Next::More) => self.queue(conn),
+            State::Open(Next::Read) if open.readable => self.queue(conn),
+            _ => {}
+        }
+    }
+
+    /// Everything is sent: shuts our side, and drops the rest of the client's.
+    fn shut<S: Service>(&mut self, conn: ConnId, service: &mut S) {
+        let now = self.now();
+        let Some(open) = self.get(conn) else { return };
+        if shutdown(&open.fd, Shutdown::Write).is_err() {
+            return self.drop_conn(conn, service);
+        }
+        open.state = State::Draining;
+        open.stuck_since = now;
+        open.readable = true;
+        self.drain(conn, service);
+    }
+
+    fn drain<S: Service>(&mut self, conn: ConnId, service: &mut S) {
+        let place = &mut self.conns[conn.index as usize];
+        let Some(open) = &mut place.conn else { return };
+        match recv(&open.fd, &mut self.scratch[..], RecvFlags::empty()) {
+            Ok((0, _)) => self.drop_conn(conn, service),
+            Ok(_) => self.queue(conn),
+            Err(Errno::AGAIN) => open.readable = false,
+            Err(Errno::INTR) => self.queue(conn),
+            Err(_) => self.drop_conn(conn, service),
+        }
+    }
+
+    /// Sends more of what was left over; false if the connection is broken.
+    fn flush(&mut self, conn: ConnId) -> bool {
+        let now = self.now();
+        let Some(open) = self.get(conn) else {
+            return true;
+        };
+        match send(&open.fd, &open.unsent[open.sent..], SendFlags::NOSIGNAL) {
+            Ok(count) => {
+                open.sent += count;
+                open.stuck_since = now;
+                if open.sent == open.unsent.len() {
+                    open.unsent = Vec::new();
+                    open.sent = 0;
+                }
+                true
+            }
+            Err(Errno::AGAIN | Errno::INTR) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn queue(&mut self, conn: ConnId) {
+        let Some(open) = self.get(conn) else { return };
+        if !open.queued {
+            open.queued = true;
+            self.again.push(conn);
+        }
+    }
+}
+
+fn millis(clock: &Clock) -> Millis {
+    Millis(clock() / NS_PER_MS)
+}
+
+fn keep(open: &mut Conn, rest: &[u8], now: Millis) {
+    open.unsent.extend_from_slice(rest);
+    open.stuck_since = now;
+}
+
+/// The capacity of the shared output buffer that is kept from one use to the next.
+const OUT_KEPT_BYTES_MAX: usize = 1 << 20;
+
+#[cfg(test)]
+#[path = "sockets_tests.rs"]
+mod tests;

@@ -1,0 +1,473 @@
+//! Where sessions lie: slots of several sizes in big pages, found by a 32-bit handle.
+//!
+//! A slot is a header of 32 bytes and the member's name right behind it, so that a beat by
+//! name reads one place to check the name and to move the deadline:
+//!
+//! ```text
+//! offset size  field        (native only: a slot is never sent nor stored)
+//!      0    8  counter      of the session id; in a free slot: the next free one
+//!      8    2  era          which entry of the table's eras holds the id's upper half
+//!     10    1  name_len     1..=255
+//!     11    1  state        0 free, 1 live, 2 closing
+//!     12    4  group        the group's place in the registry
+//!     16    4  deadline     wheel tick, wrapping
+//!     20    4  filed        wheel tick of the bucket that holds its valid entry, wrapping
+//!     24    4  timeout_ms
+//!     28    4  term
+//!     32    n  the member's name
+//! ```
+//!
+//! Sizes are multiples of 16 bytes, so a name of 17 to 32 bytes makes a slot of 64 bytes,
+//! which never straddles a cache line: slots are cut from extents that hold one size only
+//! and begin on a 4 KiB boundary. Freed slots go to the free list of their size. A page,
+//! once there, stays; growth adds a page and moves nothing, hence no insert pays for the
+//! sessions before it.
+
+use super::Slot;
+
+/// The pages, and what is free in them.
+pub(super) struct Slots {
+    pages: Vec<Page>,
+    /// Units of the newest page that extents have taken.
+    taken_units: u32,
+    /// One entry a size: index `units - UNITS_MIN`.
+    sizes: [Size; SIZE_COUNT],
+    /// Extents handed out, for the memory account.
+    extents: usize,
+}
+
+/// A block of zeroed memory, and where in it the first 4 KiB boundary lies.
+struct Page {
+    bytes: Box<[u8]>,
+    start: usize,
+}
+
+/// What is free of one slot size.
+#[derive(Clone, Copy)]
+struct Size {
+    /// Head of the list of freed slots, linked through `counter`.
+    free: u32,
+    /// Where the extent in use continues.
+    next: u32,
+    /// Slots the extent in use still has room for.
+    left: u32,
+}
+
+/// What a slot says of its session, name apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) counter: u64,
+    pub(super) era: u16,
+    pub(super) name_len: u8,
+    pub(super) state: State,
+    pub(super) group: u32,
+    pub(super) deadline: u32,
+    pub(super) filed: u32,
+    pub(super) timeout_ms: u32,
+    pub(super) term: u32,
+}
+
+/// What a slot is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing: its memory waits for the next session of its size.
+    Free = 0,
+    /// A session that may be touched.
+    Live = 1,
+    /// A session whose expiry is proposed and not yet known to be aborted.
+    Closing = 2,
+}
+
+impl Slots {
+    pub(super) fn new() -> Slots {
+        let none = Size {
+            free: NIL,
+            next: NIL,
+            left: 0,
+        };
+        Slots {
+            pages: Vec::new(),
+            taken_units: PAGE_UNITS,
+            sizes: [none; SIZE_COUNT],
+            extents: 0,
+        }
+    }
+
+    /// Takes a slot for `name` and fills it; `None` when all 64 GiB that a handle can name
+    /// are in use. `header.name_len` is taken from the name.
+    pub(super) fn alloc(&mut self, header: Header, name: &[u8]) -> Option<Slot> {
+        let name_len = u8::try_from(name.len()).expect("a name has at most 255 bytes");
+        assert!(name_len > 0, "a name has at least one byte");
+        assert!(header.state != State::Free, "a slot is taken for a session");
+        let slot = self.take(units_for(name_len))?;
+        self.write(slot, Header { name_len, ..header });
+        self.at_mut(slot)[HEADER_BYTES..HEADER_BYTES + name.len()].copy_from_slice(name);
+        Some(slot)
+    }
+
+    /// Gives the slot back; whatever is still written in the wheel for it is stale now.
+    pub(super) fn free(&mut self, slot: Slot) {
+        let header = self.header(slot);
+        assert!(header.state != State::Free, "{slot:?} is freed twice");
+        let size = &mut self.sizes[size_of(units_for(header.name_len))];
+        let next = std::mem::replace(&mut size.free, slot.0);
+        let freed = Header {
+            counter: u64::from(next),
+            state: State::Free,
+            ..header
+        };
+        self.write(slot, freed);
+    }
+
+    fn take(&mut self, units: u32) -> Option<Slot> {
+        let size = self.sizes[size_of(units)];
+        if size.free != NIL {
+            let header = self.header(Slot(size.free));
+            assert!(
+                header.state == State::Free,
+                "the free list holds {header:?}"
+            );
+            self.sizes[size_of(units)].free = header.counter as u32;
+            return Some(Slot(size.free));
+        }
+        if size.left == 0 {
+            let extent = self.take_extent()?;
+            let size = &mut self.sizes[size_of(units)];
+            size.next = extent;
+            size.left = EXTENT_UNITS / units;
+        }
+        let size = &mut self.sizes[size_of(units)];
+        let slot = Slot(size.next);
+        // Past the last slot of the last extent this wraps, and is not looked at again.
+        size.next = size.next.wrapping_add(units);
+        size.left -= 1;
+        Some(slot)
+    }
+
+    fn take_extent(&mut self) -> Option<u32> {
+        if self.taken_units == PAGE_UNITS {
+            if self.pages.len() == PAGES_MAX {
+                return None;
+            }
+            self.pages.push(Page::new());
+            self.taken_units = 0;
+        }
+        let page = (self.pages.len() - 1) as u32;
+        let extent = page * PAGE_UNITS + self.taken_units;
+        self.taken_units += EXTENT_UNITS;
+        self.extents += 1;
+        Some(extent)
+    }
+
+    /// The slot's header.
+    #[inline]
+    pub(super) fn header(&self, slot: Slot) -> Header {
+        Header::read(self.header_bytes(slot))
+    }
+
+    #[inline]
+    pub(super) fn write(&mut self, slot: Slot, header: Header) {
+        header.write(self.header_bytes_mut(slot));
+    }
+
+    /// The session's state alone: one load, which also brings the slot's line into cache.
+    #[inline]
+    pub(super) fn state(&self, slot: Slot) -> State {
+        State::of(self.header_bytes(slot)[STATE])
+    }
+
+    /// Moves the deadline to `deadline(timeout_ms)` unless it already lies later: what a
+    /// touch does. Returns the state; only a live session is moved.
+    #[inline]
+    pub(super) fn extend(&mut self, slot: Slot, deadline: impl FnOnce(u32) -> u32) -> State {
+        let bytes = self.header_bytes_mut(slot);
+        let state = State::of(bytes[STATE]);
+        if state == State::Live {
+            let deadline = deadline(u32_at(bytes, TIMEOUT_MS));
+            if is_before(u32_at(bytes, DEADLINE), deadline) {
+                put_u32(bytes, DEADLINE, deadline);
+            }
+        }
+        state
+    }
+
+    /// The name of the member the slot belongs to, whose header says it has `name_len` bytes.
+    #[inline]
+    pub(super) fn name(&self, slot: Slot, name_len: u8) -> &[u8] {
+        &self.at(slot)[HEADER_BYTES..HEADER_BYTES + usize::from(name_len)]
+    }
+
+    /// Bytes of the extents in use. A page is reserved whole, but the system backs only what
+    /// was written to.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.extents * (EXTENT_UNITS * UNIT_BYTES) as usize
+    }
+
+    #[inline]
+    fn at(&self, slot: Slot) -> &[u8] {
+        let page = &self.pages[(slot.0 / PAGE_UNITS) as usize];
+        &page.bytes[page.start + ((slot.0 % PAGE_UNITS) * UNIT_BYTES) as usize..]
+    }
+
+    #[inline]
+    fn at_mut(&mut self, slot: Slot) -> &mut [u8] {
+        let page = &mut self.pages[(slot.0 / PAGE_UNITS) as usize];
+        &mut page.bytes[page.start + ((slot.0 % PAGE_UNITS) * UNIT_BYTES) as usize..]
+    }
+
+    #[inline]
+    fn header_bytes(&self, slot: Slot) -> &[u8; HEADER_BYTES] {
+        self.at(slot).first_chunk().expect(INSIDE)
+    }
+
+    #[inline]
+    fn header_bytes_mut(&mut self, slot: Slot) -> &mut [u8; HEADER_BYTES] {
+        self.at_mut(slot).first_chunk_mut().expect(INSIDE)
+    }
+}
+
+impl Page {
+    /// Reserves a page. It is zeroed by the system as it is first written to, so this is
+    /// quick however big the page; the spare bytes let it begin on a 4 KiB boundary.
+    fn new() -> Page {
+        let bytes = vec![0; PAGE_BYTES + ALIGN - 1].into_boxed_slice();
+        let start = bytes.as_ptr().addr().wrapping_neg() % ALIGN;
+        Page { bytes, start }
+    }
+}
+
+impl Header {
+    #[inline]
+    fn read(bytes: &[u8; HEADER_BYTES]) -> Header {
+        Header {
+            counter: u64_at(bytes, COUNTER),
+            era: u16::from_ne_bytes([bytes[ERA], bytes[ERA + 1]]),
+            name_len: bytes[NAME_LEN],
+            state: State::of(bytes[STATE]),
+            group: u32_at(bytes, GROUP),
+            deadline: u32_at(bytes, DEADLINE),
+            filed: u32_at(bytes, FILED),
+            timeout_ms: u32_at(bytes, TIMEOUT_MS),
+            term: u32_at(bytes, TERM),
+        }
+    }
+
+    #[inline]
+    fn write(&self, bytes: &mut [u8; HEADER_BYTES]) {
+        bytes[COUNTER..COUNTER + 8].copy_from_slice(&self.counter.to_ne_bytes());
+        bytes[ERA..ERA + 2].copy_from_slice(&self.era.to_ne_bytes());
+        bytes[NAME_LEN] = self.name_len;
+        bytes[STATE] = self.state as u8;
+        put_u32(bytes, GROUP, self.group);
+        put_u32(bytes, DEADLINE, self.deadline);
+        put_u32(bytes, FILED, self.filed);
+        put_u32(bytes, TIMEOUT_MS, self.timeout_ms);
+        put_u32(bytes, TERM, self.term);
+    }
+}
+
+impl State {
+    #[inline]
+    fn of(byte: u8) -> State {
+        match byte {
+            0 => State::Free,
+            1 => State::Live,
+            // Written by `Header::write` alone, which knows three.
+            _ => State::Closing,
+        }
+    }
+}
+
+/// True if tick `a` comes before tick `b`. Ticks wrap: two that are compared lie less than
+/// 2³¹ ticks (248 days) apart, and the longest timeout is a fifth of that.
+#[inline]
+pub(super) fn is_before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}
+
+fn units_for(name_len: u8) -> u32 {
+    (HEADER_BYTES as u32 + u32::from(name_len)).div_ceil(UNIT_BYTES)
+}
+
+fn size_of(units: u32) -> usize {
+    (units - UNITS_MIN) as usize
+}
+
+#[inline]
+fn u32_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[inline]
+fn u64_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | (u64::from(u32_at(bytes, at + 4)) << 32)
+}
+
+#[inline]
+fn put_u32(bytes: &mut [u8; HEADER_BYTES], at: usize, value: u32) {
+    bytes[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+}
+
+/// What a handle counts in.
+const UNIT_BYTES: u32 = 16;
+/// Why a header is always whole.
+const INSIDE: &str = "a slot lies inside its page";
+
+const HEADER_BYTES: usize = 32;
+const COUNTER: usize = 0;
+const ERA: usize = 8;
+const NAME_LEN: usize = 10;
+const STATE: usize = 11;
+const GROUP: usize = 12;
+const DEADLINE: usize = 16;
+const FILED: usize = 20;
+const TIMEOUT_MS: usize = 24;
+const TERM: usize = 28;
+
+/// A header and a name of 1 to 16 bytes.
+const UNITS_MIN: u32 = 3;
+/// A header and a name of 255 bytes.
+const UNITS_MAX: u32 = 18;
+const SIZE_COUNT: usize = (UNITS_MAX - UNITS_MIN + 1) as usize;
+
+/// 4 KiB: what one size takes at a time.
+const EXTENT_UNITS: u32 = 256;
+const ALIGN: usize = 4096;
+/// 32 MiB: above what the C library serves from its heap, so a page comes straight from the
+/// system, lazily zeroed, and may be backed by huge pages.
+const PAGE_UNITS: u32 = 1 << 21;
+const PAGE_BYTES: usize = (PAGE_UNITS * UNIT_BYTES) as usize;
+const PAGES_MAX: usize = 1 << (32 - 21);
+/// No slot: the last unit of the last page, too near the end to begin one.
+const NIL: u32 = u32::MAX;
+
+const _: () = assert!(
+    EXTENT_UNITS as usize * UNIT_BYTES as usize == ALIGN,
+    "extents keep the alignment of the page"
+);
+const _: () = assert!(
+    PAGE_UNITS.is_multiple_of(EXTENT_UNITS),
+    "extents fill a page"
+);
+const _: () = assert!(
+    HEADER_BYTES + 255 <= (UNITS_MAX * UNIT_BYTES) as usize,
+    "the longest name fits the largest size"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(counter: u64) -> Header {
+        Header {
+            counter,
+            era: 0xabcd,
+            name_len: 0,
+            state: State::Live,
+            group: 7,
+            deadline: 8,
+            filed: 9,
+            timeout_ms: 10,
+            term: 11,
+        }
+    }
+
+    #[test]
+    fn a_slot_returns_what_was_written_for_every_length_of_name() {
+        let mut slots = Slots::new();
+        let name = |len: usize| vec![len as u8; len];
+        let all: Vec<Slot> = (1..=255)
+            .map(|len| slots.alloc(header(len as u64), &name(len)).unwrap())
+            .collect();
+        for (slot, len) in all.into_iter().zip(1usize..) {
+            let found = slots.header(slot);
+            let want = Header {
+                name_len: len as u8,
+                ..header(len as u64)
+            };
+            assert_eq!(found, want);
+            assert_eq!(slots.name(slot, found.name_len), name(len));
+        }
+    }
+
+    #[test]
+    fn a_slot_of_64_bytes_is_one_cache_line() {
+        let mut slots = Slots::new();
+        for len in [1, 17, 100, 24, 32, 255].repeat(500) {
+            let slot = slots.alloc(header(1), &vec![b'x'; len]).unwrap();
+            if (17..=32).contains(&len) {
+                assert_eq!(slots.at(slot).as_ptr().addr() % 64, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_freed_slot_is_used_again_by_its_own_size_only() {
+        let mut slots = Slots::new();
+        let short = slots.alloc(header(1), b"short").unwrap();
+        let long = slots.alloc(header(2), &[b'l'; 40]).unwrap();
+        slots.free(short);
+        slots.free(long);
+        assert_eq!(slots.state(short), State::Free);
+        assert_eq!(slots.alloc(header(3), &[b'm'; 48]), Some(long));
+        assert_eq!(slots.alloc(header(4), b"s"), Some(short));
+        let fresh = slots.alloc(header(5), b"t").unwrap();
+        assert!(fresh != short && fresh != long);
+    }
+
+    #[test]
+    #[should_panic(expected = "freed twice")]
+    fn freeing_twice_is_noticed() {
+        let mut slots = Slots::new();
+        let slot = slots.alloc(header(1), b"a").unwrap();
+        slots.free(slot);
+        slots.free(slot);
+    }
+
+    #[test]
+    fn slots_do_not_overlap_across_extents_and_pages() {
+        let mut slots = Slots::new();
+        slots.pages.push(Page::new());
+        slots.taken_units = PAGE_UNITS - EXTENT_UNITS;
+        let all: Vec<Slot> = (0..100)
+            .map(|i| slots.alloc(header(i), &[b'n'; 255]).unwrap())
+            .collect();
+        assert_eq!(slots.pages.len(), 2);
+        for (slot, i) in all.into_iter().zip(0u64..) {
+            assert_eq!(slots.header(slot).counter, i);
+            assert_eq!(slots.name(slot, 255), [b'n'; 255]);
+        }
+    }
+
+    #[test]
+    fn a_full_address_space_is_an_answer_and_no_panic() {
+        let mut slots = Slots::new();
+        slots.pages = (0..PAGES_MAX)
+            .map(|_| Page {
+                bytes: Box::new([]),
+                start: 0,
+            })
+            .collect();
+        assert_eq!(slots.alloc(header(1), b"a"), None);
+    }
+
+    #[test]
+    fn ticks_are_compared_across_the_wrap() {
+        assert!(is_before(u32::MAX, 3));
+        assert!(!is_before(3, u32::MAX));
+        assert!(!is_before(3, 3));
+    }
+
+    #[test]
+    fn an_extension_never_pulls_a_deadline_in() {
+        let mut slots = Slots::new();
+        let slot = slots.alloc(header(1), b"a").unwrap();
+        assert_eq!(
+            slots.extend(slot, |timeout_ms| timeout_ms + 10),
+            State::Live
+        );
+        assert_eq!(slots.header(slot).deadline, 20);
+        slots.extend(slot, |_| 19);
+        assert_eq!(slots.header(slot).deadline, 20);
+    }
+}

@@ -1,0 +1,245 @@
+//! Heartbeats: the road that costs nothing but a store, and its batch form.
+
+use super::conn::ConnId;
+use super::document::{DocumentAsk, DocumentJob};
+use super::search::{Kind, Lost, report};
+use super::serve::{Manner, Step};
+use super::{Place, Purpose, Shard};
+use crate::http::{self, Code, Problem};
+use crate::mail::{Missing, What};
+use crate::session::{Slot, Touch};
+use crate::time::Millis;
+use crate::types::{GroupVersion, SessionId};
+
+/// What became of a beat for a session that is here.
+pub(super) enum Hit {
+    /// It lives, for its timeout from now.
+    Touched(Beaten),
+    /// It is not the session the client named. Nothing was touched.
+    Conflict(GroupVersion),
+    /// Its fate is open, or this server is behind what the client has seen.
+    Wait,
+}
+
+/// What the answer to a beat says.
+#[derive(Clone, Copy)]
+pub(super) struct Beaten {
+    pub(super) version: GroupVersion,
+    pub(super) id: SessionId,
+    pub(super) timeout: Millis,
+}
+
+impl Shard {
+    /// `HEAD /G/M`.
+    pub(super) fn beat(
+        &mut self,
+        conn: ConnId,
+        group: &[u8],
+        member: &[u8],
+        manner: Manner,
+        now: Millis,
+        out: &mut Vec<u8>,
+    ) -> Result<Step, Problem> {
+        let hit = self
+            .tracker
+            .find(group, member)
+            .map(|slot| self.touch(slot, manner, now));
+        match hit {
+            Some(Hit::Touched(beaten)) => {
+                self.counters.heartbeats.add(1);
+                http::beat(out, beaten.version, beaten.id, beaten.timeout, manner.close);
+                Ok(Step::Done)
+            }
+            Some(Hit::Conflict(version)) => Err(conflict(version)),
+            Some(Hit::Wait) | None => {
+                let lost = Lost::named(group, member, manner.session);
+                self.search(conn, Kind::Beat, vec![lost], manner, now)
+            }
+        }
+    }
+
+    /// `GET /G/M`.
+    pub(super) fn beat_and_get(
+        &mut self,
+        conn: ConnId,
+        (group, member): (&[u8], &[u8]),
+        ask: DocumentAsk,
+        manner: Manner,
+        now: Millis,
+        out: &mut Vec<u8>,
+    ) -> Result<Step, Problem> {
+        let hit = self
+            .tracker
+            .find(group, member)
+            .map(|slot| self.touch(slot, manner, now));
+        match hit {
+            Some(Hit::Touched(beaten)) => {
+                self.counters.heartbeats.add(1);
+                let beaten = Some(beaten);
+                if let Some(shown) = self.cached_document(group, &ask, beaten, manner) {
+                    return Ok(self.show(conn, shown, out));
+                }
+                let what = What::Document {
+                    group: group.into(),
+                    consistent: false,
+                };
+                self.park(conn, false, what, |place| {
+                    let job = DocumentJob::new(place, group, ask, beaten, manner);
+                    Purpose::Document(job)
+                })
+            }
+            Some(Hit::Conflict(version)) => Err(conflict(version)),
+            Some(Hit::Wait) | None => {
+                let lost = Lost::named(group, member, manner.session);
+                self.search(conn, Kind::BeatAndGet(ask), vec![lost], manner, now)
+            }
+        }
+    }
+
+    /// `POST /-/heartbeats`.
+    pub(super) fn batch(
+        &mut self,
+        conn: ConnId,
+        body: &[u8],
+        packed: bool,
+        manner: Manner,
+        now: Millis,
+        out: &mut Vec<u8>,
+    ) -> Result<Step, Problem> {
+        if packed && !body.len().is_multiple_of(PACKED_ID_BYTES) {
+            return Err(Problem::new(Code::BadBatch).detail(format!(
+                "the body has {} bytes, which is no multiple of {PACKED_ID_BYTES}",
+                body.len()
+            )));
+        }
+        self.counters.batches.add(1);
+        let mut refused = Vec::new();
+        let (lost, touched) = if packed {
+            self.touch_packed(body, now)
+        } else {
+            self.touch_lines(body, now, &mut refused)
+        };
+        let renewed = touched as u64;
+        self.counters.heartbeats.add(renewed);
+        if lost.is_empty() {
+            report(&[], &refused, renewed, manner, out);
+            return Ok(Step::Done);
+        }
+        self.search(conn, Kind::Batch { renewed, refused }, lost, manner, now)
+    }
+
+    fn touch_packed(&mut self, body: &[u8], now: Millis) -> (Vec<Lost>, usize) {
+        let mut missed = Vec::new();
+        let touched = self
+            .tracker
+            .touch_ids(http::packed(body), now, |at, _| missed.push(at));
+        let id = |at: usize| http::packed(&body[at * PACKED_ID_BYTES..]).next();
+        let lost = missed
+            .into_iter()
+            .filter_map(|at| {
+                Some(Lost {
+                    at: at as u32,
+                    who: Missing::Id(id(at)?),
+                })
+            })
+            .collect();
+        (lost, touched)
+    }
+
+    /// Touches the members that the lines of `body` name; lines that name none are appended
+    /// to `refused`.
+    fn touch_lines(
+        &mut self,
+        body: &[u8],
+        now: Millis,
+        refused: &mut Vec<(u32, http::NameFault)>,
+    ) -> (Vec<Lost>, usize) {
+        // Names are decoded where they stand, in a copy; its memory is kept for the next.
+        let mut copy = std::mem::take(&mut self.batch);
+        copy.clear();
+        copy.extend_from_slice(body);
+        let mut missed = Vec::new();
+        let named_lines = http::names(&mut copy).filter_map(|line| {
+            line.names
+                .inspect_err(|fault| refused.push((line.number, *fault)))
+                .ok()
+        });
+        let touched = self
+            .tracker
+            .touch_names(named_lines, now, |at, _| missed.push(at));
+        missed.sort_unstable();
+        let mut lost = Vec::with_capacity(missed.len());
+        if !missed.is_empty() {
+            // Rare, so who they were is read once more.
+            copy.clear();
+            copy.extend_from_slice(body);
+            let lines =
+                http::names(&mut copy).filter_map(|line| Some((line.number, line.names.ok()?)));
+            let mut missed = missed.into_iter().peekable();
+            for (index, (number, (group, member))) in lines.enumerate() {
+                if missed.next_if_eq(&index).is_some() {
+                    lost.push(Lost {
+                        at: number,
+                        who: named(group, member, None),
+                    });
+                }
+            }
+        }
+        self.batch = copy;
+        (lost, touched)
+    }
+
+    /// A beat for a session that is here.
+    #[inline]
+    pub(super) fn touch(&mut self, slot: Slot, manner: Manner, now: Millis) -> Hit {
+        let view = self.tracker.view(slot);
+        let version = self.tracker.group(view.group).get();
+        let beaten = Beaten {
+            version,
+            id: view.id,
+            timeout: view.timeout,
+        };
+        if manner.session.is_some_and(|named| named != beaten.id) {
+            return Hit::Conflict(version);
+        }
+        if manner.floor.is_some_and(|floor| version < floor) {
+            return Hit::Wait;
+        }
+        match self.tracker.touch(slot, now) {
+            Touch::Live => Hit::Touched(beaten),
+            Touch::Closing => Hit::Wait,
+        }
+    }
+
+    /// Puts off what was asked about a member until its session is found.
+    fn search(
+        &mut self,
+        conn: ConnId,
+        kind: Kind,
+        lost: Vec<Lost>,
+        manner: Manner,
+        now: Millis,
+    ) -> Result<Step, Problem> {
+        self.counters.beat_misses.add(lost.len() as u64);
+        let seq = self.conns[conn.index as usize].reserve(false);
+        self.begin_search(Place { conn, seq }, kind, lost, manner, now);
+        Ok(Step::Parked)
+    }
+}
+
+/// A member by name, perhaps with the session the client believes to be in.
+pub(super) fn named(group: &[u8], member: &[u8], session: Option<SessionId>) -> Missing {
+    Missing::Named {
+        group: group.into(),
+        member: member.into(),
+        session,
+    }
+}
+
+/// The member is another session's.
+pub(super) fn conflict(version: GroupVersion) -> Problem {
+    Problem::new(Code::SessionConflict).about(version)
+}
+
+/// A session id in a packed batch.
+const PACKED_ID_BYTES: usize = 16;

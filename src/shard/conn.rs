@@ -1,0 +1,315 @@
+//! A connection as the shard sees it: what it has not used of the input, and its answers in
+//! the order of the requests.
+
+use std::collections::VecDeque;
+
+use super::document::Stream;
+use super::{Place, Shard};
+use crate::http;
+use crate::time::Millis;
+
+/// A connection: its place in the slab, and which use of that place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnId {
+    /// The place in the slab, from 0.
+    pub index: u32,
+    /// Raised at each use of the place, so that a late answer finds no stranger there.
+    pub generation: u32,
+}
+
+impl ConnId {
+    /// Both halves as one word: what an epoll event carries.
+    #[must_use]
+    pub fn key(self) -> u64 {
+        (u64::from(self.generation) << 32) | u64::from(self.index)
+    }
+
+    /// The inverse of [`ConnId::key`].
+    #[must_use]
+    pub fn from_key(key: u64) -> ConnId {
+        ConnId {
+            index: key as u32,
+            generation: (key >> 32) as u32,
+        }
+    }
+}
+
+/// What is to be done next with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Read on.
+    Read,
+    /// Leave the input in the kernel until the connection is woken.
+    Wait,
+    /// Send what there is, then ask [`Shard::resume`] for more output.
+    More,
+    /// Send what there is, then close.
+    Close,
+}
+
+/// A connection. An idle one owns no memory outside itself.
+pub(super) struct Conn {
+    pub(super) generation: u32,
+    pub(super) open: bool,
+    /// Input not yet used: part of a request, or requests that have to wait.
+    pub(super) input: Vec<u8>,
+    pub(super) progress: http::Progress,
+    /// True if `input` holds whole requests that wait for the answers under way.
+    pub(super) blocked: bool,
+    /// `100 Continue` has been sent for the request that `input` begins with.
+    pub(super) continued: bool,
+    /// Answers under way, oldest first; `first_seq` is the number of the oldest.
+    replies: VecDeque<Reply>,
+    first_seq: u32,
+    /// Among the answers under way is one to a request that is no change.
+    other_pending: bool,
+    /// A document that is being sent in pieces.
+    pub(super) stream: Option<Box<Stream>>,
+    /// No request after those under way is served: close once they are answered.
+    pub(super) last: bool,
+    /// The client sends no more.
+    ended: bool,
+    /// When the partial request in `input` began, or the connection last did something.
+    pub(super) since: Millis,
+}
+
+enum Reply {
+    /// The core, or another shard, has the word.
+    Awaited,
+    /// To be sent when everything before it has been.
+    Ready(Response),
+}
+
+/// An answer whose turn has not come.
+pub(super) struct Response {
+    /// Head, and body unless that is a document.
+    pub(super) bytes: Vec<u8>,
+    /// The rest of the body.
+    pub(super) stream: Option<Box<Stream>>,
+}
+
+impl From<Vec<u8>> for Response {
+    fn from(bytes: Vec<u8>) -> Response {
+        Response {
+            bytes,
+            stream: None,
+        }
+    }
+}
+
+impl Conn {
+    fn new(generation: u32, now: Millis) -> Conn {
+        Conn {
+            generation,
+            open: true,
+            input: Vec::new(),
+            progress: http::Progress::default(),
+            blocked: false,
+            continued: false,
+            replies: VecDeque::new(),
+            first_seq: 0,
+            other_pending: false,
+            stream: None,
+            last: false,
+            ended: false,
+            since: now,
+        }
+    }
+
+    /// Keeps a place in the order of answers and returns its number.
+    pub(super) fn reserve(&mut self, change: bool) -> u32 {
+        let seq = self.next_seq();
+        self.other_pending = !self.changes_only() || !change;
+        self.replies.push_back(Reply::Awaited);
+        seq
+    }
+
+    /// The number that [`Conn::reserve`] will return.
+    pub(super) fn next_seq(&self) -> u32 {
+        self.first_seq.wrapping_add(self.replies.len() as u32)
+    }
+
+    /// True if nothing but changes is under way.
+    pub(super) fn changes_only(&self) -> bool {
+        self.replies.is_empty() || !self.other_pending
+    }
+
+    /// How many answers are under way.
+    pub(super) fn pending(&self) -> usize {
+        self.replies.len()
+    }
+
+    /// True if an answer may go straight to the output.
+    pub(super) fn is_clear(&self) -> bool {
+        self.replies.is_empty() && self.stream.is_none()
+    }
+}
+
+impl Shard {
+    /// A connection has been accepted.
+    pub fn open(&mut self, conn: ConnId, now: Millis) {
+        let index = conn.index as usize;
+        debug_assert!(
+            index <= self.conns.len(),
+            "places are used from the first on"
+        );
+        let fresh = Conn::new(conn.generation, now);
+        if index == self.conns.len() {
+            self.conns.push(fresh);
+        } else {
+            self.conns[index] = fresh;
+        }
+        self.counters
+            .connections
+            .set(self.counters.connections.get() + 1);
+    }
+
+    /// The connection is gone. What it asked for is done all the same, where it was begun.
+    pub fn close(&mut self, conn: ConnId) {
+        let Some(place) = self.conns.get_mut(conn.index as usize) else {
+            return;
+        };
+        if place.open && place.generation == conn.generation {
+            *place = Conn {
+                open: false,
+                ..Conn::new(conn.generation, Millis(0))
+            };
+            self.counters
+                .connections
+                .set(self.counters.connections.get() - 1);
+        }
+    }
+
+    /// `bytes` have come in on `conn`.
+    pub fn receive(&mut self, conn: ConnId, bytes: &[u8], now: Millis, out: &mut Vec<u8>) -> Next {
+        let Some(open) = self.conn(conn) else {
+            return Next::Close;
+        };
+        if open.last {
+            // Whatever comes after the last request is not read as one.
+            return open.rest();
+        }
+        if open.input.is_empty() {
+            open.since = now;
+            return self.serve(conn, bytes, now, out);
+        }
+        open.input.extend_from_slice(bytes);
+        let input = std::mem::take(&mut open.input);
+        self.serve(conn, &input, now, out)
+    }
+
+    /// Output has drained, or an answer has come.
+    pub fn resume(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Next {
+        let output_bytes_max = self.settings.output_bytes_max;
+        let Some(open) = self.conn(conn) else {
+            return Next::Close;
+        };
+        open.since = now;
+        loop {
+            if let Some(stream) = &mut open.stream {
+                if stream.send(out) {
+                    return Next::More;
+                }
+                open.stream = None;
+            }
+            if out.len() >= output_bytes_max {
+                return Next::More;
+            }
+            match open.replies.front_mut() {
+                Some(Reply::Ready(response)) => {
+                    out.extend_from_slice(&response.bytes);
+                    open.stream = response.stream.take();
+                    open.replies.pop_front();
+                    open.first_seq = open.first_seq.wrapping_add(1);
+                }
+                Some(Reply::Awaited) | None => break,
+            }
+        }
+        if open.replies.is_empty() {
+            open.replies.shrink_to(0);
+        }
+        if open.blocked {
+            open.blocked = false;
+            let input = std::mem::take(&mut open.input);
+            return self.serve(conn, &input, now, out);
+        }
+        open.rest()
+    }
+
+    /// The client will send no more; what it asked for is still answered.
+    pub fn finish(&mut self, conn: ConnId, _now: Millis, _out: &mut Vec<u8>) -> Next {
+        let Some(open) = self.conn(conn) else {
+            return Next::Close;
+        };
+        open.ended = true;
+        open.rest()
+    }
+
+    /// Looks whether the connection has been silent, or a request incomplete, for too long.
+    pub fn review(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Option<Next> {
+        let Shard {
+            settings,
+            conns,
+            endpoints,
+            ..
+        } = self;
+        let open = conns.get_mut(conn.index as usize)?;
+        if !open.open || open.generation != conn.generation || !open.is_clear() || open.blocked {
+            return None;
+        }
+        let silent = now.since(open.since);
+        if open.input.is_empty() {
+            return (silent > settings.idle_timeout).then_some(Next::Close);
+        }
+        if silent <= settings.request_timeout {
+            return None;
+        }
+        let problem = http::Problem::new(http::Code::RequestTimeout).closing();
+        problem.write(out, http::begins_with_head_method(&open.input), endpoints);
+        open.input = Vec::new();
+        Some(Next::Close)
+    }
+
+    /// The connection, if it is still the one meant.
+    pub(super) fn conn(&mut self, conn: ConnId) -> Option<&mut Conn> {
+        let place = self.conns.get_mut(conn.index as usize)?;
+        (place.open && place.generation == conn.generation).then_some(place)
+    }
+
+    /// Gives the answer to a request that was parked. The client may be gone by now.
+    pub(super) fn answer(&mut self, place: Place, response: impl Into<Response>) {
+        let Some(open) = self.conn(place.conn) else {
+            return;
+        };
+        let at = place.seq.wrapping_sub(open.first_seq) as usize;
+        let Some(reply) = open.replies.get_mut(at) else {
+            return;
+        };
+        debug_assert!(matches!(reply, Reply::Awaited), "answered twice");
+        *reply = Reply::Ready(response.into());
+        if at == 0 {
+            self.outbox.woken.push(place.conn);
+        }
+    }
+
+    /// Answers a parked request with a problem.
+    pub(super) fn answer_problem(&mut self, place: Place, problem: &http::Problem, head: bool) {
+        let mut bytes = Vec::new();
+        self.counters.problems.add(1);
+        problem.write(&mut bytes, head, &self.endpoints);
+        self.answer(place, bytes);
+    }
+}
+
+impl Conn {
+    /// What to do when nothing more can be done now.
+    pub(super) fn rest(&self) -> Next {
+        if self.is_clear() && (self.last || self.ended) {
+            Next::Close
+        } else if self.last || self.blocked {
+            Next::Wait
+        } else {
+            Next::Read
+        }
+    }
+}

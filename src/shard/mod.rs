@@ -1,0 +1,412 @@
+//! One core's part of the service, pure: bytes and messages in, bytes and messages out.
+//!
+//! A [`Shard`] holds connections and the sessions that live on it. It answers heartbeats by
+//! itself; everything that changes the replicated state it asks of the core, and answers
+//! when the core has told. It has no socket, no channel and no clock: whoever runs it passes
+//! in bytes, [`Mail`] and the time, and carries away what [`Shard::outbox`] holds.
+//!
+//! | file | about |
+//! |---|---|
+//! | `conn` | a connection: its unread input, its answers in order |
+//! | `serve` | the loop over pipelined requests; what each asks for |
+//! | `beat` | a heartbeat that hits, and the answer to it |
+//! | `search` | heartbeats that found no session here: claims, verdicts, second tries |
+//! | `change` | joins, leaves, configs: questions to the core and their answers |
+//! | `document` | group documents: rendered once a version, sent in pieces |
+//! | `pages` | the server's own pages |
+//! | `upkeep` | the tick: expiry, stalls, timeouts; sessions dealt, ended, handed over |
+//!
+//! What holds between calls:
+//!
+//! 1. a session is in at most one shard's table, and whoever has none of it never answers
+//!    for it;
+//! 2. answers leave a connection in the order of its requests;
+//! 3. a request that needs the core never overtakes, and is never overtaken by, a request
+//!    of the same connection that does not.
+
+mod beat;
+mod change;
+mod conn;
+mod document;
+mod pages;
+mod search;
+mod serve;
+mod upkeep;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub use conn::{ConnId, Next};
+
+use crate::group::EXPIRE_BATCH_MAX;
+use crate::http;
+use crate::mail::{Ask, Mail, Pass, ShardIndex, VersionCell, What};
+use crate::metrics::{Latency, Published, Registry, ShardCounters};
+use crate::session::{Limits as SessionLimits, Slot, Tracker};
+use crate::time::Millis;
+use crate::types::{Incarnation, ServerId, SessionId};
+
+use conn::Conn;
+use document::Documents;
+use search::Search;
+
+/// What a shard is told when it is built.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which shard this is.
+    pub index: ShardIndex,
+    /// How many shards there are.
+    pub shards: ShardIndex,
+    /// The server, as owner of the sessions joined here.
+    pub server: ServerId,
+    /// The timeout of a session that asks for none.
+    pub default_timeout: Millis,
+    /// The shortest timeout to be had.
+    pub min_timeout: Millis,
+    /// The longest timeout to be had.
+    pub max_timeout: Millis,
+    /// How long the server's lease is, for the cluster page.
+    pub lease: Millis,
+    /// Sessions at most.
+    pub sessions_max: u32,
+    /// Questions to the core that may be unanswered; beyond that, changes are refused (503).
+    pub asks_max: usize,
+    /// Limits of a request.
+    pub http: http::Limits,
+    /// Answers of one connection that may be under way; beyond that, it is not read.
+    pub pipelined_max: usize,
+    /// Output of one connection that is gathered before it is sent, bytes.
+    pub output_bytes_max: usize,
+    /// How long a request may take to arrive whole.
+    pub request_timeout: Millis,
+    /// How long a connection may say nothing.
+    pub idle_timeout: Millis,
+    /// A turn of the loop that comes later than this is a stall, to be made good.
+    pub stall_min: Millis,
+    /// Seconds since 1970 at the start, for the histograms' page.
+    pub started_s: u32,
+}
+
+/// Where a shard stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The log is being replayed: everything but the probes is refused.
+    Starting,
+    /// In service.
+    Serving,
+    /// Going down: new requests are refused, answers under way are still given.
+    Stopping,
+}
+
+/// The latencies a shard measures.
+pub struct Latencies {
+    /// From the turn that found the input to the answer's `send`: beats that hit at once.
+    pub heartbeat: Latency,
+    /// From a session's deadline to its end being known here.
+    pub expiry_lateness: Latency,
+}
+
+impl Latencies {
+    /// Empty histograms.
+    #[must_use]
+    pub fn new() -> Latencies {
+        Latencies {
+            heartbeat: Latency::new("heartbeat"),
+            expiry_lateness: Latency::new("expiry_lateness"),
+        }
+    }
+
+    /// The readers' sides.
+    pub fn published(&self) -> [Arc<Published>; 2] {
+        [self.heartbeat.published(), self.expiry_lateness.published()]
+    }
+}
+
+impl Default for Latencies {
+    fn default() -> Latencies {
+        Latencies::new()
+    }
+}
+
+/// What the shard keeps for each group that has sessions on it.
+type GroupPayload = Arc<VersionCell>;
+
+/// The state of one shard.
+pub struct Shard {
+    settings: Settings,
+    phase: Phase,
+    tracker: Tracker<GroupPayload>,
+    conns: Vec<Conn>,
+    parked: Parking,
+    /// Searches that go on at the next tick.
+    searches: Vec<u64>,
+    /// Documents asked for by clients that are ahead of this server.
+    behind: Vec<document::DocumentJob>,
+    documents: Documents,
+    /// Sessions found due and not yet proposed for expiry, with the proof of which.
+    due: VecDeque<SessionId>,
+    due_slots: Vec<Slot>,
+    /// Expiries proposed and not yet answered.
+    expiring: usize,
+    /// Questions unanswered, expiries not counted.
+    asked: usize,
+    /// Claims of ours that are unanswered; while there are any, ended sessions are kept in
+    /// mind, for a session may end while it is on its way to us.
+    claims_out: usize,
+    ended_meanwhile: Vec<SessionId>,
+    endpoints: Arc<[String]>,
+    /// The server's present run; told when it serves.
+    incarnation: Incarnation,
+    scratch: http::Scratch,
+    /// Room for the body of a batch.
+    batch: Vec<u8>,
+    outbox: Outbox,
+    counters: Arc<ShardCounters>,
+    latencies: Latencies,
+    /// The count of heartbeats up to which they are in the histogram.
+    heartbeats_timed: u64,
+    registry: Rc<Registry>,
+    started: Millis,
+    /// When the wheel was last turned, to notice stalls.
+    turned: Millis,
+    /// Since when the wheel stands still because of a stall.
+    stalled: Option<Millis>,
+    /// The wheel had more to look at than one turn may.
+    wheel_behind: bool,
+}
+
+/// What the shard wants carried.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// For the core.
+    pub asks: Vec<Ask>,
+    /// For other shards.
+    pub passes: Vec<(ShardIndex, Pass)>,
+    /// Connections that have an answer to send, or want to be read again.
+    pub woken: Vec<ConnId>,
+}
+
+impl Shard {
+    /// A shard without connections and sessions. `seeds` must be random.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        seeds: [u64; 4],
+        counters: Arc<ShardCounters>,
+        latencies: Latencies,
+        registry: Rc<Registry>,
+        now: Millis,
+    ) -> Shard {
+        let limits = SessionLimits {
+            sessions_max: settings.sessions_max,
+        };
+        Shard {
+            phase: Phase::Starting,
+            tracker: Tracker::new(limits, seeds, now),
+            conns: Vec::new(),
+            parked: Parking::default(),
+            searches: Vec::new(),
+            behind: Vec::new(),
+            documents: Documents::default(),
+            due: VecDeque::new(),
+            due_slots: Vec::new(),
+            expiring: 0,
+            asked: 0,
+            claims_out: 0,
+            ended_meanwhile: Vec::new(),
+            endpoints: Arc::from([]),
+            incarnation: Incarnation::default(),
+            scratch: http::Scratch::new(),
+            batch: Vec::new(),
+            outbox: Outbox::default(),
+            counters,
+            latencies,
+            heartbeats_timed: 0,
+            registry,
+            started: now,
+            turned: now,
+            stalled: None,
+            wheel_behind: false,
+            settings,
+        }
+    }
+
+    /// Takes in a message.
+    pub fn deliver(&mut self, mail: Mail, now: Millis) {
+        match mail {
+            Mail::Core(tells) => {
+                for tell in tells {
+                    self.on_tell(tell, now);
+                }
+            }
+            Mail::Shard(Pass::Claim {
+                from,
+                token,
+                wanted,
+            }) => {
+                self.on_claim(from, token, &wanted);
+            }
+            Mail::Shard(Pass::Handover { token, given }) => self.on_handover(token, given, now),
+            Mail::Nudge => {}
+        }
+    }
+
+    /// What is to be carried away; whoever carries it empties the lists.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// True if the shard needs its tick: something may fall due, or somebody waits.
+    #[must_use]
+    pub fn needs_tick(&self) -> bool {
+        !self.tracker.is_empty() || self.parked.len() > 0 || self.counters.connections.get() > 0
+    }
+
+    /// Counts a turn of the loop that runs this shard.
+    pub fn count_turn(&self) {
+        self.counters.turns.add(1);
+    }
+
+    /// True once the shard has been told to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.phase == Phase::Stopping
+    }
+
+    /// What the last input was answered with has been handed to the kernel, `took_ns` after
+    /// the shard was told of it.
+    pub fn served(&mut self, took_ns: u64) {
+        let heartbeats = self.counters.heartbeats.get();
+        let beaten = heartbeats - self.heartbeats_timed;
+        if beaten > 0 {
+            self.heartbeats_timed = heartbeats;
+            self.latencies.heartbeat.record(took_ns, beaten);
+        }
+    }
+
+    /// Shows to readers what was counted and timed since the last call; `accepted` is how
+    /// many connections the sockets have accepted since the start.
+    pub fn publish(&mut self, accepted: u64) {
+        self.latencies.heartbeat.publish();
+        self.latencies.expiry_lateness.publish();
+        self.counters.accepted.set(accepted);
+        self.counters
+            .session_bytes
+            .set(self.tracker.memory_bytes().total() as u64);
+    }
+
+    /// Answers a connection for which there is no room.
+    pub fn refuse(&self, out: &mut Vec<u8>) {
+        self.counters.refused.add(1);
+        let problem = http::Problem::new(http::Code::Overloaded).closing();
+        problem
+            .detail("as many connections are open as may be")
+            .write(out, false, &self.endpoints);
+    }
+
+    /// True once the shard has been stopped and owes nobody an answer.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.phase == Phase::Stopping && self.parked.len() == 0
+    }
+
+    /// How many sessions it holds.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.tracker.len()
+    }
+
+    /// Puts a question to the core; false if too many are unanswered already.
+    fn ask(&mut self, what: What, purpose: Purpose) -> bool {
+        if self.asked >= self.settings.asks_max {
+            self.counters.overloads.add(1);
+            return false;
+        }
+        self.asked += 1;
+        let token = self.parked.insert(purpose);
+        self.counters.asks.add(1);
+        self.outbox.asks.push(Ask { token, what });
+        true
+    }
+}
+
+/// Where an answer goes: a connection, and which of its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    conn: ConnId,
+    seq: u32,
+}
+
+/// Why something is parked, and what to do once it can go on.
+enum Purpose {
+    /// A join at the core.
+    Join(change::JoinJob),
+    /// Another change at the core.
+    Change(change::ChangeJob),
+    /// A document asked of the core.
+    Document(document::DocumentJob),
+    /// A list of groups.
+    List(document::ListJob),
+    /// A stored config.
+    Config(change::ConfigJob),
+    /// The cluster page.
+    Cluster(Place, serve::Manner),
+    /// Beats that look for their session.
+    Search(Box<Search>),
+    /// An expiry at the core.
+    Expiry(Vec<SessionId>),
+}
+
+/// What waits for an answer, by token. A token is used once: a late or repeated answer
+/// finds nothing.
+#[derive(Default)]
+struct Parking {
+    spots: Vec<(u32, Option<Purpose>)>,
+    free: Vec<u32>,
+}
+
+impl Parking {
+    fn insert(&mut self, purpose: Purpose) -> u64 {
+        if let Some(index) = self.free.pop() {
+            let (turn, spot) = &mut self.spots[index as usize];
+            *spot = Some(purpose);
+            return (u64::from(*turn) << 32) | u64::from(index);
+        }
+        let index = u32::try_from(self.spots.len()).expect("fewer parked than 2^32");
+        self.spots.push((0, Some(purpose)));
+        u64::from(index)
+    }
+
+    fn take(&mut self, token: u64) -> Option<Purpose> {
+        let index = token as u32;
+        let (turn, spot) = self.spots.get_mut(index as usize)?;
+        if *turn != (token >> 32) as u32 {
+            return None;
+        }
+        let purpose = spot.take()?;
+        *turn = turn.wrapping_add(1);
+        self.free.push(index);
+        Some(purpose)
+    }
+
+    fn get_mut(&mut self, token: u64) -> Option<&mut Purpose> {
+        let (turn, spot) = self.spots.get_mut(token as u32 as usize)?;
+        if *turn == (token >> 32) as u32 {
+            spot.as_mut()
+        } else {
+            None
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.spots.len() - self.free.len()
+    }
+}
+
+/// Expiry transactions at the core at a time.
+pub const EXPIRIES_MAX: usize = 8;
+/// Sessions found due that may wait to be proposed before the wheel is held.
+const DUE_MAX: usize = 2 * EXPIRIES_MAX * EXPIRE_BATCH_MAX;
+/// Entries of the wheel looked at in one turn: under half a millisecond.
+const WHEEL_BUDGET: usize = 8_192;

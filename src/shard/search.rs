@@ -1,0 +1,363 @@
+//! Beats for which no live session is at hand.
+//!
+//! A search goes round: look here; claim from the other shards; ask the core for a verdict;
+//! and if the core says that the session lives, then it is on its way between shards, so wait
+//! a tick and go round again. Sessions that are closing, and clients ahead of this server,
+//! wait in the same way. After [`SEARCH_MS_MAX`] the answer is 503, never a guess.
+
+use super::beat::{Beaten, Hit, conflict, named};
+use super::document::DocumentAsk;
+use super::serve::Manner;
+use super::{Place, Purpose, Shard};
+use crate::group::Status;
+use crate::http::{self, Answer, Code, NameFault, Problem};
+use crate::mail::{Ask, Missing, Pass, ShardIndex, What};
+use crate::session::Slot;
+use crate::time::Millis;
+use crate::types::SessionId;
+
+/// A member looked for, and where in the batch it stands.
+pub(super) struct Lost {
+    /// Line number or position in the batch.
+    pub(super) at: u32,
+    /// Who it is.
+    pub(super) who: Missing,
+}
+
+impl Lost {
+    /// The member of a single beat.
+    pub(super) fn named(group: &[u8], member: &[u8], session: Option<SessionId>) -> Lost {
+        Lost {
+            at: 0,
+            who: named(group, member, session),
+        }
+    }
+}
+
+/// What the search is for.
+pub(super) enum Kind {
+    /// `HEAD /G/M`.
+    Beat,
+    /// `GET /G/M`.
+    BeatAndGet(DocumentAsk),
+    /// `PUT /G/M` that renewed a session which another shard holds.
+    Renewal(Box<super::change::Renewal>),
+    /// `POST /-/heartbeats`; `refused` are the lines that name no member.
+    Batch {
+        /// How many have been touched.
+        renewed: u64,
+        /// Lines that name no member, and why.
+        refused: Vec<(u32, NameFault)>,
+    },
+}
+
+/// Beats that look for their sessions.
+pub(super) struct Search {
+    place: Place,
+    kind: Kind,
+    lost: Vec<Lost>,
+    /// Those of a batch whose fate is known.
+    failed: Vec<(Lost, Code)>,
+    manner: Manner,
+    /// Handovers still to come.
+    claims: u16,
+    deadline: Millis,
+}
+
+impl Shard {
+    /// Starts a search whose answer's place is kept.
+    pub(super) fn begin_search(
+        &mut self,
+        place: Place,
+        kind: Kind,
+        lost: Vec<Lost>,
+        manner: Manner,
+        now: Millis,
+    ) {
+        let deadline = now + Millis(SEARCH_MS_MAX);
+        let search = Search {
+            place,
+            kind,
+            lost,
+            failed: Vec::new(),
+            manner,
+            claims: 0,
+            deadline,
+        };
+        self.claim(Box::new(search), now);
+    }
+
+    /// Goes on with the searches that wait for a tick.
+    pub(super) fn resume_searches(&mut self, now: Millis) {
+        for token in std::mem::take(&mut self.searches) {
+            if let Some(Purpose::Search(search)) = self.parked.take(token) {
+                self.claim(search, now);
+            }
+        }
+    }
+
+    /// Looks here, then asks the other shards for what is not.
+    fn claim(&mut self, search: Box<Search>, now: Millis) {
+        let Some(search) = self.look(search, now) else {
+            return;
+        };
+        if self.settings.shards == 1 {
+            return self.ask_verdict(search, now);
+        }
+        let wanted: Vec<Missing> = search.lost.iter().map(|lost| lost.who.clone()).collect();
+        let token = self.parked.insert(Purpose::Search(search));
+        let own = self.settings.index;
+        for shard in (0..self.settings.shards).filter(|shard| *shard != own) {
+            let wanted = wanted.clone();
+            self.outbox.passes.push((
+                shard,
+                Pass::Claim {
+                    from: own,
+                    token,
+                    wanted,
+                },
+            ));
+            self.claims_out += 1;
+            self.counters.claims.add(1);
+        }
+        if let Some(Purpose::Search(search)) = self.parked.get_mut(token) {
+            search.claims = self.settings.shards - 1;
+        }
+    }
+
+    /// Another shard has answered our claim, and given up what it held.
+    pub(super) fn on_handover(&mut self, token: u64, given: Vec<crate::mail::Dealt>, now: Millis) {
+        let ended = std::mem::take(&mut self.ended_meanwhile);
+        for dealt in given {
+            // It may have ended while it was on its way: the core's word has reached us first.
+            if !ended.contains(&dealt.id) {
+                self.hold(&dealt, now);
+            }
+        }
+        self.claims_out -= 1;
+        if self.claims_out > 0 {
+            self.ended_meanwhile = ended;
+        }
+        let Some(Purpose::Search(search)) = self.parked.get_mut(token) else {
+            return;
+        };
+        search.claims -= 1;
+        if search.claims > 0 {
+            return;
+        }
+        if let Some(Purpose::Search(search)) = self.parked.take(token)
+            && let Some(search) = self.look(search, now)
+        {
+            self.ask_verdict(search, now);
+        }
+    }
+
+    /// Another shard asks for sessions. Those that are closing stay: their fate is decided
+    /// by what this shard has proposed.
+    pub(super) fn on_claim(&mut self, from: ShardIndex, token: u64, wanted: &[Missing]) {
+        let mut given = Vec::new();
+        for missing in wanted {
+            let Some(slot) = self.locate(missing) else {
+                continue;
+            };
+            if self.tracker.view(slot).closing {
+                continue;
+            }
+            given.push(self.let_go(slot));
+        }
+        self.counters.handed_over.add(given.len() as u64);
+        self.outbox
+            .passes
+            .push((from, Pass::Handover { token, given }));
+    }
+
+    fn locate(&self, missing: &Missing) -> Option<Slot> {
+        match missing {
+            Missing::Named { group, member, .. } => self.tracker.find(group, member),
+            Missing::Id(id) => self.tracker.find_id(*id),
+        }
+    }
+
+    /// Touches what is here by now. `None` if that was all and the answer is given.
+    fn look(&mut self, mut search: Box<Search>, now: Millis) -> Option<Box<Search>> {
+        let mut lost = std::mem::take(&mut search.lost);
+        let mut last = None;
+        let mut touched = 0;
+        let manner = search.manner;
+        lost.retain(|lost| {
+            let Some(slot) = self.locate(&lost.who) else {
+                return true;
+            };
+            match self.touch(slot, manner, now) {
+                Hit::Touched(beaten) => {
+                    self.counters.heartbeats.add(1);
+                    touched += 1;
+                    last = Some(Ok(beaten));
+                    false
+                }
+                Hit::Conflict(version) => {
+                    last = Some(Err(conflict(version)));
+                    false
+                }
+                Hit::Wait => true,
+            }
+        });
+        search.lost = lost;
+        if let Kind::Batch { renewed, .. } = &mut search.kind {
+            *renewed += touched;
+        }
+        if !search.lost.is_empty() {
+            return Some(search);
+        }
+        self.conclude(*search, last);
+        None
+    }
+
+    /// Asks the core what became of those that no shard holds.
+    fn ask_verdict(&mut self, search: Box<Search>, now: Millis) {
+        if self.asked >= self.settings.asks_max {
+            self.counters.overloads.add(1);
+            return self.give_up(*search, Code::Overloaded);
+        }
+        if now >= search.deadline {
+            let code = if search.manner.floor.is_some() {
+                Code::Behind
+            } else {
+                Code::NotReady
+            };
+            return self.give_up(*search, code);
+        }
+        let wanted = search.lost.iter().map(|lost| lost.who.clone()).collect();
+        let token = self.parked.insert(Purpose::Search(search));
+        self.asked += 1;
+        self.counters.asks.add(1);
+        self.outbox.asks.push(Ask {
+            token,
+            what: What::Statuses(wanted),
+        });
+    }
+
+    /// The core's verdict on those that no shard held.
+    pub(super) fn on_statuses(
+        &mut self,
+        mut search: Box<Search>,
+        statuses: &[Status],
+        now: Millis,
+    ) {
+        debug_assert_eq!(statuses.len(), search.lost.len(), "one verdict each");
+        let mut open = Vec::new();
+        for (lost, status) in std::mem::take(&mut search.lost).into_iter().zip(statuses) {
+            match status {
+                Status::Active(_) => open.push(lost),
+                Status::NotFound => search.failed.push((lost, Code::UnknownMember)),
+                Status::Gone => search.failed.push((lost, Code::SessionEnded)),
+                Status::OtherSession => search.failed.push((lost, Code::SessionConflict)),
+            }
+        }
+        search.lost = open;
+        if search.lost.is_empty() {
+            return self.conclude(*search, None);
+        }
+        // It lives: it has just been joined or dealt here, or is on its way to us, or closing.
+        if let Some(search) = self.look(search, now) {
+            let token = self.parked.insert(Purpose::Search(search));
+            self.searches.push(token);
+        }
+    }
+
+    /// Answers for a search none of whose members is in doubt any more.
+    fn conclude(&mut self, search: Search, last: Option<Result<Beaten, Problem>>) {
+        let Search {
+            place,
+            kind,
+            failed,
+            manner,
+            ..
+        } = search;
+        if let Kind::Batch { renewed, refused } = kind {
+            let mut bytes = Vec::new();
+            report(&failed, &refused, renewed, manner, &mut bytes);
+            return self.answer(place, bytes);
+        }
+        let verdict = match (last, failed.first()) {
+            (Some(verdict), _) => verdict,
+            (None, Some((_, code))) => Err(Problem::new(*code)),
+            (None, None) => Err(Problem::new(Code::Internal)),
+        };
+        let beaten = match verdict {
+            Ok(beaten) => beaten,
+            Err(problem) => return self.answer_problem(place, &problem, manner.head_only),
+        };
+        match kind {
+            Kind::BeatAndGet(ask) => {
+                let Some(group) = self.group_of(beaten.id) else {
+                    return;
+                };
+                self.ask_document(place, &group, ask, Some(beaten), manner);
+            }
+            Kind::Renewal(renewal) => self.renewed(*renewal, beaten),
+            Kind::Beat | Kind::Batch { .. } => {
+                let mut bytes = Vec::new();
+                http::beat(
+                    &mut bytes,
+                    beaten.version,
+                    beaten.id,
+                    beaten.timeout,
+                    manner.close,
+                );
+                self.answer(place, bytes);
+            }
+        }
+    }
+
+    fn group_of(&self, id: SessionId) -> Option<Box<[u8]>> {
+        let slot = self.tracker.find_id(id)?;
+        Some(
+            self.tracker
+                .group_name(self.tracker.view(slot).group)
+                .into(),
+        )
+    }
+
+    /// Ends a search that has taken too long, or found the core overloaded.
+    pub(super) fn give_up(&mut self, mut search: Search, code: Code) {
+        let lost = std::mem::take(&mut search.lost);
+        search
+            .failed
+            .extend(lost.into_iter().map(|lost| (lost, code)));
+        self.conclude(search, None);
+    }
+}
+
+/// Writes the answer to a batch: 200 and the failures.
+pub(super) fn report(
+    failed: &[(Lost, Code)],
+    refused: &[(u32, NameFault)],
+    renewed: u64,
+    manner: Manner,
+    out: &mut Vec<u8>,
+) {
+    let mut body = Vec::new();
+    let mut report = http::Report::begin(&mut body);
+    for (line, fault) in refused {
+        report.line(*line, *fault);
+    }
+    for (lost, code) in failed {
+        match &lost.who {
+            Missing::Named { group, member, .. } => report.member(lost.at, group, member, *code),
+            Missing::Id(id) => report.session(lost.at, *id, *code),
+        }
+    }
+    report.finish(renewed);
+    let answer = Answer {
+        content_type: Some("application/json"),
+        no_store: true,
+        close: manner.close,
+        ..Answer::default()
+    };
+    answer.write(out, &body, manner.head_only);
+}
+
+/// How long a beat may look for its session, and how long a client that is ahead of this
+/// server waits for it, milliseconds.
+const SEARCH_MS_MAX: u64 = 1_000;

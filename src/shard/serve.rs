@@ -1,0 +1,327 @@
+//! The loop over what a client has sent: parse, route, and do or park each request.
+
+use super::conn::{ConnId, Next};
+use super::document::{DocumentAsk, Shown};
+use super::{Phase, Place, Shard};
+use crate::http::{self, Answer, Code, Problem, Request, Route};
+use crate::mail::What;
+use crate::time::Millis;
+use crate::types::{GroupVersion, SessionId};
+
+/// What became of one request.
+pub(super) enum Step {
+    /// Its answer is in the output.
+    Done,
+    /// Its answer's place is kept; the connection may go on with requests of its kind.
+    Parked,
+    /// It has to wait for the answers under way, and so has all that comes after it.
+    Blocked,
+}
+
+/// What of a request outlives its bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Manner {
+    /// Answer without a body.
+    pub(super) head_only: bool,
+    /// The connection ends after the answer.
+    pub(super) close: bool,
+    /// The client does not want the document.
+    pub(super) minimal: bool,
+    /// The session the client believes to be in.
+    pub(super) session: Option<SessionId>,
+    /// The answer must not be older than this.
+    pub(super) floor: Option<GroupVersion>,
+}
+
+impl Manner {
+    fn of(request: &Request<'_>) -> Manner {
+        Manner {
+            head_only: request.head_only(),
+            close: !request.keep_alive,
+            minimal: request.headers.prefer_minimal,
+            session: request.headers.session_id,
+            floor: request.headers.group_version,
+        }
+    }
+}
+
+impl Shard {
+    /// Serves the requests that `input` begins with; the connection keeps the rest.
+    pub(super) fn serve(
+        &mut self,
+        conn: ConnId,
+        input: &[u8],
+        now: Millis,
+        out: &mut Vec<u8>,
+    ) -> Next {
+        let mut used = 0;
+        let mut blocked = false;
+        loop {
+            let rest = &input[used..];
+            if rest.is_empty() {
+                break;
+            }
+            if out.len() >= self.settings.output_bytes_max {
+                blocked = true;
+                break;
+            }
+            let Some(open) = self.conns.get_mut(conn.index as usize) else {
+                break;
+            };
+            match http::parse(rest, &mut open.progress, &self.settings.http) {
+                Ok(None) => break,
+                Ok(Some(request)) => match self.request(conn, &request, rest, now, out) {
+                    Ok(Some(Step::Blocked)) => {
+                        blocked = true;
+                        break;
+                    }
+                    Ok(Some(Step::Done | Step::Parked)) => {
+                        used += request.total_len();
+                        let keep_alive = request.keep_alive;
+                        let open = &mut self.conns[conn.index as usize];
+                        open.since = now;
+                        open.continued = false;
+                        if !keep_alive {
+                            return self.no_more(conn);
+                        }
+                        if open.stream.is_some() {
+                            blocked = used < input.len();
+                            break;
+                        }
+                    }
+                    // The body is not there yet.
+                    Ok(None) => break,
+                    Err(problem) => {
+                        let close = problem.close;
+                        let skip = request.total_len();
+                        self.refuse_request(conn, &problem, request.head_only(), out);
+                        if close || !request.keep_alive {
+                            return self.no_more(conn);
+                        }
+                        // A refused request's body is not read as the next request.
+                        if rest.len() < skip {
+                            return self.no_more(conn);
+                        }
+                        used += skip;
+                    }
+                },
+                Err(problem) => {
+                    let head_only = http::begins_with_head_method(rest);
+                    self.refuse_request(conn, &problem, head_only, out);
+                    return self.no_more(conn);
+                }
+            }
+        }
+        self.put_by(conn, &input[used..], blocked)
+    }
+
+    /// Keeps what has not been used, and says what comes next.
+    fn put_by(&mut self, conn: ConnId, rest: &[u8], blocked: bool) -> Next {
+        let open = &mut self.conns[conn.index as usize];
+        open.input.extend_from_slice(rest);
+        open.blocked = blocked;
+        // Nothing is under way that could wake it: the output is full, or a document is to
+        // be sent, and both go on once the output has drained.
+        if open.stream.is_some() || (blocked && open.is_clear()) {
+            return Next::More;
+        }
+        open.rest()
+    }
+
+    /// The connection has had its last request.
+    fn no_more(&mut self, conn: ConnId) -> Next {
+        let open = &mut self.conns[conn.index as usize];
+        open.last = true;
+        open.input = Vec::new();
+        if open.stream.is_some() {
+            Next::More
+        } else {
+            open.rest()
+        }
+    }
+
+    /// One request. `None` if its body has not arrived whole.
+    fn request(
+        &mut self,
+        conn: ConnId,
+        request: &Request<'_>,
+        bytes: &[u8],
+        now: Millis,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Step>, Problem> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let result = http::route(request, &mut scratch).and_then(|route| {
+            if bytes.len() < request.total_len() {
+                self.invite_body(conn, request, out);
+                return Ok(None);
+            }
+            let body = &bytes[request.head_len..request.total_len()];
+            self.counters.requests.add(1);
+            self.dispatch(conn, request, &route, body, now, out)
+                .map(Some)
+        });
+        self.scratch = scratch;
+        result
+    }
+
+    /// Tells a client that waits for it, once, to send its body.
+    fn invite_body(&mut self, conn: ConnId, request: &Request<'_>, out: &mut Vec<u8>) {
+        let open = &mut self.conns[conn.index as usize];
+        // Behind answers under way it would look like one of them; such a client sends its
+        // body anyway after a while (RFC 9110, 10.1.1).
+        if request.expect_continue && !open.continued && open.is_clear() {
+            open.continued = true;
+            out.extend_from_slice(http::CONTINUE);
+        }
+    }
+
+    fn dispatch(
+        &mut self,
+        conn: ConnId,
+        request: &Request<'_>,
+        route: &Route<'_>,
+        body: &[u8],
+        now: Millis,
+        out: &mut Vec<u8>,
+    ) -> Result<Step, Problem> {
+        let manner = Manner::of(request);
+        let open = &self.conns[conn.index as usize];
+        if is_change(route) {
+            // Changes follow one another through the core in order, so they may be under way
+            // together. Everything else waits until it is alone.
+            if open.pending() >= self.settings.pipelined_max || !open.changes_only() {
+                return Ok(Step::Blocked);
+            }
+            self.must_serve()?;
+            return self.change(conn, request, route, body, manner, now);
+        }
+        if open.pending() > 0 {
+            return Ok(Step::Blocked);
+        }
+        match *route {
+            Route::Beat { group, member } => {
+                self.must_serve()?;
+                self.beat(conn, group, member, manner, now, out)
+            }
+            Route::BeatAndGet {
+                group,
+                member,
+                page,
+            } => {
+                self.must_serve()?;
+                let ask = DocumentAsk::new(request, page);
+                self.beat_and_get(conn, (group, member), ask, manner, now, out)
+            }
+            Route::BatchBeats { packed } => {
+                self.must_serve()?;
+                self.batch(conn, body, packed, manner, now, out)
+            }
+            Route::GetGroup {
+                group,
+                page,
+                consistent,
+                ..
+            } => {
+                self.must_serve()?;
+                let ask = DocumentAsk::new(request, page);
+                self.get_group(conn, group, ask, consistent, manner, out)
+            }
+            Route::ListGroups { page } => {
+                self.must_serve()?;
+                self.list_groups(conn, page, manner)
+            }
+            Route::GetConfig { group, member } => {
+                self.must_serve()?;
+                let condition = request.headers.if_none_match;
+                self.get_config(conn, group, member, condition, manner)
+            }
+            _ => self.page(conn, route, manner, now, out),
+        }
+    }
+
+    /// Refuses what only a server in service may answer.
+    pub(super) fn must_serve(&self) -> Result<(), Problem> {
+        match self.phase {
+            Phase::Serving => Ok(()),
+            Phase::Starting => Err(Problem::new(Code::NotReady)),
+            Phase::Stopping => Err(Problem::new(Code::ShuttingDown).closing()),
+        }
+    }
+
+    /// Parks a question to the core that is answered on `conn`; `change` says which kind of
+    /// request it is.
+    pub(super) fn park(
+        &mut self,
+        conn: ConnId,
+        change: bool,
+        what: What,
+        purpose: impl FnOnce(Place) -> super::Purpose,
+    ) -> Result<Step, Problem> {
+        let open = &self.conns[conn.index as usize];
+        // The place that `reserve` will give: taken only if the question is put.
+        let place = Place {
+            conn,
+            seq: open.next_seq(),
+        };
+        if !self.ask(what, purpose(place)) {
+            return Err(Problem::new(Code::Overloaded));
+        }
+        self.conns[conn.index as usize].reserve(change);
+        Ok(Step::Parked)
+    }
+
+    fn refuse_request(
+        &mut self,
+        conn: ConnId,
+        problem: &Problem,
+        head_only: bool,
+        out: &mut Vec<u8>,
+    ) {
+        self.counters.problems.add(1);
+        let open = &mut self.conns[conn.index as usize];
+        if open.is_clear() {
+            problem.write(out, head_only, &self.endpoints);
+            return;
+        }
+        let seq = open.reserve(false);
+        let mut bytes = Vec::new();
+        problem.write(&mut bytes, head_only, &self.endpoints);
+        self.answer(Place { conn, seq }, bytes);
+    }
+
+    /// Writes an answer without a document.
+    pub(super) fn plain(
+        out: &mut Vec<u8>,
+        manner: Manner,
+        content_type: &'static str,
+        body: &[u8],
+    ) -> Step {
+        let answer = Answer {
+            content_type: Some(content_type),
+            no_store: true,
+            close: manner.close,
+            ..Answer::default()
+        };
+        answer.write(out, body, manner.head_only);
+        Step::Done
+    }
+
+    /// Puts a document on its way on a connection that is clear.
+    pub(super) fn show(&mut self, conn: ConnId, shown: Shown, out: &mut Vec<u8>) -> Step {
+        out.extend_from_slice(&shown.bytes);
+        self.conns[conn.index as usize].stream = shown.stream;
+        Step::Done
+    }
+}
+
+/// True for what goes through the core to be committed.
+fn is_change(route: &Route<'_>) -> bool {
+    matches!(
+        route,
+        Route::Join { .. }
+            | Route::Leave { .. }
+            | Route::PutConfig { .. }
+            | Route::DeleteConfig { .. }
+            | Route::DeleteGroup { .. }
+    )
+}
