@@ -116,16 +116,19 @@ fn a_method_that_a_path_does_not_take_is_405_and_says_which_it_takes() {
 #[test]
 fn a_request_that_does_not_end_is_408() {
     let server = Setup::new().start();
-    for part in [
+    let parts = [
         "GET / HT",
         "PUT /g/m HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf",
-    ] {
+    ];
+    let waiting = parts.map(|part| {
         let mut client = server.client();
         client.answer_time = Duration::from_secs(20);
         client.send(part.as_bytes()).expect("to send");
-        let answer = client
-            .answer_to("GET")
-            .expect_problem(408, "request_timeout");
+        client
+    });
+    for mut client in waiting {
+        let answer = client.answer_to("GET");
+        let answer = answer.expect_problem(408, "request_timeout");
         assert_eq!(answer.header("connection"), Some("close"));
         assert!(client.is_closed());
     }
