@@ -203,6 +203,11 @@ impl Net {
         self.conns.iter().map(|c| c.lane.waiting.len() as u64).sum()
     }
 
+    /// The requests without an answer.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = &Pending> {
+        self.conns.iter().flat_map(|c| &c.lane.waiting)
+    }
+
     /// Runs `driver` until it says stop.
     ///
     /// # Errors

@@ -175,6 +175,11 @@ impl Mass {
         self.due_ns.first().copied().unwrap_or(0)
     }
 
+    /// Whether the first of them is due at `at_ns` or before.
+    pub(crate) fn is_due(&self, at_ns: u64) -> bool {
+        self.due_ns.first().is_some_and(|first| *first <= at_ns)
+    }
+
     /// The latest deadline.
     pub(crate) fn last_due(&self) -> u64 {
         self.due_ns.last().copied().unwrap_or(0)
@@ -327,7 +332,9 @@ mod tests {
         let mut m = Mass::default();
         m.renewed(2, 200);
         m.renewed(3, 100);
+        assert!(!m.is_due(99));
         m.seal();
+        assert!(m.is_due(100) && !m.is_due(99) && !Mass::default().is_due(u64::MAX));
         assert_eq!(m.counted(50, 10), (vec![], 0));
         assert_eq!(
             m.counted(49, 90),

@@ -41,17 +41,28 @@ impl Loader {
 
     fn beats_done(&mut self, pending: Pending, beats: u32, now_ns: u64) {
         self.counts.beats += u64::from(beats);
-        let tag = match self.phase {
-            Phase::Measuring => {
-                self.counts.beats_measured += u64::from(beats);
-                self.counts.requests_measured += 1;
-                Tag::Beat
-            }
-            Phase::Joining => Tag::BeatJoining,
-            Phase::Expiring => Tag::BeatExpiring,
-            _ => return,
+        if self.phase == Phase::Measuring {
+            self.counts.beats_measured += u64::from(beats);
+        }
+        self.record_beat(&pending, beats, now_ns);
+    }
+
+    /// Records how long beats took, under the part of the run in which they were due.
+    pub(super) fn record_beat(&mut self, pending: &Pending, beats: u32, now_ns: u64) {
+        if !matches!(pending.kind, Kind::Head | Kind::Get | Kind::Batch) {
+            return;
+        }
+        let due_ns = pending.due_ns;
+        let tag = if self.measured.contains(&due_ns) {
+            Tag::Beat
+        } else if self.mass.is_due(due_ns) {
+            Tag::BeatExpiring
+        } else if self.phase == Phase::Joining {
+            Tag::BeatJoining
+        } else {
+            return;
         };
-        let waited = now_ns.saturating_sub(pending.due_ns);
+        let waited = now_ns.saturating_sub(due_ns);
         self.recorder.record_n(tag, waited, beats);
     }
 

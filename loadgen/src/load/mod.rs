@@ -24,6 +24,7 @@ use crate::standing::{Standing, State};
 use crate::verify::{Fault, Sent, Session, Verifier};
 use crate::watch::{Deaths, Mass};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,6 +56,10 @@ pub(crate) struct Loader {
     next_list_ns: u64,
     listing: bool,
     next_look_ns: u64,
+    /// The measured time: beats due in it are measured, whenever they are answered.
+    measured: Range<u64>,
+    /// When the last answer was seen to be missing fewer than before, and how many were.
+    drained: (u64, u64),
     cpu_before: (u64, u64),
     ticks_before: (u64, u64),
     broken_off: Option<String>,
@@ -105,6 +110,8 @@ impl Loader {
             next_list_ns: 0,
             listing: false,
             next_look_ns: 0,
+            measured: u64::MAX..u64::MAX,
+            drained: (0, u64::MAX),
             cpu_before: (0, 0),
             ticks_before: (0, 0),
             broken_off: None,
@@ -189,7 +196,7 @@ impl Loader {
             Phase::Measuring if spent >= self.plan.duration_ns => self.end_measuring(now_ns),
             Phase::Dooming => self.doom(net, now_ns, spent),
             Phase::Expiring => self.watch_mass(net, now_ns),
-            Phase::Draining => return self.drained(net, spent),
+            Phase::Draining => return self.drained(net, now_ns),
             _ => {}
         }
         false
@@ -225,6 +232,7 @@ impl Loader {
         self.next_event = self.events.next();
         self.cpu_before = self.cpu();
         self.ticks_before = self.ticks();
+        self.measured.start = now_ns;
         self.enter(Phase::Measuring, now_ns);
     }
 
@@ -237,6 +245,7 @@ impl Loader {
         );
         let (ticks, before) = (self.ticks(), self.ticks_before);
         self.counts.server_ticks = (spent(ticks.0, before.0), spent(ticks.1, before.1));
+        self.measured.end = now_ns;
         self.counts.measured_ns = now_ns - self.phase_ns;
         let next = if self.plan.doom > 0.0 {
             Phase::Dooming
@@ -257,17 +266,24 @@ impl Loader {
         ticks.unwrap_or_default()
     }
 
-    /// True when nothing is under way any more, or it has taken too long.
-    fn drained(&mut self, net: &Net, spent: u64) -> bool {
+    /// True when nothing is under way any more, or no more answers come.
+    fn drained(&mut self, net: &Net, now_ns: u64) -> bool {
         let left = net.unanswered();
-        if left > 0 && spent < DRAINING_NS_MAX {
+        if left < self.drained.1 {
+            self.drained = (now_ns, left);
+        }
+        let patient =
+            now_ns - self.drained.0 < SILENCE_NS_MAX && now_ns - self.phase_ns < DRAINING_NS_MAX;
+        if left > 0 && patient {
             return false;
         }
         if left > 0 {
-            let said = format!(
-                "{left} requests had no answer {} s after the end",
-                DRAINING_NS_MAX / SECOND
-            );
+            // They count as what they have waited so far: leaving them out would flatter.
+            for pending in net.waiting() {
+                self.record_beat(pending, 1, now_ns);
+            }
+            let s = (now_ns - self.phase_ns) / SECOND;
+            let said = format!("{left} requests had no answer {s} s after the end");
             self.verifier.general(Fault::Unanswered, &said);
         }
         if self.deaths.open() > 0 && self.broken_off.is_none() {
@@ -523,7 +539,9 @@ impl Driver for Loader {
 
 /// Connections must be open by then.
 const OPENING_NS_MAX: u64 = 60 * SECOND;
-/// Answers are awaited so long after the end.
-const DRAINING_NS_MAX: u64 = 5 * SECOND;
+/// Answers are awaited so long after the end …
+const DRAINING_NS_MAX: u64 = 30 * SECOND;
+/// … and so long after the last one that came.
+const SILENCE_NS_MAX: u64 = 5 * SECOND;
 /// Blocks tried in a closed loop until one with a living session is found.
 const TRIES_MAX: u64 = 64;
