@@ -306,7 +306,7 @@ impl Conn {
     pub(super) fn rest(&self) -> Next {
         if self.is_clear() && (self.last || self.ended) {
             Next::Close
-        } else if self.last || self.blocked {
+        } else if self.last || self.ended || self.blocked {
             Next::Wait
         } else {
             Next::Read

@@ -91,15 +91,13 @@ impl Shard {
                     }
                     // The body is not there yet.
                     Ok(None) => break,
-                    Err(problem) => {
-                        let close = problem.close;
+                    Err(mut problem) => {
                         let skip = request.total_len();
+                        // A refused request's body is not read as the next request, and one
+                        // that has not come whole is not waited for.
+                        problem.close |= rest.len() < skip || !request.keep_alive;
                         self.refuse_request(conn, &problem, request.head_only(), out);
-                        if close || !request.keep_alive {
-                            return self.no_more(conn);
-                        }
-                        // A refused request's body is not read as the next request.
-                        if rest.len() < skip {
+                        if problem.close {
                             return self.no_more(conn);
                         }
                         used += skip;
