@@ -150,13 +150,14 @@ impl Shard {
             open,
         } = handover;
         let missed = self.transit.missed(&given, heard);
-        let has_ended = |id| {
-            let mut missed = missed.iter();
-            missed.any(|news| matches!(news, News::Ended(ended) if *ended == id))
-        };
+        let ended: HashSet<SessionId> = missed
+            .iter()
+            .filter(|news| matches!(news, News::Ended(_)))
+            .map(News::id)
+            .collect();
         // One that has ended is not taken in even for a moment: its member may be here
         // already, in its next session.
-        for dealt in given.iter().filter(|dealt| !has_ended(dealt.id)) {
+        for dealt in given.iter().filter(|dealt| !ended.contains(&dealt.id)) {
             self.hold(dealt, now);
         }
         for news in &missed {

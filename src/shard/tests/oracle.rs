@@ -34,8 +34,13 @@ impl Oracle {
         }
     }
 
+    /// The shards have forgotten what they had heard; what clients were told holds.
+    pub(super) fn restarted(&mut self, shards: usize) {
+        self.heard = vec![HashSet::new(); shards];
+    }
+
     /// A transaction has been applied.
-    pub(super) fn applied(&mut self, state: &State, _now: Millis) {
+    pub(super) fn applied(&mut self, state: &State) {
         for (index, (group, member)) in self.members.iter().enumerate() {
             let session = state.session(group.as_bytes(), member.as_bytes());
             let session = session.map(|session| (session.id, session.timeout));

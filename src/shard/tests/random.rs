@@ -53,6 +53,8 @@ struct Run {
     /// Answers checked, for each client.
     checked: Vec<usize>,
     steps: u64,
+    /// When the server is ended and started again.
+    restart_at: Option<u64>,
 }
 
 const GROUPS: usize = 2;
@@ -77,7 +79,9 @@ impl Run {
         world.oracle.members = (0..MEMBERS)
             .map(|index| (format!("g{}", group(index)), format!("m{index}")))
             .collect();
+        let restart_at = chance.one_in(3).then(|| chance.below(400) as u64);
         let mut run = Run {
+            restart_at,
             world,
             chance,
             notes: Vec::new(),
@@ -85,16 +89,31 @@ impl Run {
             checked: Vec::new(),
             steps: 0,
         };
-        for shard in 0..usize::from(run.world.tune.shards) {
+        run.connect();
+        run
+    }
+
+    fn connect(&mut self) {
+        for shard in 0..self.world.shards.len() {
             for _ in 0..2 {
-                run.world.connect(shard);
+                self.world.connect(shard);
             }
         }
-        run
+    }
+
+    /// Loses every connection, and what was not durable.
+    fn restart(&mut self) {
+        self.world = self.world.restart();
+        self.world.start();
+        self.checked.clear();
+        self.connect();
     }
 
     fn step(&mut self) {
         self.steps += 1;
+        if self.restart_at == Some(self.steps) {
+            self.restart();
+        }
         let count = self.world.shards.len();
         let (one, other) = (self.chance.below(count), self.chance.below(count));
         let client = self.chance.below(self.world.clients.len());
@@ -337,8 +356,10 @@ impl Run {
             let denied = matches!(status, 404 | 409 | 410);
             assert!(!denied, "{what}: {status} for the live {id}");
         } else if !note.packed {
-            let refused = matches!(status, 409 | 503);
-            assert!(refused, "{what}: {status} for {named:?}, not {id}");
+            // A shard that has not heard of the takeover may still answer for the ghost; the
+            // oracle sees to it that one which has heard does not.
+            let forgotten = matches!(status, 404 | 410);
+            assert!(!forgotten, "{what}: {status} for {named:?}, not {id}");
         }
     }
 
@@ -375,20 +396,13 @@ impl Run {
             let owed = it.open && !(it.asked.is_empty() && it.partial() == 0);
             assert!(!owed, "unanswered: {:?}, {:?}", it.asked, it.next);
         }
-        // A tick for the touch, one for the deadline; the rest takes no time here.
-        for index in 0..MEMBERS {
-            let session = self.world.oracle.sessions.get(&index);
-            if let Some((Some((_, timeout)), _)) = session {
-                let by = since + Millis(timeout.0 + 1 + 3 * 10);
-                assert!(self.world.now < by);
-            }
-        }
         while self.world.now < since + Millis(1_300) {
             self.world.pass(10);
             for (index, (session, _)) in self.world.oracle.sessions.clone() {
                 let Some((id, timeout)) = session else {
                     continue;
                 };
+                // A tick for the touch, one for the deadline; the rest takes no time here.
                 let late = self.world.now.since(since).0 > timeout.0 + 1 + 30;
                 let shards = &self.world.shards;
                 let held = shards.iter().any(|s| s.tracker.find_id(id).is_some());
@@ -421,8 +435,13 @@ fn every_promise_is_kept_whatever_happens_when() {
 }
 
 #[test]
-#[ignore = "minutes; the same with more seeds"]
+#[ignore = "a minute; the same with more seeds"]
 fn every_promise_is_kept_in_thousands_of_worlds() {
-    seeds(1_000, 8_000, 400);
-    seeds(100_000, 200, 10_000);
+    seeds(1_000, 6_000, 400);
+}
+
+#[test]
+#[ignore = "a minute; the same for longer"]
+fn every_promise_is_kept_over_a_long_time() {
+    seeds(100_000, 150, 10_000);
 }

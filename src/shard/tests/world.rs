@@ -84,15 +84,14 @@ impl World {
     }
 
     /// Ends this server, loses what was not durable, and builds the next, not yet started.
-    pub(super) fn restart(mut self) -> World {
-        self.log.truncate(self.durable);
-        World::starting(
-            self.tune,
-            self.log,
-            self.epochs,
-            self.incarnation + 1,
-            self.now,
-        )
+    pub(super) fn restart(&mut self) -> World {
+        let mut log = std::mem::take(&mut self.log);
+        log.truncate(self.durable);
+        let (tune, incarnation) = (self.tune.clone(), self.incarnation + 1);
+        let mut next = World::starting(tune, log, self.epochs, incarnation, self.now);
+        next.oracle = std::mem::take(&mut self.oracle);
+        next.oracle.restarted(next.shards.len());
+        next
     }
 
     /// Elects, replays, deals, and opens the doors.
@@ -236,7 +235,7 @@ impl World {
                     .deliver(std::slice::from_ref(entry))
                     .expect("entries are whole");
                 let by_expiry = self.counters.expired.get() > expired;
-                self.oracle.applied(self.replica.state(), self.now);
+                self.oracle.applied(self.replica.state());
                 let ended = self.replica.tells()[0]
                     .iter()
                     .filter_map(|tell| match tell {
