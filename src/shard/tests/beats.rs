@@ -323,3 +323,26 @@ fn a_batch_names_exactly_those_that_it_could_not_renew() {
     let answer = world.ask_with(clients[1], "POST /-/heartbeats", packed, &gone);
     assert!(answer.text().contains("\"index\":0") && answer.text().contains("410"));
 }
+
+#[test]
+fn a_session_handed_to_a_shard_that_has_heard_less_shows_the_version_of_its_group_as_it_is() {
+    let mut world = World::new(2);
+    let (here, there) = (world.connect(0), world.connect(1));
+    world.ask(there, "PUT /g/x?timeout=60");
+    // The group goes and comes again, and shard 1 hears of none of it.
+    for line in ["DELETE /g/x", "DELETE /g", "PUT /g/y?timeout=60"] {
+        world.send(here, line);
+        while world.core_takes(0) {}
+        world.core_syncs();
+        while world.shard_hears(0) {}
+    }
+    assert_eq!(world.statuses(here), [204, 204, 201]);
+    world.send(there, "HEAD /g/y");
+    world.shard_gets(1, 0);
+    world.shard_gets(0, 1);
+    world.quiet();
+    assert_eq!(world.last(there).status, 204);
+    let joined = world.ask(here, "PUT /g/z?timeout=60");
+    let beaten = world.ask(there, "HEAD /g/y");
+    assert_eq!(beaten.version(), joined.version());
+}

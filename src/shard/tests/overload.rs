@@ -44,6 +44,27 @@ fn no_more_sessions_come_to_a_full_shard_by_join_or_by_beat() {
 }
 
 #[test]
+fn sessions_on_their_way_to_a_shard_take_up_its_room() {
+    let mut world = World::tuned(Tune {
+        shards: 3,
+        sessions_max: 2,
+        ..Tune::default()
+    });
+    let (one, other) = (world.connect(1), world.connect(2));
+    world.ask(one, "PUT /g/a?timeout=9");
+    world.ask(one, "PUT /g/b?timeout=9");
+    world.ask(other, "PUT /g/c?timeout=9");
+    let beating: Vec<usize> = (0..3).map(|_| world.connect(0)).collect();
+    for (client, member) in beating.iter().zip(["a", "b", "c"]) {
+        world.send(*client, &format!("HEAD /g/{member}"));
+    }
+    world.quiet();
+    let statuses: Vec<u16> = beating.iter().map(|at| world.last(*at).status).collect();
+    assert_eq!(statuses, [204, 204, 503]);
+    assert_eq!(world.shards[0].sessions(), 2);
+}
+
+#[test]
 fn refusals_wait_behind_a_join_like_any_other_answer() {
     let mut world = World::tuned(Tune {
         shards: 1,
