@@ -150,6 +150,10 @@ pub enum Pass {
         from: ShardIndex,
         /// Comes back with the answer.
         token: u64,
+        /// How much of the core's news the asking shard had heard; see [`Tell::is_news`].
+        /// Who is asked answers once it has heard as much, or it might hand over a session
+        /// that the other knows to have ended.
+        heard: u64,
         /// What is looked for.
         wanted: Vec<Missing>,
     },
@@ -157,9 +161,26 @@ pub enum Pass {
     Handover {
         /// The claim's token.
         token: u64,
+        /// The claim's `heard`.
+        asked: u64,
+        /// How much of the core's news the giving shard had heard. Who is given takes the
+        /// sessions once it has heard as much, and what it has heard beyond applies to them.
+        heard: u64,
         /// The sessions given.
         given: Vec<Dealt>,
+        /// Sessions asked for by id alone that may live although they are not given: they
+        /// are closing, or have just been given to another shard.
+        open: Vec<SessionId>,
     },
+}
+
+impl Tell {
+    /// True for what is told to every shard, in the same order: by how many of these two
+    /// shards have heard, they know which of them knows more.
+    #[must_use]
+    pub fn is_news(&self) -> bool {
+        matches!(self, Tell::Ended(_) | Tell::Changed { .. })
+    }
 }
 
 /// A message to a shard, from the core or from another shard.

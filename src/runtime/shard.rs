@@ -9,7 +9,7 @@ use super::clock;
 use super::mailbox::{MailReceiver, MailSender};
 use super::pipeline::ToCore;
 use super::poller::Ticker;
-use super::sockets::{KEY_BELL, KEY_TICK, Service, Sockets};
+use super::sockets::{EVENTS_MAX, KEY_BELL, KEY_TICK, Service, Sockets};
 use crate::mail::{Mail, Pass, ShardIndex};
 use crate::shard::{ConnId, Next, Shard};
 use crate::time::{Millis, TICK_MS};
@@ -29,6 +29,17 @@ pub struct ShardLoop {
     /// Messages to shards whose inbox was full.
     late: Vec<(ShardIndex, Pass)>,
     ticks: u64,
+}
+
+/// What some turns came to.
+#[derive(Clone, Copy, Default)]
+struct Rounds {
+    /// The last turn found nothing to do.
+    idle: bool,
+    /// Everything that was ready at some point during them has been read.
+    drained: bool,
+    /// The timer has fired.
+    ticked: bool,
 }
 
 /// The pure shard as the sockets see it.
@@ -75,9 +86,9 @@ impl ShardLoop {
         let mut stopping_since = None;
         loop {
             self.served.shard.count_turn();
-            let (drained, ticked) = self.rounds()?;
-            if ticked || self.served.shard.wheel_behind() {
-                self.tick(drained);
+            let rounds = self.rounds()?;
+            if rounds.ticked || self.served.shard.wheel_behind() {
+                self.tick(rounds.drained);
             }
             self.carry();
             self.ticker
@@ -90,8 +101,9 @@ impl ShardLoop {
                     return Ok(());
                 }
             }
-            let idle = drained && !self.sockets.is_busy() && !self.served.shard.wheel_behind();
-            if idle && self.late.is_empty() {
+            // What was carried away may have woken a connection.
+            let idle = rounds.idle && !self.sockets.is_busy() && self.late.is_empty();
+            if idle && !self.served.shard.wheel_behind() && !self.served.shard.has_asks() {
                 self.sockets.poller().ready().await?;
             } else {
                 // Lets the executor look after itself; it comes back at once.
@@ -100,15 +112,14 @@ impl ShardLoop {
         }
     }
 
-    /// Some turns of the sockets, with the mail that comes in between. Returns whether
-    /// nothing was left to do, and whether the timer has fired.
-    fn rounds(&mut self) -> io::Result<(bool, bool)> {
-        let mut ticked = false;
+    /// Some turns of the sockets, with the mail that comes in between.
+    fn rounds(&mut self) -> io::Result<Rounds> {
+        let mut rounds = Rounds::default();
         for _ in 0..ROUNDS {
             let turn = self.sockets.turn(&mut self.served)?;
             if turn.tick {
                 self.ticker.acknowledge();
-                ticked = true;
+                rounds.ticked = true;
             }
             if turn.bell {
                 self.inbox.silence();
@@ -117,15 +128,15 @@ impl ShardLoop {
                     self.served.shard.deliver(mail, now);
                 }
             }
+            // A batch that is not full has emptied the kernel's list of what is ready.
+            rounds.drained |= turn.events < EVENTS_MAX && !self.sockets.is_busy();
             self.carry();
-            if turn.events == 0 && !self.sockets.is_busy() {
-                return Ok((true, ticked));
-            }
-            if ticked {
+            rounds.idle = turn.events == 0 && !self.sockets.is_busy();
+            if rounds.idle || (rounds.ticked && rounds.drained) {
                 break;
             }
         }
-        Ok((false, ticked))
+        Ok(rounds)
     }
 
     fn tick(&mut self, drained: bool) {

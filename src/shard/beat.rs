@@ -125,6 +125,12 @@ impl Shard {
             report(&[], &refused, renewed, manner, out);
             return Ok(Step::Done);
         }
+        // Both are about one member, and a batch has many.
+        let manner = Manner {
+            session: None,
+            floor: None,
+            ..manner
+        };
         self.search(conn, Kind::Batch { renewed, refused }, lost, manner, now)
     }
 
@@ -140,6 +146,7 @@ impl Shard {
                 Some(Lost {
                     at: at as u32,
                     who: Missing::Id(id(at)?),
+                    open: false,
                 })
             })
             .collect();
@@ -181,6 +188,7 @@ impl Shard {
                     lost.push(Lost {
                         at: number,
                         who: named(group, member, None),
+                        open: false,
                     });
                 }
             }

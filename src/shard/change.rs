@@ -1,6 +1,6 @@
 //! Joins, leaves and configs: questions to the core, and what the client is told.
 
-use super::beat::{Beaten, named};
+use super::beat::Beaten;
 use super::conn::{ConnId, Response};
 use super::document::Rendered;
 use super::search::{Kind, Lost};
@@ -62,14 +62,9 @@ impl Shard {
         manner: Manner,
         now: Millis,
     ) -> Result<Step, Problem> {
-        if let Route::Join { group, member, .. } = *route {
+        if let Route::Join { .. } = route {
             let join = self.join_of(route, body)?;
-            // A join is a sign of life too: a session that is here must not fall due while
-            // the core is asked about it.
-            if let Some(slot) = self.tracker.find(group, member) {
-                let _ = self.tracker.touch(slot, now);
-            }
-            return self.join(conn, join, manner);
+            return self.join(conn, join, manner, now);
         }
         let (change, about) = change_of(request, route, body, manner)?;
         let what = What::Change {
@@ -102,7 +97,7 @@ impl Shard {
             return Err(Problem::timeout_out_of_range(asked, min, max));
         }
         http::config_text(body)?;
-        if self.tracker.len() + self.asked >= self.settings.sessions_max as usize {
+        if !self.has_room(1) {
             return Err(Problem::new(Code::Overloaded).detail("this server is full of sessions"));
         }
         Ok(Join {
@@ -117,7 +112,22 @@ impl Shard {
         })
     }
 
-    fn join(&mut self, conn: ConnId, join: Join, manner: Manner) -> Result<Step, Problem> {
+    fn join(
+        &mut self,
+        conn: ConnId,
+        join: Join,
+        manner: Manner,
+        now: Millis,
+    ) -> Result<Step, Problem> {
+        // A renewal is a sign of life too: a session that is here must not fall due while
+        // the core is asked about it. One who wants to be the first, or to take over, speaks
+        // for another: the ghost it waits for must fall due.
+        if !join.only_if_absent
+            && !join.takeover
+            && let Some(slot) = self.tracker.find(&join.group, &join.member)
+        {
+            let _ = self.tracker.touch(slot, now);
+        }
         let (group, member) = (join.group.clone(), join.member.clone());
         let what = What::Change {
             request: Change::Join(join),
@@ -169,10 +179,7 @@ impl Shard {
                 now,
             );
         } else if self.tracker.find_id(id).is_none() {
-            let lost = Lost {
-                at: 0,
-                who: named(&group, &member, Some(id)),
-            };
+            let lost = Lost::named(&group, &member, Some(id));
             let renewal = Box::new(Renewal {
                 place,
                 manner,

@@ -54,6 +54,8 @@ pub(super) struct Conn {
     /// Input not yet used: part of a request, or requests that have to wait.
     pub(super) input: Vec<u8>,
     pub(super) progress: http::Progress,
+    /// Bytes that `input` must hold before it is worth a look, if a body is under way.
+    pub(super) wanted: usize,
     /// True if `input` holds whole requests that wait for the answers under way.
     pub(super) blocked: bool,
     /// `100 Continue` has been sent for the request that `input` begins with.
@@ -104,6 +106,7 @@ impl Conn {
             open: true,
             input: Vec::new(),
             progress: http::Progress::default(),
+            wanted: 0,
             blocked: false,
             continued: false,
             replies: VecDeque::new(),
@@ -159,6 +162,7 @@ impl Shard {
         } else {
             self.conns[index] = fresh;
         }
+        self.wake(now);
         self.counters
             .connections
             .set(self.counters.connections.get() + 1);
@@ -191,11 +195,31 @@ impl Shard {
         }
         if open.input.is_empty() {
             open.since = now;
-            return self.serve(conn, bytes, now, out);
+            let served = self.serve(conn, bytes, now, out);
+            return self.put_by(conn, served, |used| bytes[used..].to_vec());
         }
         open.input.extend_from_slice(bytes);
-        let input = std::mem::take(&mut open.input);
-        self.serve(conn, &input, now, out)
+        // A body that comes in a thousand pieces is not looked at a thousand times.
+        if open.input.len() < open.wanted {
+            return open.rest();
+        }
+        self.serve_input(conn, now, out)
+    }
+
+    /// Serves what the connection has kept. It is moved only if some of it has been used.
+    fn serve_input(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Next {
+        let Some(open) = self.conn(conn) else {
+            return Next::Close;
+        };
+        let mut input = std::mem::take(&mut open.input);
+        let served = self.serve(conn, &input, now, out);
+        self.put_by(conn, served, |used| {
+            if used == input.len() {
+                return Vec::new();
+            }
+            input.drain(..used);
+            input
+        })
     }
 
     /// Output has drained, or an answer has come.
@@ -228,10 +252,12 @@ impl Shard {
         if open.replies.is_empty() {
             open.replies.shrink_to(0);
         }
-        if open.blocked {
+        // What waited for its turn has it now, be it a request or the word that invites a
+        // body.
+        let uninvited = open.wanted > 0 && !open.continued && open.is_clear();
+        if open.blocked || uninvited {
             open.blocked = false;
-            let input = std::mem::take(&mut open.input);
-            return self.serve(conn, &input, now, out);
+            return self.serve_input(conn, now, out);
         }
         open.rest()
     }
@@ -307,6 +333,7 @@ impl Conn {
         if self.is_clear() && (self.last || self.ended) {
             Next::Close
         } else if self.last || self.ended || self.blocked {
+            // Who reads the end of the input once more would close over the answers owed.
             Next::Wait
         } else {
             Next::Read

@@ -185,12 +185,22 @@ impl Documents {
         let Some(whole) = rendered.whole() else {
             return;
         };
-        if self.bytes + whole.len() > KEPT_BYTES_MAX || self.kept.len() >= KEPT_MAX {
+        let bytes = whole.len() + group.len();
+        if self.bytes + bytes > KEPT_BYTES_MAX || self.kept.len() >= KEPT_MAX {
             self.kept.clear();
             self.bytes = 0;
         }
-        self.bytes += whole.len() + group.len();
-        self.kept.insert(group.into(), Rc::clone(rendered));
+        self.bytes += bytes;
+        let before = self.kept.insert(group.into(), Rc::clone(rendered));
+        if let Some(before) = before.and_then(|before| before.whole()) {
+            self.bytes -= before.len() + group.len();
+        }
+    }
+
+    /// What the kept documents and their names take.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn get(&self, group: &[u8], version: GroupVersion) -> Option<&Rc<Rendered>> {

@@ -14,6 +14,7 @@
 //! | `change` | joins, leaves, configs: questions to the core and their answers |
 //! | `document` | group documents: rendered once a version, sent in pieces |
 //! | `pages` | the server's own pages |
+//! | `transit` | sessions on their way between shards: what was said of them meanwhile |
 //! | `upkeep` | the tick: expiry, stalls, timeouts; sessions dealt, ended, handed over |
 //!
 //! What holds between calls:
@@ -31,6 +32,9 @@ mod document;
 mod pages;
 mod search;
 mod serve;
+#[cfg(test)]
+mod tests;
+mod transit;
 mod upkeep;
 
 use std::collections::VecDeque;
@@ -50,6 +54,7 @@ use crate::types::{Incarnation, ServerId, SessionId};
 use conn::Conn;
 use document::Documents;
 use search::Search;
+use transit::{Claim, Handover, Transit};
 
 /// What a shard is told when it is built.
 #[derive(Clone, Debug)]
@@ -151,10 +156,9 @@ pub struct Shard {
     expiring: usize,
     /// Questions unanswered, expiries not counted.
     asked: usize,
-    /// Claims of ours that are unanswered; while there are any, ended sessions are kept in
-    /// mind, for a session may end while it is on its way to us.
-    claims_out: usize,
-    ended_meanwhile: Vec<SessionId>,
+    transit: Transit,
+    /// Sessions that other shards may hand over: asked for by claims not yet answered.
+    coming: usize,
     endpoints: Arc<[String]>,
     /// The server's present run; told when it serves.
     incarnation: Incarnation,
@@ -170,8 +174,10 @@ pub struct Shard {
     started: Millis,
     /// When the wheel was last turned, to notice stalls.
     turned: Millis,
-    /// Since when the wheel stands still because of a stall.
+    /// When the first stall came since the sockets were last drained.
     stalled: Option<Millis>,
+    /// The last turn of the wheel was a stall too.
+    late: bool,
     /// The wheel had more to look at than one turn may.
     wheel_behind: bool,
 }
@@ -213,8 +219,8 @@ impl Shard {
             due_slots: Vec::new(),
             expiring: 0,
             asked: 0,
-            claims_out: 0,
-            ended_meanwhile: Vec::new(),
+            transit: Transit::default(),
+            coming: 0,
             endpoints: Arc::from([]),
             incarnation: Incarnation::default(),
             scratch: http::Scratch::new(),
@@ -227,6 +233,7 @@ impl Shard {
             started: now,
             turned: now,
             stalled: None,
+            late: false,
             wheel_behind: false,
             settings,
         }
@@ -234,21 +241,57 @@ impl Shard {
 
     /// Takes in a message.
     pub fn deliver(&mut self, mail: Mail, now: Millis) {
+        self.wake(now);
         match mail {
             Mail::Core(tells) => {
                 for tell in tells {
                     self.on_tell(tell, now);
                 }
+                while let Some(pass) = self.transit.ripe() {
+                    self.on_pass(pass, now);
+                }
             }
-            Mail::Shard(Pass::Claim {
+            Mail::Shard(pass) => {
+                if let Some(pass) = self.transit.in_time(pass) {
+                    self.on_pass(pass, now);
+                }
+            }
+            Mail::Nudge => {}
+        }
+    }
+
+    fn on_pass(&mut self, pass: Pass, now: Millis) {
+        match pass {
+            Pass::Claim {
                 from,
                 token,
+                heard,
                 wanted,
-            }) => {
-                self.on_claim(from, token, &wanted);
+            } => {
+                let claim = Claim {
+                    from,
+                    token,
+                    heard,
+                    wanted,
+                };
+                self.on_claim(&claim, now);
             }
-            Mail::Shard(Pass::Handover { token, given }) => self.on_handover(token, given, now),
-            Mail::Nudge => {}
+            Pass::Handover {
+                token,
+                asked,
+                heard,
+                given,
+                open,
+            } => {
+                let handover = Handover {
+                    token,
+                    asked,
+                    heard,
+                    given,
+                    open,
+                };
+                self.on_handover(handover, now);
+            }
         }
     }
 
@@ -260,7 +303,24 @@ impl Shard {
     /// True if the shard needs its tick: something may fall due, or somebody waits.
     #[must_use]
     pub fn needs_tick(&self) -> bool {
-        !self.tracker.is_empty() || self.parked.len() > 0 || self.counters.connections.get() > 0
+        !self.tracker.is_empty()
+            || self.parked.len() > 0
+            || !self.behind.is_empty()
+            || self.counters.connections.get() > 0
+    }
+
+    /// Called before anything comes in. If the shard went without its tick, nothing was
+    /// here that could have missed it: that was rest and no stall to be made good.
+    fn wake(&mut self, now: Millis) {
+        if !self.needs_tick() {
+            self.turned = now;
+        }
+    }
+
+    /// True if questions wait to be carried to the core.
+    #[must_use]
+    pub fn has_asks(&self) -> bool {
+        !self.outbox.asks.is_empty()
     }
 
     /// Counts a turn of the loop that runs this shard.
@@ -308,13 +368,20 @@ impl Shard {
     /// True once the shard has been stopped and owes nobody an answer.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.phase == Phase::Stopping && self.parked.len() == 0
+        self.phase == Phase::Stopping && self.parked.len() == 0 && self.behind.is_empty()
     }
 
     /// How many sessions it holds.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.tracker.len()
+    }
+
+    /// True if there is room for `more` sessions beside those that may be on their way here:
+    /// what the core has created, or another shard given up, cannot be turned away.
+    fn has_room(&self, more: usize) -> bool {
+        let expected = self.tracker.len() + self.asked + self.coming;
+        expected + more <= self.settings.sessions_max as usize
     }
 
     /// Puts a question to the core; false if too many are unanswered already.

@@ -5,13 +5,16 @@
 //! a tick and go round again. Sessions that are closing, and clients ahead of this server,
 //! wait in the same way. After [`SEARCH_MS_MAX`] the answer is 503, never a guess.
 
+use std::collections::HashSet;
+
 use super::beat::{Beaten, Hit, conflict, named};
 use super::document::DocumentAsk;
 use super::serve::Manner;
+use super::transit::{Claim, Handover, News};
 use super::{Place, Purpose, Shard};
 use crate::group::Status;
 use crate::http::{self, Answer, Code, NameFault, Problem};
-use crate::mail::{Ask, Missing, Pass, ShardIndex, What};
+use crate::mail::{Ask, Missing, Pass, What};
 use crate::session::Slot;
 use crate::time::Millis;
 use crate::types::SessionId;
@@ -22,6 +25,8 @@ pub(super) struct Lost {
     pub(super) at: u32,
     /// Who it is.
     pub(super) who: Missing,
+    /// Another shard knows that it may live, though it could not give it.
+    pub(super) open: bool,
 }
 
 impl Lost {
@@ -30,6 +35,7 @@ impl Lost {
         Lost {
             at: 0,
             who: named(group, member, session),
+            open: false,
         }
     }
 }
@@ -98,11 +104,19 @@ impl Shard {
 
     /// Looks here, then asks the other shards for what is not.
     fn claim(&mut self, search: Box<Search>, now: Millis) {
-        let Some(search) = self.look(search, now) else {
+        let Some(mut search) = self.look(search, now) else {
             return;
         };
         if self.settings.shards == 1 {
             return self.ask_verdict(search, now);
+        }
+        if !self.has_room(search.lost.len()) {
+            self.counters.overloads.add(1);
+            return self.give_up(*search, Code::Overloaded);
+        }
+        self.coming += search.lost.len();
+        for lost in &mut search.lost {
+            lost.open = false;
         }
         let wanted: Vec<Missing> = search.lost.iter().map(|lost| lost.who.clone()).collect();
         let token = self.parked.insert(Purpose::Search(search));
@@ -114,10 +128,11 @@ impl Shard {
                 Pass::Claim {
                     from: own,
                     token,
+                    heard: self.transit.heard(),
                     wanted,
                 },
             ));
-            self.claims_out += 1;
+            self.transit.claimed();
             self.counters.claims.add(1);
         }
         if let Some(Purpose::Search(search)) = self.parked.get_mut(token) {
@@ -126,25 +141,43 @@ impl Shard {
     }
 
     /// Another shard has answered our claim, and given up what it held.
-    pub(super) fn on_handover(&mut self, token: u64, given: Vec<crate::mail::Dealt>, now: Millis) {
-        let ended = std::mem::take(&mut self.ended_meanwhile);
-        for dealt in given {
-            // It may have ended while it was on its way: the core's word has reached us first.
-            if !ended.contains(&dealt.id) {
-                self.hold(&dealt, now);
-            }
+    pub(super) fn on_handover(&mut self, handover: Handover, now: Millis) {
+        let Handover {
+            token,
+            asked,
+            heard,
+            given,
+            open,
+        } = handover;
+        let missed = self.transit.missed(&given, heard);
+        let ended: HashSet<SessionId> = missed
+            .iter()
+            .filter(|news| matches!(news, News::Ended(_)))
+            .map(News::id)
+            .collect();
+        // One that has ended is not taken in even for a moment: its member may be here
+        // already, in its next session.
+        for dealt in given.iter().filter(|dealt| !ended.contains(&dealt.id)) {
+            self.hold(dealt, now);
         }
-        self.claims_out -= 1;
-        if self.claims_out > 0 {
-            self.ended_meanwhile = ended;
+        for news in &missed {
+            self.on_news(*news, now);
         }
+        self.transit.answered(asked);
         let Some(Purpose::Search(search)) = self.parked.get_mut(token) else {
             return;
         };
+        if !open.is_empty() {
+            let open: HashSet<SessionId> = open.into_iter().collect();
+            for lost in &mut search.lost {
+                lost.open |= matches!(&lost.who, Missing::Id(id) if open.contains(id));
+            }
+        }
         search.claims -= 1;
         if search.claims > 0 {
             return;
         }
+        self.coming -= search.lost.len();
         if let Some(Purpose::Search(search)) = self.parked.take(token)
             && let Some(search) = self.look(search, now)
         {
@@ -154,21 +187,38 @@ impl Shard {
 
     /// Another shard asks for sessions. Those that are closing stay: their fate is decided
     /// by what this shard has proposed.
-    pub(super) fn on_claim(&mut self, from: ShardIndex, token: u64, wanted: &[Missing]) {
+    pub(super) fn on_claim(&mut self, claim: &Claim, now: Millis) {
         let mut given = Vec::new();
-        for missing in wanted {
-            let Some(slot) = self.locate(missing) else {
-                continue;
-            };
-            if self.tracker.view(slot).closing {
-                continue;
+        let mut open = Vec::new();
+        for missing in &claim.wanted {
+            match self.locate(missing) {
+                Some(slot) if !self.tracker.view(slot).closing => {
+                    let dealt = self.let_go(slot);
+                    self.transit.gave(dealt.id, now);
+                    given.push(dealt);
+                }
+                _ => open.extend(self.may_live(missing)),
             }
-            given.push(self.let_go(slot));
         }
         self.counters.handed_over.add(given.len() as u64);
-        self.outbox
-            .passes
-            .push((from, Pass::Handover { token, given }));
+        let handover = Pass::Handover {
+            token: claim.token,
+            asked: claim.heard,
+            heard: self.transit.heard(),
+            given,
+            open,
+        };
+        self.outbox.passes.push((claim.from, handover));
+    }
+
+    /// The id, if that is all that is known of the session, and this shard cannot tell that
+    /// it has ended. The core cannot either: it knows sessions by their names.
+    fn may_live(&self, missing: &Missing) -> Option<SessionId> {
+        let Missing::Id(id) = *missing else {
+            return None;
+        };
+        let may = self.tracker.find_id(id).is_some() || self.transit.has_given(id);
+        may.then_some(id)
     }
 
     fn locate(&self, missing: &Missing) -> Option<Slot> {
@@ -249,6 +299,7 @@ impl Shard {
         for (lost, status) in std::mem::take(&mut search.lost).into_iter().zip(statuses) {
             match status {
                 Status::Active(_) => open.push(lost),
+                Status::Gone if lost.open || self.may_live(&lost.who).is_some() => open.push(lost),
                 Status::NotFound => search.failed.push((lost, Code::UnknownMember)),
                 Status::Gone => search.failed.push((lost, Code::SessionEnded)),
                 Status::OtherSession => search.failed.push((lost, Code::SessionConflict)),

@@ -18,6 +18,14 @@ pub(super) enum Step {
     Blocked,
 }
 
+/// How far the input of a connection has been served.
+pub(super) enum Served {
+    /// So many bytes are used. If `blocked`, the rest holds requests that have to wait.
+    Upto { used: usize, blocked: bool },
+    /// The connection has had its last request; the rest is not looked at.
+    Last,
+}
+
 /// What of a request outlives its bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Manner {
@@ -46,14 +54,15 @@ impl Manner {
 }
 
 impl Shard {
-    /// Serves the requests that `input` begins with; the connection keeps the rest.
+    /// Serves the requests that `input` begins with; the caller keeps the rest for the
+    /// connection, see [`Shard::put_by`].
     pub(super) fn serve(
         &mut self,
         conn: ConnId,
         input: &[u8],
         now: Millis,
         out: &mut Vec<u8>,
-    ) -> Next {
+    ) -> Served {
         let mut used = 0;
         let mut blocked = false;
         loop {
@@ -61,13 +70,17 @@ impl Shard {
             if rest.is_empty() {
                 break;
             }
-            if out.len() >= self.settings.output_bytes_max {
-                blocked = true;
-                break;
-            }
             let Some(open) = self.conns.get_mut(conn.index as usize) else {
                 break;
             };
+            open.wanted = 0;
+            // Refusals take their turn too, so they count like any other answer.
+            if out.len() >= self.settings.output_bytes_max
+                || open.pending() >= self.settings.pipelined_max
+            {
+                blocked = true;
+                break;
+            }
             match http::parse(rest, &mut open.progress, &self.settings.http) {
                 Ok(None) => break,
                 Ok(Some(request)) => match self.request(conn, &request, rest, now, out) {
@@ -76,13 +89,14 @@ impl Shard {
                         break;
                     }
                     Ok(Some(Step::Done | Step::Parked)) => {
+                        self.counters.requests.add(1);
                         used += request.total_len();
                         let keep_alive = request.keep_alive;
                         let open = &mut self.conns[conn.index as usize];
                         open.since = now;
                         open.continued = false;
                         if !keep_alive {
-                            return self.no_more(conn);
+                            return Served::Last;
                         }
                         if open.stream.is_some() {
                             blocked = used < input.len();
@@ -90,15 +104,20 @@ impl Shard {
                         }
                     }
                     // The body is not there yet.
-                    Ok(None) => break,
+                    Ok(None) => {
+                        let wanted = request.total_len();
+                        self.conns[conn.index as usize].wanted = wanted;
+                        break;
+                    }
                     Err(mut problem) => {
+                        self.counters.requests.add(1);
                         let skip = request.total_len();
                         // A refused request's body is not read as the next request, and one
                         // that has not come whole is not waited for.
                         problem.close |= rest.len() < skip || !request.keep_alive;
                         self.refuse_request(conn, &problem, request.head_only(), out);
                         if problem.close {
-                            return self.no_more(conn);
+                            return Served::Last;
                         }
                         used += skip;
                     }
@@ -106,17 +125,25 @@ impl Shard {
                 Err(problem) => {
                     let head_only = http::begins_with_head_method(rest);
                     self.refuse_request(conn, &problem, head_only, out);
-                    return self.no_more(conn);
+                    return Served::Last;
                 }
             }
         }
-        self.put_by(conn, &input[used..], blocked)
+        Served::Upto { used, blocked }
     }
 
     /// Keeps what has not been used, and says what comes next.
-    fn put_by(&mut self, conn: ConnId, rest: &[u8], blocked: bool) -> Next {
+    pub(super) fn put_by(
+        &mut self,
+        conn: ConnId,
+        served: Served,
+        rest: impl FnOnce(usize) -> Vec<u8>,
+    ) -> Next {
+        let Served::Upto { used, blocked } = served else {
+            return self.no_more(conn);
+        };
         let open = &mut self.conns[conn.index as usize];
-        open.input.extend_from_slice(rest);
+        open.input = rest(used);
         open.blocked = blocked;
         // Nothing is under way that could wake it: the output is full, or a document is to
         // be sent, and both go on once the output has drained.
@@ -154,7 +181,6 @@ impl Shard {
                 return Ok(None);
             }
             let body = &bytes[request.head_len..request.total_len()];
-            self.counters.requests.add(1);
             self.dispatch(conn, request, &route, body, now, out)
                 .map(Some)
         });
@@ -187,7 +213,7 @@ impl Shard {
         if is_change(route) {
             // Changes follow one another through the core in order, so they may be under way
             // together. Everything else waits until it is alone.
-            if open.pending() >= self.settings.pipelined_max || !open.changes_only() {
+            if !open.changes_only() {
                 return Ok(Step::Blocked);
             }
             self.must_serve()?;

@@ -1,23 +1,29 @@
 //! What the shard does besides answering: the core's news, the tick, expiry and stalls.
 
+use super::transit::News;
 use super::{DUE_MAX, EXPIRIES_MAX, Phase, Purpose, Shard, WHEEL_BUDGET};
 use crate::group::{EXPIRE_BATCH_MAX, Lapse, Outcome, Request as Change};
 use crate::mail::{Answer, Ask, Dealt, Tell, What};
 use crate::session::{InsertError, NewSession, Slot};
 use crate::time::{Millis, TICK_MS};
-use crate::types::{SessionId, Term};
+use crate::types::SessionId;
 
 impl Shard {
     /// Something the core has told.
     pub(super) fn on_tell(&mut self, tell: Tell, now: Millis) {
+        if tell.is_news() {
+            self.transit.hears();
+        }
         match tell {
             Tell::Answer { token, answer } => self.on_answer(token, answer, now),
             Tell::Ended(ids) => {
                 for &id in ids.iter() {
-                    self.end(id, now);
+                    self.on_news(News::Ended(id), now);
                 }
             }
-            Tell::Changed { id, term, timeout } => self.on_session_changed(id, term, timeout, now),
+            Tell::Changed { id, term, timeout } => {
+                self.on_news(News::Changed { id, term, timeout }, now);
+            }
             Tell::Deal(sessions) => {
                 for dealt in &sessions {
                     self.hold(dealt, now);
@@ -111,31 +117,29 @@ impl Shard {
         dealt
     }
 
-    fn end(&mut self, id: SessionId, now: Millis) {
-        if let Some(slot) = self.tracker.find_id(id) {
-            let view = self.tracker.view(slot);
-            if view.closing {
-                let late_ms = now.since(view.deadline).0;
-                self.latencies
-                    .expiry_lateness
-                    .record(late_ms * NS_PER_MS, 1);
-            }
-            self.tracker.remove(slot);
-        } else if self.claims_out > 0 {
-            self.ended_meanwhile.push(id);
-        }
-    }
-
-    fn on_session_changed(&mut self, id: SessionId, term: Term, timeout: Millis, now: Millis) {
-        let Some(slot) = self.tracker.find_id(id) else {
-            return;
+    /// A session has ended, or is not what it was. It may be on its way to this shard.
+    pub(super) fn on_news(&mut self, news: News, now: Millis) {
+        let Some(slot) = self.tracker.find_id(news.id()) else {
+            return self.transit.note(news);
         };
-        let view = self.tracker.view(slot);
-        if term > view.term {
-            self.tracker.set_term(slot, term);
-        }
-        if timeout != self.tracker.view(slot).timeout {
-            let _ = self.tracker.set_timeout(slot, timeout, now);
+        match news {
+            News::Ended(_) => {
+                let view = self.tracker.view(slot);
+                if view.closing {
+                    let late_ms = now.since(view.deadline).0;
+                    let late_ns = late_ms * NS_PER_MS;
+                    self.latencies.expiry_lateness.record(late_ns, 1);
+                }
+                drop(self.tracker.remove(slot));
+            }
+            News::Changed { term, timeout, .. } => {
+                if term > self.tracker.view(slot).term {
+                    self.tracker.set_term(slot, term);
+                }
+                if timeout != self.tracker.view(slot).timeout {
+                    let _ = self.tracker.set_timeout(slot, timeout, now);
+                }
+            }
         }
     }
 
@@ -144,9 +148,10 @@ impl Shard {
     ///
     /// A shard that was not run cannot have read the beats that were sent meanwhile. So after
     /// a stall the wheel stands still until the sockets have been drained, at most for
-    /// [`DRAIN_MS_MAX`], and the deadlines move by the gap. The part of a gap that any busy
-    /// loop may take is not made good: otherwise a shard that is always late would never
-    /// expire anybody.
+    /// [`DRAIN_MS_MAX`], and the deadlines move by the gap. A shard that is late again and
+    /// again must expire its sessions all the same: from the second stall in a row on, as
+    /// much of each gap counts as a busy loop may take, and the wheel is not held anew until
+    /// the sockets have been drained once.
     pub fn tick(&mut self, now: Millis, drained: bool) {
         let gap = now.since(self.turned);
         if gap.0 < TICK_MS && !self.wheel_behind {
@@ -157,21 +162,36 @@ impl Shard {
             self.tracker.make_good(gap);
             return;
         }
-        if gap > self.settings.stall_min {
-            let lost = gap.since(Millis(TICK_MS));
+        let stall_min = self.settings.stall_min;
+        let mut lost = Millis(0);
+        let late = std::mem::replace(&mut self.late, gap > stall_min);
+        if self.late {
+            lost = gap.since(if late { stall_min } else { Millis(TICK_MS) });
             self.tracker.make_good(lost);
             self.counters.stalls.add(1);
             self.counters.stall_ms.add(lost.0);
-            self.stalled = Some(now);
+            self.stalled.get_or_insert(now);
         }
-        if let Some(since) = self.stalled {
-            if !drained && now.since(since).0 < DRAIN_MS_MAX {
-                self.tracker
-                    .make_good(gap.since(Millis(0)).min(self.settings.stall_min));
-                return;
-            }
+        if drained {
             self.stalled = None;
         }
+        let held = self
+            .stalled
+            .is_some_and(|since| now.since(since).0 < DRAIN_MS_MAX);
+        if held {
+            self.tracker.make_good(gap.since(lost));
+        } else {
+            self.turn_wheel(now);
+        }
+        self.transit.forget_given(now);
+        self.propose_expiries();
+        self.resume_searches(now);
+        self.resume_behind();
+        self.counters.sessions.set(self.tracker.len() as u64);
+    }
+
+    /// Looks for sessions that are due, as many as one turn may.
+    fn turn_wheel(&mut self, now: Millis) {
         self.wheel_behind = false;
         if self.due.len() < DUE_MAX {
             self.due_slots.clear();
@@ -180,10 +200,6 @@ impl Shard {
                 self.due.push_back(self.tracker.view(*slot).id);
             }
         }
-        self.propose_expiries();
-        self.resume_searches(now);
-        self.resume_behind();
-        self.counters.sessions.set(self.tracker.len() as u64);
     }
 
     /// True if the wheel has more to look at than one turn may: tick again soon.
@@ -239,11 +255,14 @@ impl Shard {
     fn on_expired(&mut self, ids: Vec<SessionId>, answer: Answer, now: Millis) {
         self.expiring -= 1;
         match answer {
-            // Those that ended have been told as such. The others are no longer what their
-            // members are in; here they are history.
+            // Those that ended have been told as such and are gone from here. The term of the
+            // others has been raised since: they were renewed before their expiry came to be
+            // applied, and live.
             Answer::Outcome(Outcome::Expired { stale, .. }) => {
                 for id in stale {
-                    self.end(id, now);
+                    if let Some(slot) = self.tracker.find_id(id) {
+                        self.tracker.reopen(slot, now);
+                    }
                 }
             }
             // Not proposed: they stay closing, and are proposed again.

@@ -1,0 +1,10 @@
+//! The shard, the replica and the mail between them, in a world made for it.
+
+mod beats;
+mod client;
+mod connections;
+mod oracle;
+mod overload;
+mod random;
+mod time;
+mod world;

@@ -1,0 +1,135 @@
+//! Limits: what is refused, and what goes on.
+
+use super::world::{Tune, World};
+
+#[test]
+fn changes_beyond_what_may_be_asked_are_refused_and_beats_go_on() {
+    let mut world = World::tuned(Tune {
+        shards: 1,
+        asks_max: 2,
+        ..Tune::default()
+    });
+    let beating = world.connect(0);
+    world.ask(beating, "PUT /g/m");
+    let joining: Vec<usize> = (0..3).map(|_| world.connect(0)).collect();
+    for (index, client) in joining.iter().enumerate() {
+        world.send(*client, &format!("PUT /g/n{index}"));
+    }
+    assert_eq!(world.statuses(joining[2]), [503]);
+    assert!(world.last(joining[2]).header("retry-after").is_some());
+    world.send(beating, "HEAD /g/m");
+    assert_eq!(world.statuses(beating), [201, 204]);
+    world.quiet();
+    assert_eq!(world.statuses(joining[0]), [201]);
+    assert_eq!(world.statuses(joining[1]), [201]);
+}
+
+#[test]
+fn no_more_sessions_come_to_a_full_shard_by_join_or_by_beat() {
+    let mut world = World::tuned(Tune {
+        sessions_max: 2,
+        ..Tune::default()
+    });
+    let (here, there) = (world.connect(0), world.connect(1));
+    assert_eq!(world.ask(here, "PUT /g/a?timeout=9").status, 201);
+    assert_eq!(world.ask(here, "PUT /g/b?timeout=9").status, 201);
+    assert_eq!(world.ask(here, "PUT /g/c?timeout=9").status, 503);
+    assert_eq!(world.ask(there, "PUT /g/c?timeout=9").status, 201);
+    assert_eq!(
+        world.ask(here, "HEAD /g/c").status,
+        503,
+        "and it stays there"
+    );
+    assert_eq!(world.ask(there, "HEAD /g/c").status, 204);
+}
+
+#[test]
+fn sessions_on_their_way_to_a_shard_take_up_its_room() {
+    let mut world = World::tuned(Tune {
+        shards: 3,
+        sessions_max: 2,
+        ..Tune::default()
+    });
+    let (one, other) = (world.connect(1), world.connect(2));
+    world.ask(one, "PUT /g/a?timeout=9");
+    world.ask(one, "PUT /g/b?timeout=9");
+    world.ask(other, "PUT /g/c?timeout=9");
+    let beating: Vec<usize> = (0..3).map(|_| world.connect(0)).collect();
+    for (client, member) in beating.iter().zip(["a", "b", "c"]) {
+        world.send(*client, &format!("HEAD /g/{member}"));
+    }
+    world.quiet();
+    let statuses: Vec<u16> = beating.iter().map(|at| world.last(*at).status).collect();
+    assert_eq!(statuses, [204, 204, 503]);
+    assert_eq!(world.shards[0].sessions(), 2);
+}
+
+#[test]
+fn refusals_wait_behind_a_join_like_any_other_answer() {
+    let mut world = World::tuned(Tune {
+        shards: 1,
+        pipelined_max: 4,
+        ..Tune::default()
+    });
+    let client = world.connect(0);
+    world.write(client, "PUT /g/m", "", b"");
+    for _ in 0..100 {
+        world.write(client, "GET /g/m?nonsense=1", "", b"");
+    }
+    world.pump(client, usize::MAX);
+    let conn = world.clients[client].conn;
+    let pending = |world: &mut World| world.shards[0].conn(conn).expect("open").pending();
+    assert_eq!(
+        pending(&mut world),
+        4,
+        "answers kept for a client are bounded"
+    );
+    world.quiet();
+    let statuses = world.statuses(client);
+    assert_eq!((statuses.len(), statuses[0]), (101, 201));
+    assert!(statuses[1..].iter().all(|status| *status == 400));
+}
+
+#[test]
+fn news_kept_for_sessions_on_their_way_is_bounded_although_claims_never_cease() {
+    let mut world = World::new(2);
+    let clients: Vec<usize> = (0..4).map(|_| world.connect(0)).collect();
+    let joining = world.connect(1);
+    for round in 0..50 {
+        // One claim is always out.
+        world.send(clients[round % 4], "HEAD /g/nobody");
+        world.write(joining, "PUT /g/m", "", b"");
+        world.write(joining, "DELETE /g/m", "", b"");
+        world.pump(joining, usize::MAX);
+        while world.core_takes(1) {}
+        world.core_syncs();
+        while world.shard_hears(1) {}
+        while world.shard_hears(0) {}
+        if round > 0 {
+            world.shard_gets(0, 1);
+            world.shard_gets(1, 0);
+        }
+        while world.core_takes(0) {}
+        while world.shard_hears(0) {}
+    }
+    assert!(world.shards[0].transit.noted() < 5);
+    world.quiet();
+    world.pass(20);
+    world.pass(1_100);
+    world.assert_nothing_is_kept();
+}
+
+#[test]
+fn the_room_of_kept_documents_is_counted_once_for_each() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    world.ask(client, "PUT /g/m?timeout=60");
+    for round in 0..20 {
+        let config = format!("{{\"round\":{round}}}");
+        world.ask_with(client, "PUT /g/m/config", "", config.as_bytes());
+        let shown = world.ask(client, "GET /g");
+        assert!(shown.text().contains(&config));
+    }
+    let kept = world.last(client).body.len() + b"g".len();
+    assert_eq!(world.shards[0].documents.bytes(), kept);
+}
