@@ -15,7 +15,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use systole::log::{FileDisk, FileLog, Log, Settings};
+use systole::log::{FileDisk, FileLog, Log, Settings, TrimJob};
 use systole::types::{Epoch, Zxid};
 
 const PAYLOAD: [u8; 100] = [0x5a; 100];
@@ -79,7 +79,8 @@ fn trim(log: &mut FileLog) {
     if durable > log.begins_after() {
         let writer = log.snapshot_writer(durable).expect("room");
         writer.finish().expect("room");
-        log.trim(1).expect("the disk works");
+        let trimmed = log.trim_job(1).and_then(TrimJob::run);
+        trimmed.expect("the disk works");
     }
 }
 

@@ -9,14 +9,10 @@ use std::thread;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::config::{Pin, Settings};
-use crate::http;
-use crate::mail::{Mail, Tell};
-use crate::runtime::launch::{Event, Plan, Running, launch};
-use crate::runtime::pipeline::{Limits as PipelineLimits, ToCore};
-use crate::runtime::preflight::{self, Machine, Unfit};
-use crate::runtime::{clock, sockets, watchdog};
-use crate::shard::{EXPIRIES_MAX, Settings as ShardSettings};
+use crate::config::Settings;
+use crate::runtime::launch::{Event, Plan, launch};
+use crate::runtime::preflight::{self, Unfit};
+use crate::runtime::{sockets, watchdog};
 
 /// Why a server could not start, or had to end. The text is one sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -57,14 +53,11 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
     })?;
     let (events, happened) = flume::unbounded();
     hear_signals(events.clone())?;
-    let plan = plan(&settings, &machine, listen);
-    let shards = plan.shard.shards;
+    let plan = Plan::new(&settings, &machine, listen);
+    let shards = plan.shards();
     let (report, reports) = flume::unbounded();
-    let Running {
-        shards: inboxes,
-        core,
-        watched,
-    } = launch(plan, &report)?;
+    let mut running = launch(plan, &report)?;
+    let watched = running.take_watched();
     let stop_watching = Arc::new(AtomicBool::new(false));
     let dog = watchdog::watch(watched, Arc::clone(&stop_watching), |why| {
         // The state is on disk; a process that answers nobody is worse than one that is
@@ -93,7 +86,7 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
             Ok(Happening::Report(Event::ShardEnded)) => {
                 shards_left -= 1;
                 if shards_left == 0 {
-                    let _ = core.send(ToCore::Stop);
+                    running.stop_core();
                 }
             }
             Ok(Happening::Report(Event::CoreEnded)) | Err(_) => break Ok(()),
@@ -103,9 +96,7 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
             Ok(Happening::Signal) => {
                 stopping = true;
                 tracing::info!("stopping: answering what was asked, then closing the log");
-                for inbox in &inboxes {
-                    let _ = inbox.try_send(Mail::Core(vec![Tell::Stop]));
-                }
+                running.stop_shards();
             }
         }
     };
@@ -129,77 +120,6 @@ fn hear_signals(events: flume::Sender<Happening>) -> io::Result<()> {
             }
         })?;
     Ok(())
-}
-
-fn plan(settings: &Settings, machine: &Machine, listen: std::net::SocketAddr) -> Plan {
-    let shards = settings.shards.count(machine.cpus.len()) as u16;
-    let limits = &settings.limits;
-    let cpus = match settings.pin {
-        Pin::Off => Vec::new(),
-        // On a single processor there is nothing to choose.
-        Pin::Auto if machine.cpus.len() == 1 => Vec::new(),
-        Pin::Auto if usize::from(shards) > machine.cpus.len() => {
-            tracing::warn!(
-                "{shards} shards on {} processors: their threads are not pinned",
-                machine.cpus.len()
-            );
-            Vec::new()
-        }
-        Pin::Auto => machine.cpus.clone(),
-    };
-    let for_clients = machine
-        .descriptors
-        .saturating_sub(limits.files_reserved)
-        .max(16);
-    let advertise = settings
-        .advertise
-        .clone()
-        .unwrap_or_else(|| listen.to_string());
-    Plan {
-        id: settings.id,
-        listen,
-        endpoints: Arc::from([advertise]),
-        data_dir: settings.data_dir.clone(),
-        cpus,
-        shard: shard_settings(settings, shards),
-        connections_max: (for_clients / u64::from(shards)) as usize,
-        core_queue_max: limits.core_mail_max,
-        shard_queue_max: limits.shard_mail_max,
-        in_flight_max: (limits.asks_per_shard_max + EXPIRIES_MAX) * usize::from(shards),
-        segment_bytes: limits.segment_bytes,
-        pipeline: PipelineLimits {
-            batch_max: limits.core_batch_max,
-            snapshot_log_bytes: limits.snapshot_log_bytes,
-            snapshots_kept: limits.snapshots_kept,
-        },
-    }
-}
-
-fn shard_settings(settings: &Settings, shards: u16) -> ShardSettings {
-    let limits = &settings.limits;
-    ShardSettings {
-        index: 0,
-        shards,
-        server: settings.id,
-        default_timeout: settings.default_timeout,
-        min_timeout: settings.min_timeout,
-        max_timeout: settings.max_timeout,
-        lease: settings.lease,
-        sessions_max: limits.sessions_per_shard_max,
-        asks_max: limits.asks_per_shard_max,
-        http: http::Limits {
-            head_bytes_max: limits.head_bytes_max,
-            target_bytes_max: limits.target_bytes_max,
-            headers_max: limits.headers_max,
-            body_bytes_max: limits.body_bytes_max,
-        },
-        pipelined_max: limits.pipelined_max,
-        output_bytes_max: limits.output_bytes_max,
-        request_timeout: limits.request_timeout,
-        idle_timeout: limits.idle_timeout,
-        stall_min: limits.stall_min,
-        started_s: clock::wall_s(),
-    }
 }
 
 /// The one line that says the server is ready.

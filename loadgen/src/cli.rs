@@ -300,6 +300,16 @@ pub(crate) enum TargetName {
     P3,
     /// Batches, by name and by packed id
     P4,
+    /// Memory of a session
+    P6,
+    /// Durable joins
+    P7,
+    /// Lateness of expiry
+    P8,
+    /// Restart, and the longest stall
+    P9,
+    /// Idle connections
+    P12,
 }
 
 /// Flags of `bench`.
@@ -322,6 +332,9 @@ pub(crate) struct Bench {
     /// Sessions in the server's table.
     #[arg(long, default_value_t = 1_000_000)]
     pub(crate) sessions: u32,
+    /// Joins under way at once (P7).
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) outstanding: u32,
     /// Members in a batch (P4).
     #[arg(long, default_value_t = 1_000)]
     pub(crate) batch: u32,

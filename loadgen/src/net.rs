@@ -42,6 +42,8 @@ pub(crate) enum Kind {
     Doom,
     /// `DELETE /G/M`.
     Leave,
+    /// Likewise, by a member that joins again at once.
+    Depart,
     /// `HEAD /G/M` of a session that is known to have ended.
     Ghost,
     /// `GET /G?after=…&limit=1`.
@@ -199,6 +201,11 @@ impl Net {
     /// Requests without an answer, over all connections.
     pub(crate) fn unanswered(&self) -> u64 {
         self.conns.iter().map(|c| c.lane.waiting.len() as u64).sum()
+    }
+
+    /// The requests without an answer.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = &Pending> {
+        self.conns.iter().flat_map(|c| &c.lane.waiting)
     }
 
     /// Runs `driver` until it says stop.

@@ -22,17 +22,20 @@ pub(crate) enum Tag {
     Leave,
     /// From a dead member's deadline to the answer that no longer lists it.
     Lateness,
+    /// Open loop: how long after it was due a block of beats was sent.
+    SendLag,
 }
 
 impl Tag {
     /// All of them, in the order of their places.
-    pub(crate) const ALL: [Tag; 6] = [
+    pub(crate) const ALL: [Tag; 7] = [
         Tag::Join,
         Tag::BeatJoining,
         Tag::Beat,
         Tag::BeatExpiring,
         Tag::Leave,
         Tag::Lateness,
+        Tag::SendLag,
     ];
 
     /// The word used in logs and file names.
@@ -44,6 +47,7 @@ impl Tag {
             Tag::BeatExpiring => "beat-while-expiring",
             Tag::Leave => "leave",
             Tag::Lateness => "expiry-lateness",
+            Tag::SendLag => "sent-after-due",
         }
     }
 }

@@ -121,7 +121,6 @@ fn add(sum: &mut Counts, one: &Counts) {
     sum.rejoins += one.rejoins;
     sum.beats += one.beats;
     sum.beats_measured += one.beats_measured;
-    sum.requests_measured += one.requests_measured;
     sum.leaves += one.leaves;
     sum.died += one.died;
     sum.expired += one.expired;

@@ -15,12 +15,24 @@ use std::collections::BinaryHeap;
 pub(crate) struct Deaths {
     timeout_ns: u64,
     bound_ns: u64,
-    /// (when to ask, session, closely watched)
-    queue: BinaryHeap<Reverse<(u64, u32, bool)>>,
+    /// When to ask next about whom.
+    queue: BinaryHeap<Reverse<(u64, u32, Care)>>,
+    /// Members watched closely whose end has not been seen.
     close: u32,
-    /// Closely watched members, so that an answer finds how it was asked.
+    /// Those of them with a question under way, so that the answer finds how it was asked.
     asked_closely: Vec<u32>,
     open: u32,
+}
+
+/// How a dead member is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Care {
+    /// To be decided when its deadline is near.
+    Open,
+    /// Every few milliseconds from shortly before its deadline.
+    Close,
+    /// Once, when it must be gone.
+    Once,
 }
 
 /// What an answer about a dead member says.
@@ -51,27 +63,34 @@ impl Deaths {
 
     /// A member acknowledged last at `acked_ns` stops beating.
     pub(crate) fn died(&mut self, session: u32, acked_ns: u64) {
-        let close = self.close < CLOSE_MAX;
-        self.close += u32::from(close);
         self.open += 1;
-        let at = self.first_question(acked_ns, close);
-        self.queue.push(Reverse((at, session, close)));
+        let at = self.first_question(acked_ns, Care::Open);
+        self.queue.push(Reverse((at, session, Care::Open)));
     }
 
     /// The next member to ask about, if its time has come. `acked_ns` tells the latest
     /// acknowledged beat of a session: one that was on its way when it died moves the deadline.
     pub(crate) fn ask(&mut self, now_ns: u64, acked_ns: impl Fn(u32) -> u64) -> Option<u32> {
-        while let Some(Reverse((at, session, close))) = self.queue.peek().copied() {
+        while let Some(Reverse((at, session, mut care))) = self.queue.peek().copied() {
             if at > now_ns {
                 return None;
             }
             self.queue.pop();
-            let first = self.first_question(acked_ns(session), close);
+            let soon = self.first_question(acked_ns(session), care) <= now_ns;
+            if care == Care::Open && soon {
+                care = if self.close < CLOSE_MAX {
+                    Care::Close
+                } else {
+                    Care::Once
+                };
+                self.close += u32::from(care == Care::Close);
+            }
+            let first = self.first_question(acked_ns(session), care);
             if first > now_ns {
-                self.queue.push(Reverse((first, session, close)));
+                self.queue.push(Reverse((first, session, care)));
                 continue;
             }
-            if close {
+            if care == Care::Close {
                 self.asked_closely.push(session);
             }
             return Some(session);
@@ -94,7 +113,8 @@ impl Deaths {
         }
         let close = place.is_some();
         if listed && now_ns < due + self.bound_ns {
-            self.queue.push(Reverse((now_ns + STEP_NS, session, close)));
+            let care = if close { Care::Close } else { Care::Once };
+            self.queue.push(Reverse((now_ns + STEP_NS, session, care)));
             return Verdict::Waiting;
         }
         self.open -= 1;
@@ -116,13 +136,12 @@ impl Deaths {
         self.open
     }
 
-    fn first_question(&self, acked_ns: u64, close: bool) -> u64 {
+    fn first_question(&self, acked_ns: u64, care: Care) -> u64 {
         let due = acked_ns + self.timeout_ns;
-        if close {
+        match care {
             // A little before, so that an expiry that comes too early is noticed.
-            due.saturating_sub(LEAD_NS)
-        } else {
-            due + self.bound_ns
+            Care::Open | Care::Close => due.saturating_sub(LEAD_NS),
+            Care::Once => due + self.bound_ns,
         }
     }
 }
@@ -154,6 +173,11 @@ impl Mass {
     /// The earliest deadline.
     pub(crate) fn first_due(&self) -> u64 {
         self.due_ns.first().copied().unwrap_or(0)
+    }
+
+    /// Whether the first of them is due at `at_ns` or before.
+    pub(crate) fn is_due(&self, at_ns: u64) -> bool {
+        self.due_ns.first().is_some_and(|first| *first <= at_ns)
     }
 
     /// The latest deadline.
@@ -240,7 +264,7 @@ fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
 }
 
 /// Members watched closely at a time: more questions would be a load of their own.
-const CLOSE_MAX: u32 = 16;
+const CLOSE_MAX: u32 = 32;
 /// Pause between two questions about a member.
 const STEP_NS: u64 = 4 * MILLI;
 /// How long before the deadline the questions begin.
@@ -308,7 +332,9 @@ mod tests {
         let mut m = Mass::default();
         m.renewed(2, 200);
         m.renewed(3, 100);
+        assert!(!m.is_due(99));
         m.seal();
+        assert!(m.is_due(100) && !m.is_due(99) && !Mass::default().is_due(u64::MAX));
         assert_eq!(m.counted(50, 10), (vec![], 0));
         assert_eq!(
             m.counted(49, 90),

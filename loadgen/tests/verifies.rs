@@ -26,11 +26,11 @@ fn loadgen(lie: Lie, args: &str) -> (i32, String) {
 }
 
 /// Everything at once, in little time: 400 members, some of which die, leave and rejoin.
-const CHURN: &str = "beat --sessions 400 --connections 4 --groups 5 --timeout 600ms --interval 150ms \
-    --duration 3s --warmup 100ms --die 0.05 --leave 0.05 --rejoin 0.05 --late-bound 400ms";
+const CHURN: &str = "beat --sessions 400 --connections 4 --groups 5 --timeout 500ms --interval 120ms \
+    --duration 2400ms --warmup 50ms --die 0.05 --leave 0.05 --rejoin 0.05 --late-bound 400ms";
 /// Only beats.
-const PLAIN: &str = "beat --sessions 100 --connections 4 --groups 2 --timeout 5s --interval 100ms \
-    --duration 1s --warmup 100ms";
+const PLAIN: &str = "beat --sessions 100 --connections 4 --groups 2 --timeout 5s --interval 50ms \
+    --duration 400ms --warmup 50ms";
 
 #[track_caller]
 fn clean(args: &str) -> String {
@@ -138,6 +138,24 @@ fn another_machine_is_refused() {
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("not this machine"), "{said}");
+}
+
+#[test]
+fn a_stall_is_seen_by_every_beat_that_was_due_in_it() {
+    let dir = std::env::temp_dir().join(format!("loadgen-stall-{}", std::process::id()));
+    let args = "beat --sessions 100 --connections 4 --groups 2 --timeout 5s --interval 100ms \
+        --duration 2s --warmup 100ms";
+    let (code, said) = loadgen(Lie::Stalls, &format!("{args} --out {}", dir.display()));
+    assert_eq!(code, 0, "{said}");
+    let folder = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap();
+    let text = std::fs::read_to_string(folder.path().join("summary.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let beat = &summary["latency_ns"]["beat"];
+    // A thousand beats a second, and 0.7 s in which none is answered: a third of all wait,
+    // half of those longer than 0.35 s. Had the generator waited too, only four would have.
+    assert!(beat["p90"].as_u64().unwrap() > 300_000_000, "{beat}");
+    assert!(beat["max"].as_u64().unwrap() > 690_000_000, "{beat}");
+    std::fs::remove_dir_all(dir).unwrap();
 }
 
 #[test]

@@ -1,6 +1,11 @@
 //! `systole log dump|verify DIR`: what is in a data directory, without a server.
 
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::Path;
+
 use super::{Failure, LogCommand};
+use crate::group;
+use crate::log::{self, InspectError};
 
 /// Runs one of the two on its directory.
 pub(super) fn run(command: &LogCommand) -> Result<(), Failure> {
@@ -9,7 +14,24 @@ pub(super) fn run(command: &LogCommand) -> Result<(), Failure> {
         let dir = dir.display();
         return Err(Failure::usage(format!("{dir} is not a directory")));
     }
-    Err(Failure::fatal(
-        "the log module is not merged into this branch",
-    ))
+    let mut out = BufWriter::new(io::stdout().lock());
+    let outcome = look(command, dir, &mut out);
+    let outcome = outcome.and_then(|()| {
+        out.flush().map_err(|source| InspectError::Io {
+            doing: "write the report".to_owned(),
+            source,
+        })
+    });
+    match outcome {
+        // `| head` has seen enough; that is no failure.
+        Err(InspectError::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.map_err(Failure::fatal),
+    }
+}
+
+fn look(command: &LogCommand, dir: &Path, out: &mut impl Write) -> Result<(), InspectError> {
+    match command {
+        LogCommand::Dump { .. } => log::dump(dir, out, &group::describe).map(|_| ()),
+        LogCommand::Verify { .. } => log::verify(dir, out).map(|_| ()),
+    }
 }

@@ -32,7 +32,12 @@ impl State {
         self.check_place(zxid, &txn)?;
         self.in_flight.release(&txn);
         self.applied = zxid;
-        out.outcome = match self.idle(&txn) {
+        let idle = match txn {
+            // A join decides as `idle` does, but looks the member up only once.
+            Txn::Join(_) => None,
+            _ => self.idle(&txn),
+        };
+        out.outcome = match idle {
             Some(outcome) => outcome,
             None => self.carry_out(zxid, &txn, out),
         };
@@ -70,9 +75,22 @@ impl State {
 
     fn join(&mut self, zxid: Zxid, join: &JoinTxn<'_>, out: &mut Applied) -> Outcome {
         let birth_s = self.birth_s.expect("`check_place` saw the genesis");
-        let opened = self.open(join.group);
+        let found = self.find_member(join);
+        if let Some(outcome) = self.idle_join(join, &found) {
+            return outcome;
+        }
+        let opened = match found {
+            Some((pos, _)) => Opened {
+                pos,
+                created: false,
+            },
+            None => self.open(join.group),
+        };
         let group = Arc::make_mut(self.groups.at_mut(opened.pos));
-        let spot = group.members.find(join.member);
+        let spot = match found {
+            Some((_, spot)) => spot,
+            None => group.members.find(join.member),
+        };
         let entry = group.members.get(&spot);
         let old = entry.and_then(|e| e.session(birth_s));
         let known = entry.is_some();

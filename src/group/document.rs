@@ -20,6 +20,7 @@ use std::sync::Arc;
 use super::JOIN_DOCUMENT_MEMBERS_MAX;
 use super::members::{Cursor, Entry};
 use super::record::{ConfigView, Group};
+use crate::json;
 use crate::types::GroupVersion;
 
 /// A group as it was when the handle was taken, and how far it is written.
@@ -183,7 +184,7 @@ impl Document {
             if i > 0 {
                 out.push(b',');
             }
-            put_string(endpoint.as_ref().as_bytes(), out);
+            json::string(out, endpoint.as_ref());
         }
         out.extend_from_slice(b"],\"active_members\":[");
     }
@@ -258,7 +259,7 @@ fn put_member(entry: &Entry<'_>, first: &mut bool, out: &mut Vec<u8>) {
         out.push(b',');
     }
     out.push(b'{');
-    put_string(entry.name, out);
+    json::string_lossy(out, entry.name);
     out.push(b':');
     put_config(entry.config(), out);
     out.push(b'}');
@@ -268,35 +269,8 @@ fn put_config(config: Option<ConfigView<'_>>, out: &mut Vec<u8>) {
     match config {
         None => out.extend_from_slice(b"null"),
         Some(config) if config.json => out.extend_from_slice(config.bytes),
-        Some(config) => put_string(config.bytes, out),
+        Some(config) => json::string_lossy(out, config.bytes),
     }
-}
-
-/// Appends UTF-8 as a JSON string (RFC 8259, section 7).
-fn put_string(text: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
-    let mut rest = text;
-    while let Some(at) = rest
-        .iter()
-        .position(|b| *b < 0x20 || matches!(b, b'"' | b'\\'))
-    {
-        out.extend_from_slice(&rest[..at]);
-        match rest[at] {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            control => {
-                let hex = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-                out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(&[hex(control >> 4), hex(control & 15)]);
-            }
-        }
-        rest = &rest[at + 1..];
-    }
-    out.extend_from_slice(rest);
-    out.push(b'"');
 }
 
 /// What a member that is passed over counts against the budget of a piece.

@@ -1,1 +1,243 @@
 //! Tests of `members.rs`.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What the model keeps of a member: its session's counter, and its config.
+type Model = BTreeMap<Vec<u8>, (Option<u64>, Option<Vec<u8>>)>;
+
+fn session(counter: u64) -> Session {
+    Session {
+        id: SessionId::from_parts((7 << 32) | 3, counter),
+        term: Term(1 + (counter % 3) as u32),
+        timeout: Millis(10_000),
+        owner: ServerId(1),
+        incarnation: Incarnation(5),
+    }
+}
+
+fn view(bytes: &[u8]) -> ConfigView<'_> {
+    ConfigView {
+        bytes,
+        version: bytes.len() as u64,
+        json: bytes.len() % 2 == 1,
+    }
+}
+
+fn check(members: &Members, model: &Model) {
+    members.check();
+    let shown: Vec<_> = members
+        .iter()
+        .map(|e| {
+            let counter = e.session(7).map(|s| s.id.counter());
+            assert_eq!(e.session(7), counter.map(session));
+            let config = e.config();
+            if let Some(config) = config {
+                assert_eq!(config, view(config.bytes));
+            }
+            (e.name.to_vec(), (counter, config.map(|c| c.bytes.to_vec())))
+        })
+        .collect();
+    let expected: Vec<_> = model.clone().into_iter().collect();
+    assert_eq!(shown, expected);
+}
+
+/// Names from one byte to 255, many of them alike at the start.
+fn name() -> impl Strategy<Value = Vec<u8>> {
+    let len = prop::sample::select(vec![1usize, 7, 8, 9, 24, 255]);
+    (len, 0u32..200).prop_map(|(len, i)| {
+        let digits = format!("{i:03}");
+        let text = format!("{}{digits}", "m".repeat(len.saturating_sub(3)));
+        text.into_bytes()[..len.max(1)].to_vec()
+    })
+}
+
+fn config_len() -> impl Strategy<Value = usize> {
+    prop::sample::select(vec![
+        0,
+        1,
+        100,
+        INLINE_BYTES_MAX,
+        INLINE_BYTES_MAX + 1,
+        5_000,
+    ])
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Join(Vec<u8>, u64),
+    Configure(Vec<u8>, usize),
+    Unconfigure(Vec<u8>),
+    Remove(Vec<u8>),
+    End(Vec<Vec<u8>>),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (name(), any::<u64>()).prop_map(|(n, c)| Op::Join(n, c)),
+        2 => (name(), config_len()).prop_map(|(n, len)| Op::Configure(n, len)),
+        1 => name().prop_map(Op::Unconfigure),
+        2 => name().prop_map(Op::Remove),
+        1 => prop::collection::vec(name(), 0..60).prop_map(Op::End),
+    ]
+}
+
+fn apply(members: &mut Members, model: &mut Model, op: Op) {
+    let mut scratch = Vec::new();
+    let mut put = |members: &mut Members, name: &[u8], counter: Option<u64>, config| {
+        let spot = members.find(name);
+        members.put(&spot, name, counter.map(session), config, &mut scratch);
+    };
+    match op {
+        Op::Join(name, counter) => {
+            put(members, &name, Some(counter), ConfigChange::Keep);
+            model.entry(name).or_default().0 = Some(counter);
+        }
+        Op::Configure(name, len) => {
+            let bytes = vec![b'c'; len];
+            let counter = model.get(&name).and_then(|m| m.0);
+            put(members, &name, counter, ConfigChange::Write(view(&bytes)));
+            model.entry(name).or_default().1 = Some(bytes);
+        }
+        Op::Unconfigure(name) => {
+            if let Some((Some(counter), config)) = model.get_mut(&name) {
+                put(members, &name, Some(*counter), ConfigChange::Remove);
+                *config = None;
+            }
+        }
+        Op::Remove(name) => {
+            if model.remove(&name).is_some() {
+                let spot = members.find(&name);
+                members.remove(&spot, &mut scratch);
+            }
+        }
+        Op::End(mut names) => {
+            names.sort();
+            names.dedup();
+            let mut seen = Vec::new();
+            members.end_sessions(
+                |i| names.get(i).map(|n| &n[..]),
+                |i, entry| {
+                    let counter = model.get(&names[i]).map(|m| m.0);
+                    let found = entry.map(|e| e.session(7).map(|s| s.id.counter()));
+                    assert_eq!(found, counter, "{i}");
+                    seen.push(i);
+                    // Every other session is spared, as a stale lapse would.
+                    entry.is_some_and(|e| e.is_active()) && i.is_multiple_of(2)
+                },
+                &mut scratch,
+            );
+            assert!(
+                seen.into_iter().eq(0..names.len()),
+                "each name once, in order"
+            );
+            for name in names.iter().step_by(2) {
+                if let Some(member) = model.get_mut(name) {
+                    member.0 = None;
+                }
+            }
+            model.retain(|_, m| m.0.is_some() || m.1.is_some());
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn behave_as_a_sorted_map(ops in prop::collection::vec(op(), 0..300), after in name()) {
+        let (mut members, mut model) = (Members::default(), Model::new());
+        for (i, op) in ops.into_iter().enumerate() {
+            apply(&mut members, &mut model, op);
+            if i % 20 == 0 {
+                check(&members, &model);
+            }
+        }
+        check(&members, &model);
+        // A page from anywhere, and a handle that stays as it was.
+        let mut cursor = members.cursor(Some(&after));
+        let next = members.read(&mut cursor).map(|e| e.name.to_vec());
+        let above = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        let expected = model.range::<Vec<u8>, _>(above).next().map(|(name, _)| name.clone());
+        prop_assert_eq!(next, expected);
+        let before = (members.clone(), model.clone());
+        for name in before.1.keys() {
+            apply(&mut members, &mut model, Op::Remove(name.clone()));
+        }
+        prop_assert!(members.iter().next().is_none());
+        check(&before.0, &before.1);
+    }
+
+    #[test]
+    fn names_compare_as_bytes_do(a in name(), b in name(), c in prop::collection::vec(any::<u8>(), 0..40)) {
+        for (x, y) in [(&a, &b), (&a, &c), (&c, &b), (&a, &a)] {
+            prop_assert_eq!(compare(x, y), x.cmp(y));
+        }
+    }
+}
+
+fn filled(names: impl Iterator<Item = u32>) -> Members {
+    let (mut members, mut model) = (Members::default(), Model::new());
+    for i in names {
+        let name = format!("worker-{i:09}.eu-west").into_bytes();
+        apply(&mut members, &mut model, Op::Join(name, 1));
+    }
+    members.check();
+    members
+}
+
+fn leaves(members: &Members) -> usize {
+    match members {
+        Members::One(_) => 1,
+        Members::Many(leaves) => leaves.len(),
+    }
+}
+
+#[test]
+fn names_that_come_in_order_fill_their_leaves() {
+    let members = filled(0..10_000);
+    let bytes: usize = members
+        .iter()
+        .map(|e| 2 + e.name.len() + e.tail.len())
+        .sum();
+    assert!(leaves(&members) <= bytes / (LEAF_BYTES_MAX * 9 / 10));
+}
+
+#[test]
+fn leaves_left_nearly_empty_are_joined() {
+    let mut members = filled(0..10_000);
+    let before = leaves(&members);
+    let gone: Vec<Vec<u8>> = members.iter().map(|e| e.name.to_vec()).collect();
+    let mut scratch = Vec::new();
+    for name in gone
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| i % 20 != 0)
+        .map(|(_, n)| n)
+    {
+        let spot = members.find(name);
+        members.remove(&spot, &mut scratch);
+    }
+    members.check();
+    assert!(
+        leaves(&members) < before / 5,
+        "{} of {before}",
+        leaves(&members)
+    );
+}
+
+#[test]
+fn the_leaves_that_a_builder_makes_hold_what_it_was_given() {
+    let members = filled(0..1_000);
+    let mut builder = Builder::default();
+    for e in members.iter() {
+        builder.push(e.name, e.session(7), e.config());
+    }
+    let built = builder.finish();
+    built.check();
+    let names = |m: &Members| m.iter().map(|e| e.name.to_vec()).collect::<Vec<_>>();
+    assert_eq!(names(&built), names(&members));
+    builder.push(b"x", Some(session(1)), None);
+    assert_eq!(names(&builder.finish()), [b"x"], "and it is as new");
+}

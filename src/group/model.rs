@@ -746,7 +746,7 @@ fn rebuilt(state: &State, piece: usize) -> State {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
     fn any_history_is_as_the_model_tells_it(steps in prop::collection::vec(step(), 1..250)) {

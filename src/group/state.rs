@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::document::Document;
 use super::in_flight::InFlight;
-use super::members::Entry;
+use super::members::{Entry, Spot};
 use super::ordered::{Ordered, Pos};
 use super::record::{ConfigView, Group, GroupSummary, Tombstone};
 use super::request::{Decision, Joined, Outcome, Refusal, Request, Session, Status};
@@ -235,7 +235,7 @@ impl State {
     pub(super) fn idle(&self, txn: &Txn<'_>) -> Option<Outcome> {
         match txn {
             Txn::Genesis { .. } => self.birth_s.map(|birth_s| Outcome::Founded { birth_s }),
-            Txn::Join(join) => self.idle_join(join),
+            Txn::Join(join) => self.idle_join(join, &self.find_member(join)),
             Txn::Leave {
                 group,
                 member,
@@ -276,10 +276,23 @@ impl State {
         }
     }
 
-    fn idle_join(&self, join: &JoinTxn<'_>) -> Option<Outcome> {
-        let group = self.group(join.group);
-        let entry = group.and_then(|g| g.members.get(&g.members.find(join.member)));
-        let (Some(group), Some(entry)) = (group, entry) else {
+    /// Where the joining member is or belongs, if its group is there.
+    pub(super) fn find_member(&self, join: &JoinTxn<'_>) -> Option<(Pos, Spot)> {
+        let pos = self.groups.find(join.group)?;
+        Some((pos, self.groups.at(pos).members.find(join.member)))
+    }
+
+    /// [`State::idle`] for a join, whose member was `found`.
+    pub(super) fn idle_join(
+        &self,
+        join: &JoinTxn<'_>,
+        found: &Option<(Pos, Spot)>,
+    ) -> Option<Outcome> {
+        let found = found
+            .as_ref()
+            .map(|(pos, spot)| (self.groups.at(*pos), spot));
+        let entry = found.and_then(|(group, spot)| group.members.get(spot));
+        let (Some((group, _)), Some(entry)) = (found, entry) else {
             return self
                 .room_for(join.group, Some(join.member))
                 .err()
@@ -394,3 +407,7 @@ pub(super) fn joined(session: Session, created: bool, version: GroupVersion) -> 
 fn refused(refusal: Refusal) -> Option<Outcome> {
     Some(Outcome::Refused(refusal))
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

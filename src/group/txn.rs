@@ -429,9 +429,13 @@ fn sorted(lapses: &[Lapse]) -> Result<Vec<LapseTxn<'_>>, Refusal> {
     }
     let key = |l: &LapseTxn<'_>| (std::cmp::Reverse(l.id), std::cmp::Reverse(l.term));
     sorted.sort_unstable_by(|a, b| {
-        (a.group, a.member)
-            .cmp(&(b.group, b.member))
-            .then_with(|| key(a).cmp(&key(b)))
+        // Lapses of one group mostly share its name, and then its bytes are not looked at.
+        let groups = match std::ptr::eq(a.group, b.group) {
+            true => std::cmp::Ordering::Equal,
+            false => a.group.cmp(b.group),
+        };
+        let members = || a.member.cmp(b.member);
+        groups.then_with(members).then_with(|| key(a).cmp(&key(b)))
     });
     sorted.dedup_by(|later, first| (later.group, later.member) == (first.group, first.member));
     Ok(sorted)

@@ -278,7 +278,6 @@ fn target<'a>(input: &'a [u8], at: usize, limits: &Limits) -> Scan<(&'a [u8], us
     let window = &rest[..rest.len().min(limits.target_bytes_max + 1)];
     let len = scan::target_len(window);
     match window.get(len) {
-        Some(_) if len > limits.target_bytes_max => Err(Stop::Refused(Code::TargetTooLong, "")),
         Some(b' ') if len > 0 => Ok((&window[..len], at + len + 1)),
         Some(_) => Err(Stop::malformed(
             "the request target holds a byte it must not",

@@ -270,6 +270,19 @@ fn a_head_that_drips_is_read_seldom() {
     assert!((52..=60).contains(&readings), "{readings} readings");
 }
 
+#[test]
+fn less_than_was_there_before_is_read_as_something_new() {
+    let text = request("GET", "/g", "");
+    let (mut progress, limits) = (Progress::default(), Limits::default());
+    assert_eq!(
+        parse(b"GET /a-long-beginning", &mut progress, &limits),
+        Ok(None)
+    );
+    assert_eq!(parse(b"GET /", &mut progress, &limits), Ok(None));
+    let read = parse(text.as_bytes(), &mut progress, &limits);
+    assert_eq!(read, Ok(Some(parsed(&text))));
+}
+
 /// Verdict on a stream that comes whole, or `None` if it never becomes complete.
 type Verdict = Option<Result<(usize, usize), Code>>;
 

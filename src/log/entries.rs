@@ -10,7 +10,7 @@ use crate::types::Zxid;
 /// The transactions after a zxid, up to the last one written when it was made.
 ///
 /// It holds one segment in memory at a time and does not borrow the log, which may go on
-/// appending meanwhile (but not be cut).
+/// appending meanwhile; if it is cut or trimmed, reading may end in an error.
 pub struct Entries<D: Disk> {
     disk: D,
     salt: u64,

@@ -172,12 +172,7 @@ fn begin<D: Disk, W: Write>(
     disk: &D,
     report: &mut Report<'_, W>,
 ) -> Result<(u64, Vec<u32>), InspectError> {
-    let names = disk.list().map_err(reading)?;
-    let mut segments: Vec<u32> = names
-        .iter()
-        .filter_map(|name| segment::index_of(name))
-        .collect();
-    segments.sort_unstable();
+    let segments = segment::list(disk).map_err(reading)?;
     let reason = match Format::read(disk).map_err(reading)? {
         Format::Known(salt) => {
             report.line(format_args!("format 1, salt {salt:016x}"))?;

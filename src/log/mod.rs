@@ -36,6 +36,7 @@ pub mod segment;
 pub mod snapshots;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod truncate;
 
 pub use entries::{Entries, Entry};
@@ -46,6 +47,7 @@ pub use inspect::{InspectError, Places, Summary, dump, verify};
 pub use open::{Cut, Recovered};
 pub use segment::PrepareJob;
 pub use snapshots::{SnapshotReader, SnapshotWriter};
+pub use trim::TrimJob;
 
 use crate::types::{Epoch, Incarnation, Zxid};
 use disk::{Disk, Flush as _, Segment as _};
@@ -84,7 +86,7 @@ pub const SEGMENT_BYTES: u32 = 64 << 20;
 pub const SEGMENT_BYTES_MIN: u32 = 512;
 /// The largest segment; all of one is read into memory at recovery.
 pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
-/// Snapshots kept by [`Log::trim`] unless told otherwise: should the newest be damaged, the
+/// Snapshots to keep with [`Log::trim_job`]: should the newest be damaged, the
 /// log still reaches back to the one before.
 pub const SNAPSHOTS_KEPT: usize = 2;
 
@@ -113,8 +115,8 @@ pub struct Log<D: Disk> {
     generation: u64,
     slot: Slot<D>,
     epochs: Epochs,
-    /// Snapshots that were found damaged at the start: never counted, removed by trimming.
-    damaged: Vec<Zxid>,
+    /// Snapshots that were found damaged at the start, or are being removed: never counted.
+    disowned: Vec<Zxid>,
     fatal: Option<Fatal>,
 }
 
@@ -327,56 +329,6 @@ impl<D: Disk> Log<D> {
         Ok(incarnation)
     }
 
-    /// Begins a snapshot of the state as of `zxid`, to be written anywhere.
-    ///
-    /// # Errors
-    /// What the disk says. A snapshot that fails harms nothing else, and does not fence.
-    ///
-    /// # Panics
-    /// If `zxid` is not durable: the snapshot would outlive its own log.
-    pub fn snapshot_writer(&self, zxid: Zxid) -> io::Result<SnapshotWriter<D>> {
-        let synced = self.synced_zxid;
-        assert!(
-            zxid <= synced,
-            "a snapshot as of {zxid} while only {synced} is durable"
-        );
-        SnapshotWriter::new(self.disk.clone(), zxid, self.salt)
-    }
-
-    /// Opens the snapshot as of `zxid`.
-    ///
-    /// # Errors
-    /// `Io` if there is none; `Corrupt` if its beginning is damaged.
-    pub fn open_snapshot(&self, zxid: Zxid) -> Result<SnapshotReader<D>, ReadError> {
-        SnapshotReader::open(&self.disk, zxid, self.salt)
-    }
-
-    /// The zxids of all snapshots not known to be damaged, newest first.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub fn snapshots(&self) -> io::Result<Vec<Zxid>> {
-        let mut zxids = snapshots::list(&self.disk)?;
-        zxids.retain(|zxid| !self.damaged.contains(zxid));
-        Ok(zxids)
-    }
-
-    /// Removes all but the newest `keep` snapshots, and the segments that none of these needs.
-    ///
-    /// # Errors
-    /// `Fatal` if the disk fails. A removal that did not last is repeated by the next trim.
-    ///
-    /// # Panics
-    /// If `keep` is 0.
-    pub fn trim(&mut self, keep: usize) -> Result<(), Fatal> {
-        assert!(keep > 0, "trimming would leave no snapshot");
-        self.check()?;
-        match self.try_trim(keep) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.fence("remove old segments and snapshots", &error)),
-        }
-    }
-
     /// The transactions after `zxid`, up to the last one written.
     ///
     /// # Errors
@@ -544,28 +496,6 @@ impl<D: Disk> Log<D> {
             return Err(self.fence("write the epochs", &error));
         }
         self.epochs = epochs;
-        Ok(())
-    }
-
-    fn try_trim(&mut self, keep: usize) -> io::Result<()> {
-        let kept = self.snapshots()?;
-        for &old in kept.iter().skip(keep).chain(&self.damaged) {
-            snapshots::remove(&self.disk, old)?;
-        }
-        self.damaged.clear();
-        let Some(&oldest) = kept.iter().take(keep).next_back() else {
-            return Ok(());
-        };
-        // A segment may go if the next one begins at or before what the snapshot covers, and
-        // does so durably: else a crash could leave no beginning at all. Oldest first, each
-        // durably gone before the next: there is never a hole.
-        while self.chain.get(1).is_some_and(|next| {
-            let begun = Position::new(next.index, (FIRST_RECORD + HEADER_BYTES) as u32);
-            next.previous <= oldest && begun <= self.synced
-        }) {
-            disk::remove(&self.disk, &segment::name_of(self.chain[0].index))?;
-            self.chain.remove(0);
-        }
         Ok(())
     }
 }

@@ -78,7 +78,7 @@ impl<D: Disk> Log<D> {
         let mut log = Log {
             salt: opening.salt,
             chain: opening.chain,
-            damaged: opening.damaged,
+            disowned: opening.disowned,
             epochs: opening.epochs,
             disk,
             _lock: lock,
@@ -110,7 +110,7 @@ struct Opening<'a, D: Disk> {
     segments: Vec<u32>,
     chain: Vec<Link>,
     last: Zxid,
-    damaged: Vec<Zxid>,
+    disowned: Vec<Zxid>,
     warnings: Vec<String>,
 }
 
@@ -159,7 +159,7 @@ impl<'a, D: Disk> Opening<'a, D> {
             segments,
             chain: Vec::new(),
             last: Zxid::ZERO,
-            damaged: Vec::new(),
+            disowned: Vec::new(),
             warnings: Vec::new(),
         };
         let epochs = opening.check("read the epochs", Epochs::read(disk, salt))?;
@@ -190,7 +190,7 @@ impl<'a, D: Disk> Opening<'a, D> {
                 Err(error) => {
                     self.warnings
                         .push(format!("the snapshot as of {zxid} is not used: {error}"));
-                    self.damaged.push(zxid);
+                    self.disowned.push(zxid);
                 }
             }
         }

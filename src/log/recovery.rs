@@ -429,6 +429,16 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_of_another_transaction_is_not_the_end() {
+        let mut one = Built::new(1, 0, Position::ZERO);
+        one.txn(1, Position::ZERO);
+        let end = Position::new(1, one.offset as u32);
+        one.put(Kind::Mark, 2, end);
+        let extent = scan(&[&one], None).expect("nothing synced is missing");
+        assert!(extent.torn.is_some());
+    }
+
+    #[test]
     fn a_torn_payload_still_lets_its_header_speak() {
         let mut one = Built::new(1, 0, Position::ZERO);
         let bad = one.txn(1, Position::ZERO);

@@ -46,6 +46,17 @@ pub fn index_of(name: &str) -> Option<u32> {
     (name_of(index) == name).then_some(index)
 }
 
+/// The indexes of all segments, ascending.
+pub(super) fn list<D: Disk>(disk: &D) -> io::Result<Vec<u32>> {
+    let mut found: Vec<u32> = disk
+        .list()?
+        .iter()
+        .filter_map(|name| index_of(name))
+        .collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
 /// The header of a segment's file.
 #[must_use]
 pub(super) fn encode_header(index: u32, capacity: u32, salt: u64) -> [u8; FIRST_RECORD] {

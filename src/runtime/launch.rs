@@ -16,15 +16,18 @@ use glommio::{LocalExecutorBuilder, Placement};
 use super::clock;
 use super::mailbox::{MailReceiver, MailSender, mailbox};
 use super::pipeline::{Limits as PipelineLimits, Pipeline, ToCore};
+use super::preflight::Machine;
 use super::shard::ShardLoop;
 use super::sockets::{Sockets, listener};
 use super::watchdog::Watched;
+use crate::config::{Pin, Settings};
 use crate::group::{Restore, Settings as GroupSettings, State};
+use crate::http;
 use crate::log::{FileDisk, FileLog, Log, Recovered, Settings as LogSettings};
-use crate::mail::{Mail, ShardIndex};
+use crate::mail::{Mail, ShardIndex, Tell};
 use crate::metrics::{CoreCounters, Latency, Registry, ShardCounters};
 use crate::replica::{Replica, Settings as ReplicaSettings};
-use crate::shard::{Settings as ShardSettings, Shard};
+use crate::shard::{EXPIRIES_MAX, Latencies, Settings as ShardSettings, Shard};
 use crate::types::{Incarnation, ServerId};
 use crate::zab::{Boot, Peer};
 
@@ -56,6 +59,87 @@ pub struct Plan {
     pub pipeline: PipelineLimits,
 }
 
+impl Plan {
+    /// The plan for `settings` on `machine`, listening on `listen`.
+    #[must_use]
+    pub fn new(settings: &Settings, machine: &Machine, listen: SocketAddr) -> Plan {
+        let shards = settings.shards.count(machine.cpus.len()) as u16;
+        let limits = &settings.limits;
+        let cpus = match settings.pin {
+            Pin::Off => Vec::new(),
+            // On a single processor there is nothing to choose.
+            Pin::Auto if machine.cpus.len() == 1 => Vec::new(),
+            Pin::Auto if usize::from(shards) > machine.cpus.len() => {
+                tracing::warn!(
+                    "{shards} shards on {} processors: their threads are not pinned",
+                    machine.cpus.len()
+                );
+                Vec::new()
+            }
+            Pin::Auto => machine.cpus.clone(),
+        };
+        let for_clients = machine
+            .descriptors
+            .saturating_sub(limits.files_reserved)
+            .max(16);
+        let advertise = settings
+            .advertise
+            .clone()
+            .unwrap_or_else(|| listen.to_string());
+        Plan {
+            id: settings.id,
+            listen,
+            endpoints: Arc::from([advertise]),
+            data_dir: settings.data_dir.clone(),
+            cpus,
+            shard: shard_settings(settings, shards),
+            connections_max: (for_clients / u64::from(shards)) as usize,
+            core_queue_max: limits.core_mail_max,
+            shard_queue_max: limits.shard_mail_max,
+            in_flight_max: (limits.asks_per_shard_max + EXPIRIES_MAX) * usize::from(shards),
+            segment_bytes: limits.segment_bytes,
+            pipeline: PipelineLimits {
+                batch_max: limits.core_batch_max,
+                snapshot_log_bytes: limits.snapshot_log_bytes,
+                snapshots_kept: limits.snapshots_kept,
+            },
+        }
+    }
+
+    /// How many shards it starts.
+    #[must_use]
+    pub fn shards(&self) -> ShardIndex {
+        self.shard.shards
+    }
+}
+
+fn shard_settings(settings: &Settings, shards: u16) -> ShardSettings {
+    let limits = &settings.limits;
+    ShardSettings {
+        index: 0,
+        shards,
+        server: settings.id,
+        default_timeout: settings.default_timeout,
+        min_timeout: settings.min_timeout,
+        max_timeout: settings.max_timeout,
+        lease: settings.lease,
+        sessions_max: limits.sessions_per_shard_max,
+        asks_max: limits.asks_per_shard_max,
+        http: http::Limits {
+            head_bytes_max: limits.head_bytes_max,
+            target_bytes_max: limits.target_bytes_max,
+            headers_max: limits.headers_max,
+            body_bytes_max: limits.body_bytes_max,
+        },
+        pipelined_max: limits.pipelined_max,
+        output_bytes_max: limits.output_bytes_max,
+        request_timeout: limits.request_timeout,
+        idle_timeout: limits.idle_timeout,
+        stall_min: limits.stall_min,
+        started_s: clock::wall_s(),
+    }
+}
+
 /// What the executors report to whoever started them.
 #[derive(Debug)]
 pub enum Event {
@@ -71,12 +155,30 @@ pub enum Event {
 
 /// The running executors.
 pub struct Running {
-    /// Ways to the shards.
-    pub shards: Vec<MailSender<Mail>>,
-    /// The way to the core.
-    pub core: Sender<ToCore>,
-    /// What the watchdog watches.
-    pub watched: Vec<Watched>,
+    shards: Vec<MailSender<Mail>>,
+    core: Sender<ToCore>,
+    watched: Vec<Watched>,
+}
+
+impl Running {
+    /// What the watchdog is to watch; given once.
+    pub fn take_watched(&mut self) -> Vec<Watched> {
+        std::mem::take(&mut self.watched)
+    }
+
+    /// Tells the shards to answer what was asked, and to end.
+    pub fn stop_shards(&self) {
+        for shard in &self.shards {
+            // A box that is full belongs to a shard that does not read its mail; a second
+            // signal ends the process.
+            let _ = shard.try_send(Mail::Core(vec![Tell::Stop]));
+        }
+    }
+
+    /// Tells the core to close the log and to end.
+    pub fn stop_core(&self) {
+        let _ = self.core.send(ToCore::Stop);
+    }
 }
 
 /// Starts the shards, which answer 503 until the core, started next, has replayed the log.
@@ -93,19 +195,19 @@ pub fn launch(plan: Plan, events: &Sender<Event>) -> io::Result<Running> {
         shards.push(sender);
         inboxes.push(receiver);
     }
-    let beats: Vec<Latency> = (0..count).map(|_| Latency::new("heartbeat")).collect();
+    let latencies: Vec<Latencies> = (0..count).map(|_| Latencies::new()).collect();
     let sync = Latency::new("log_sync");
     let registry = Registry {
         shards: (0..count).map(|_| Arc::default()).collect(),
         core: Arc::default(),
-        latencies: beats
+        latencies: latencies
             .iter()
-            .chain([&sync])
-            .map(Latency::published)
+            .flat_map(Latencies::published)
+            .chain([sync.published()])
             .collect(),
     };
     let watched = watched(&registry, &shards, &core);
-    for ((index, inbox), latency) in inboxes.into_iter().enumerate().zip(beats) {
+    for ((index, inbox), latencies) in inboxes.into_iter().enumerate().zip(latencies) {
         let listener = listener(plan.listen)?;
         let parts = ShardParts {
             settings: ShardSettings {
@@ -115,7 +217,7 @@ pub fn launch(plan: Plan, events: &Sender<Event>) -> io::Result<Running> {
             listener,
             connections_max: plan.connections_max,
             inbox,
-            latency,
+            latencies,
             registry: registry.clone(),
             core: core.clone(),
             shards: shards.clone(),
@@ -142,7 +244,7 @@ struct ShardParts {
     listener: OwnedFd,
     connections_max: usize,
     inbox: MailReceiver<Mail>,
-    latency: Latency,
+    latencies: Latencies,
     registry: Registry,
     core: Sender<ToCore>,
     shards: Vec<MailSender<Mail>>,
@@ -177,17 +279,24 @@ async fn run_shard(parts: ShardParts) -> io::Result<()> {
         listener,
         connections_max,
         inbox,
-        latency,
+        latencies,
         registry,
         core,
         shards,
     } = parts;
     let index = settings.index;
     let counters: Arc<ShardCounters> = Arc::clone(&registry.shards[usize::from(index)]);
-    let sockets = Sockets::new(listener, connections_max, Box::new(clock::now))?;
+    let sockets = Sockets::new(listener, connections_max, Box::new(clock::now_ns))?;
     let now = clock::now();
-    let shard = Shard::new(settings, seeds(), counters, Rc::new(registry), now);
-    ShardLoop::new(index, sockets, shard, latency, inbox, core, shards)?
+    let shard = Shard::new(
+        settings,
+        seeds(),
+        counters,
+        latencies,
+        Rc::new(registry),
+        now,
+    );
+    ShardLoop::new(index, sockets, shard, inbox, core, shards)?
         .run()
         .await
 }

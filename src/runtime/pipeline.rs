@@ -30,7 +30,6 @@ use crate::log::{FileDisk, FileFlush, FileLog, LogError, SnapshotWriter, SyncTic
 use crate::mail::{Ask, Mail, ShardIndex, Tell};
 use crate::metrics::{CoreCounters, Latency};
 use crate::replica::Replica;
-use crate::types::Zxid;
 use crate::zab::Ready;
 
 use super::clock;
@@ -127,7 +126,7 @@ impl Pipeline {
             self.settle()?;
             self.begin_sync();
             self.prepare_segment();
-            self.begin_snapshot()?;
+            self.begin_snapshot();
             self.carry().await;
             if self.replica.is_serving()
                 && let Some(on_serving) = on_serving.take()
@@ -167,17 +166,38 @@ impl Pipeline {
                 self.counters.syncs.add(1);
                 self.replica.on_log_persisted(durable);
             }
-            ToCore::Snapshot(result) => {
-                self.snapshot_under_way = false;
-                result
-                    .map_err(|error| CoreFailure(format!("could not write a snapshot: {error}")))?;
-                self.counters.snapshots.add(1);
-                self.log.trim(self.limits.snapshots_kept).map_err(failure)?;
-            }
+            ToCore::Snapshot(result) => self.on_snapshot(result),
             ToCore::Nudge => self.sync_latency.publish(),
             ToCore::Stop => return Ok(true),
         }
         Ok(false)
+    }
+
+    /// A snapshot is complete, so what is older may go; or it failed, which loses nothing: the
+    /// log still holds what it would have, and the next one is tried after as many bytes.
+    fn on_snapshot(&mut self, result: io::Result<u64>) {
+        self.snapshot_under_way = false;
+        if let Err(error) = result {
+            tracing::warn!("could not write a snapshot: {error}; the log is kept instead");
+            return;
+        }
+        self.counters.snapshots.add(1);
+        match self.log.trim_job(self.limits.snapshots_kept) {
+            Ok(job) => self.on_thread("trim", move || {
+                if let Err(error) = job.run() {
+                    tracing::warn!("could not remove old log segments: {error}");
+                }
+            }),
+            Err(error) => tracing::warn!("could not look for old log segments: {error}"),
+        }
+    }
+
+    /// Runs what blocks on a thread of its own. If none is to be had the work is left undone,
+    /// which every caller can afford.
+    fn on_thread(&self, name: &str, work: impl FnOnce() + Send + 'static) {
+        if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(work) {
+            tracing::warn!("could not start the {name} thread: {error}");
+        }
     }
 
     /// Does what the replica asks for until it asks for nothing more.
@@ -232,36 +252,32 @@ impl Pipeline {
     /// Has the next segment made on a thread of its own, ahead of its use.
     fn prepare_segment(&mut self) {
         if let Some(job) = self.log.prepare_job() {
-            let work = move || {
+            self.on_thread("segment", move || {
                 // Whatever goes wrong shows when the segment is needed, and is told then.
                 let _ = job.run();
-            };
-            let _ = thread::Builder::new().name("segment".into()).spawn(work);
+            });
         }
     }
 
     /// Begins a snapshot if enough has been logged since the last.
-    fn begin_snapshot(&mut self) -> Result<(), CoreFailure> {
+    fn begin_snapshot(&mut self) {
         if self.snapshot_under_way || self.logged_bytes < self.limits.snapshot_log_bytes {
-            return Ok(());
+            return;
         }
         self.logged_bytes = 0;
+        self.snapshot_under_way = true;
         let snapshot = self.replica.state().snapshot();
-        let zxid: Zxid = snapshot.applied();
-        let writer = self
-            .log
-            .snapshot_writer(zxid)
-            .map_err(|error| CoreFailure(format!("could not begin a snapshot: {error}")))?;
+        let writer = match self.log.snapshot_writer(snapshot.applied()) {
+            Ok(writer) => writer,
+            Err(error) => return self.on_snapshot(Err(error)),
+        };
         let reports = self.reports.clone();
         let work = move || {
             let _ = reports.send(ToCore::Snapshot(write_snapshot(snapshot, writer)));
         };
-        self.snapshot_under_way = true;
-        thread::Builder::new()
-            .name("snapshot".into())
-            .spawn(work)
-            .map_err(|error| CoreFailure(format!("could not begin a snapshot: {error}")))?;
-        Ok(())
+        if let Err(error) = thread::Builder::new().name("snapshot".into()).spawn(work) {
+            self.on_snapshot(Err(error));
+        }
     }
 
     /// Sends each shard what it is to be told.

@@ -11,7 +11,6 @@ use super::pipeline::ToCore;
 use super::poller::Ticker;
 use super::sockets::{KEY_BELL, KEY_TICK, Service, Sockets};
 use crate::mail::{Mail, Pass, ShardIndex};
-use crate::metrics::Latency;
 use crate::shard::{ConnId, Next, Shard};
 use crate::time::{Millis, TICK_MS};
 
@@ -32,10 +31,9 @@ pub struct ShardLoop {
     ticks: u64,
 }
 
-/// The pure shard, and the time its answers take.
+/// The pure shard as the sockets see it.
 struct Served {
     shard: Shard,
-    latency: Latency,
 }
 
 impl ShardLoop {
@@ -47,7 +45,6 @@ impl ShardLoop {
         index: ShardIndex,
         sockets: Sockets,
         shard: Shard,
-        latency: Latency,
         inbox: MailReceiver<Mail>,
         core: Sender<ToCore>,
         shards: Vec<MailSender<Mail>>,
@@ -55,7 +52,7 @@ impl ShardLoop {
         let ticker = Ticker::new()?;
         sockets.poller().add(&ticker, KEY_TICK, EventFlags::IN)?;
         sockets.poller().add(&inbox, KEY_BELL, EventFlags::IN)?;
-        let served = Served { shard, latency };
+        let served = Served { shard };
         let late = Vec::new();
         Ok(ShardLoop {
             index,
@@ -138,8 +135,7 @@ impl ShardLoop {
             self.sockets.review(&mut self.served);
         }
         if self.ticks.is_multiple_of(TICKS_A_PUBLICATION) {
-            self.served.latency.publish();
-            self.served.shard.count_sockets(self.sockets.accepted());
+            self.served.shard.publish(self.sockets.accepted());
         }
     }
 
@@ -194,6 +190,9 @@ impl Service for Served {
     }
     fn close(&mut self, conn: ConnId) {
         self.shard.close(conn);
+    }
+    fn served(&mut self, took_ns: u64) {
+        self.shard.served(took_ns);
     }
 }
 

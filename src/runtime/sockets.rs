@@ -42,6 +42,9 @@ pub trait Service {
     fn review(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Option<Next>;
     /// The connection is gone.
     fn close(&mut self, conn: ConnId);
+    /// What the last `receive` answered has been handed to the kernel, `took_ns` after the
+    /// turn that read it began.
+    fn served(&mut self, took_ns: u64);
 }
 
 /// What one turn saw besides connections.
@@ -55,8 +58,8 @@ pub struct Turn {
     pub bell: bool,
 }
 
-/// The shard's clock.
-pub type Clock = Box<dyn Fn() -> Millis>;
+/// The shard's clock, in nanoseconds.
+pub type Clock = Box<dyn Fn() -> u64>;
 
 /// The listener and the connections of one shard.
 pub struct Sockets {
@@ -77,6 +80,8 @@ pub struct Sockets {
     /// Read anew for every input, after it has been read: a promise counts from when it is
     /// made, and a turn may take milliseconds.
     clock: Clock,
+    /// When the turn began.
+    turn_ns: u64,
     /// Where the once-a-second review goes on.
     review_at: usize,
 }
@@ -137,6 +142,7 @@ const BACKLOG: i32 = 16_384;
 const STUCK_MS_MAX: u64 = 30_000;
 /// How long input is drained after the last answer has been sent.
 const DRAIN_MS_MAX: u64 = 2_000;
+const NS_PER_MS: u64 = 1_000_000;
 
 /// A listening socket on `addr` that shares its port with the other shards' listeners.
 ///
@@ -191,6 +197,7 @@ impl Sockets {
             again_spare: Vec::new(),
             accepted: 0,
             clock,
+            turn_ns: 0,
             review_at: 0,
         })
     }
@@ -237,6 +244,7 @@ impl Sockets {
     /// Only if the epoll set is broken.
     pub fn turn<S: Service>(&mut self, service: &mut S) -> io::Result<Turn> {
         let events = self.poller.take()?;
+        self.turn_ns = (self.clock)();
         let mut turn = Turn {
             events,
             ..Turn::default()
@@ -306,7 +314,7 @@ impl Sockets {
     }
 
     fn now(&self) -> Millis {
-        (self.clock)()
+        millis(&self.clock)
     }
 
     fn get(&mut self, conn: ConnId) -> Option<&mut Conn> {
@@ -343,7 +351,7 @@ impl Sockets {
             }
             self.out.clear();
             if self.open <= self.open_max {
-                service.open(conn, (self.clock)());
+                service.open(conn, self.now());
             } else {
                 service.refuse(&mut self.out);
                 self.settle(conn, Next::Close, service);
@@ -421,7 +429,7 @@ impl Sockets {
             State::Open(Next::More) => {
                 open.state = State::Open(Next::Wait);
                 self.out.clear();
-                let next = service.resume(conn, (self.clock)(), &mut self.out);
+                let next = service.resume(conn, self.now(), &mut self.out);
                 self.settle(conn, next, service);
             }
             State::Open(_) => {}
@@ -438,16 +446,21 @@ impl Sockets {
                 open.readable = false;
                 open.ended = true;
                 self.out.clear();
-                let next = service.finish(conn, (self.clock)(), &mut self.out);
+                let next = service.finish(conn, millis(&self.clock), &mut self.out);
                 self.settle(conn, next, service);
             }
             Ok((count, _)) => {
                 // A buffer not filled means a socket emptied, but for the end of the stream.
                 open.readable = count == self.scratch.len() || open.hangup;
                 self.out.clear();
-                let next =
-                    service.receive(conn, &self.scratch[..count], (self.clock)(), &mut self.out);
+                let next = service.receive(
+                    conn,
+                    &self.scratch[..count],
+                    millis(&self.clock),
+                    &mut self.out,
+                );
                 self.settle(conn, next, service);
+                service.served((self.clock)() - self.turn_ns);
             }
             Err(Errno::AGAIN) => open.readable = false,
             Err(Errno::INTR) => self.queue(conn),
@@ -468,8 +481,8 @@ impl Sockets {
         if !self.out.is_empty() {
             match send(&open.fd, &self.out, SendFlags::NOSIGNAL) {
                 Ok(sent) if sent == self.out.len() => {}
-                Ok(sent) => keep(open, &self.out[sent..], (self.clock)()),
-                Err(Errno::AGAIN | Errno::INTR) => keep(open, &self.out, (self.clock)()),
+                Ok(sent) => keep(open, &self.out[sent..], millis(&self.clock)),
+                Err(Errno::AGAIN | Errno::INTR) => keep(open, &self.out, millis(&self.clock)),
                 Err(_) => return self.drop_conn(conn, service),
             }
             // The answers to one buffer of beats are kept; a document's worth is given back.
@@ -541,6 +554,10 @@ impl Sockets {
             self.again.push(conn);
         }
     }
+}
+
+fn millis(clock: &Clock) -> Millis {
+    Millis(clock() / NS_PER_MS)
 }
 
 fn keep(open: &mut Conn, rest: &[u8], now: Millis) {

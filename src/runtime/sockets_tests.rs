@@ -18,6 +18,7 @@ struct Lines {
     asleep: Vec<ConnId>,
     closed: Vec<ConnId>,
     finished: usize,
+    served: usize,
 }
 
 impl Lines {
@@ -93,6 +94,10 @@ impl Service for Lines {
         self.partial.remove(&conn);
         self.closed.push(conn);
     }
+    fn served(&mut self, took_ns: u64) {
+        assert!(took_ns < 60 * 1_000 * NS_PER_MS, "{took_ns}");
+        self.served += 1;
+    }
 }
 
 struct World {
@@ -107,7 +112,7 @@ impl World {
         let addr = probe("127.0.0.1:0".parse().unwrap()).unwrap();
         let now = Rc::new(Cell::new(Millis(1)));
         let clock = Rc::clone(&now);
-        let clock = Box::new(move || clock.get());
+        let clock = Box::new(move || clock.get().0 * NS_PER_MS);
         let sockets = Sockets::new(listener(addr).unwrap(), open_max, clock).unwrap();
         World {
             sockets,
@@ -170,6 +175,7 @@ fn lines_sent_in_one_piece_or_many_are_answered_in_order() {
     world.expect(&mut client, "<a><b>");
     client.write_all(b"c\n").unwrap();
     world.expect(&mut client, "<cc>");
+    assert_eq!(world.lines.served, 2, "once a read");
 }
 
 #[test]

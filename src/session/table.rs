@@ -205,7 +205,7 @@ impl Eras {
     /// Counts one more session of the era and returns its number; `None` when 65,536 other
     /// eras have sessions.
     fn enter(&mut self, value: u64) -> Option<u16> {
-        let is_it = |era: &Era| era.value == value && era.sessions > 0;
+        let is_it = |era: &Era| era.value == value;
         let recent = self.entries.get(usize::from(self.recent));
         let at = if recent.is_some_and(is_it) {
             usize::from(self.recent)

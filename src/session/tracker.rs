@@ -511,6 +511,27 @@ mod tests {
     }
 
     #[test]
+    fn stale_entries_are_dropped_when_they_come_up() {
+        let mut tracker = tracker(10);
+        let mut slot = tracker.insert(new(b"a", 0), Millis(0), || "g").unwrap();
+        for round in 1..50 {
+            tracker.remove(slot);
+            let now = Millis(round * 10);
+            slot = tracker
+                .insert(new(b"a", u128::from(round)), now, || "g")
+                .unwrap();
+        }
+        assert_eq!(tracker.wheel.entries(), 50);
+        let mut due = Vec::new();
+        for tick in 50..200 {
+            let now = Millis(tick * 10);
+            assert_eq!(tracker.touch(slot, now), Touch::Live);
+            assert!(!tracker.advance(now, 1_000, &mut due));
+        }
+        assert_eq!((tracker.wheel.entries(), due.len()), (1, 0));
+    }
+
+    #[test]
     fn a_new_term_is_noted() {
         let mut tracker = tracker(10);
         let slot = tracker.insert(new(b"a", 1), Millis(0), || "g").unwrap();

@@ -157,6 +157,12 @@ impl Wheel {
         self.next.saturating_add_signed(i64::from(ahead))
     }
 
+    /// Entries filed, stale ones included.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        self.entries
+    }
+
     /// Bytes of buckets and blocks; blocks once needed are kept.
     pub(super) fn memory_bytes(&self) -> usize {
         self.buckets.len() * size_of::<Bucket>() + self.blocks.memory_bytes()

@@ -62,64 +62,11 @@ impl Shard {
         manner: Manner,
         now: Millis,
     ) -> Result<Step, Problem> {
-        let boxed = |name: Option<&[u8]>| name.map(Box::from);
-        let (change, about) = match *route {
-            Route::Join { .. } => {
-                let join = self.join_of(route, body)?;
-                return self.join(conn, join, manner, now);
-            }
-            Route::Leave { group, member } => {
-                let session = manner.session;
-                let change = Change::Leave {
-                    group: group.into(),
-                    member: member.into(),
-                    session,
-                };
-                (change, About::Member)
-            }
-            Route::DeleteGroup { group } => (
-                Change::DeleteGroup {
-                    group: group.into(),
-                },
-                About::Group,
-            ),
-            Route::PutConfig {
-                group,
-                member,
-                if_match,
-            } => {
-                http::config_text(body)?;
-                let require = require(if_match, request.headers.if_none_match)?;
-                let (group, member) = (group.into(), boxed(member));
-                let bytes = body.into();
-                (
-                    Change::SetConfig {
-                        group,
-                        member,
-                        bytes,
-                        require,
-                    },
-                    About::Config,
-                )
-            }
-            Route::DeleteConfig {
-                group,
-                member,
-                if_match,
-            } => {
-                let require = require(if_match, None)?;
-                let (group, member) = (group.into(), boxed(member));
-                (
-                    Change::DeleteConfig {
-                        group,
-                        member,
-                        require,
-                    },
-                    About::Config,
-                )
-            }
-            _ => return Err(Problem::new(Code::Internal)),
-        };
+        if let Route::Join { .. } = *route {
+            let join = self.join_of(route, body)?;
+            return self.join(conn, join, manner, now);
+        }
+        let (change, about) = change_of(request, route, body, manner)?;
         let what = What::Change {
             request: change,
             document: false,
@@ -393,6 +340,69 @@ impl Shard {
         answer.write(&mut out, &bytes, manner.head_only);
         self.answer(place, out);
     }
+}
+
+/// The core's word for a change that is no join, and what it is about.
+fn change_of(
+    request: &Request<'_>,
+    route: &Route<'_>,
+    body: &[u8],
+    manner: Manner,
+) -> Result<(Change, About), Problem> {
+    Ok(match *route {
+        Route::Leave { group, member } => {
+            let (group, member) = (group.into(), member.into());
+            let session = manner.session;
+            (
+                Change::Leave {
+                    group,
+                    member,
+                    session,
+                },
+                About::Member,
+            )
+        }
+        Route::DeleteGroup { group } => {
+            let group = group.into();
+            (Change::DeleteGroup { group }, About::Group)
+        }
+        Route::PutConfig {
+            group,
+            member,
+            if_match,
+        } => {
+            http::config_text(body)?;
+            let require = require(if_match, request.headers.if_none_match)?;
+            let (group, member) = (group.into(), member.map(Box::from));
+            let bytes = body.into();
+            (
+                Change::SetConfig {
+                    group,
+                    member,
+                    bytes,
+                    require,
+                },
+                About::Config,
+            )
+        }
+        Route::DeleteConfig {
+            group,
+            member,
+            if_match,
+        } => {
+            let require = require(if_match, None)?;
+            let (group, member) = (group.into(), member.map(Box::from));
+            (
+                Change::DeleteConfig {
+                    group,
+                    member,
+                    require,
+                },
+                About::Config,
+            )
+        }
+        _ => return Err(Problem::new(Code::Internal)),
+    })
 }
 
 /// 204 with the versions.

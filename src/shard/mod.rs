@@ -46,7 +46,7 @@ pub use conn::{ConnId, Next};
 use crate::group::EXPIRE_BATCH_MAX;
 use crate::http;
 use crate::mail::{Ask, Mail, Pass, ShardIndex, VersionCell, What};
-use crate::metrics::{Registry, ShardCounters};
+use crate::metrics::{Latency, Published, Registry, ShardCounters};
 use crate::session::{Limits as SessionLimits, Slot, Tracker};
 use crate::time::Millis;
 use crate::types::{Incarnation, ServerId, SessionId};
@@ -104,6 +104,36 @@ enum Phase {
     Stopping,
 }
 
+/// The latencies a shard measures.
+pub struct Latencies {
+    /// From the turn that found the input to the answer's `send`: beats that hit at once.
+    pub heartbeat: Latency,
+    /// From a session's deadline to its end being known here.
+    pub expiry_lateness: Latency,
+}
+
+impl Latencies {
+    /// Empty histograms.
+    #[must_use]
+    pub fn new() -> Latencies {
+        Latencies {
+            heartbeat: Latency::new("heartbeat"),
+            expiry_lateness: Latency::new("expiry_lateness"),
+        }
+    }
+
+    /// The readers' sides.
+    pub fn published(&self) -> [Arc<Published>; 2] {
+        [self.heartbeat.published(), self.expiry_lateness.published()]
+    }
+}
+
+impl Default for Latencies {
+    fn default() -> Latencies {
+        Latencies::new()
+    }
+}
+
 /// What the shard keeps for each group that has sessions on it.
 type GroupPayload = Arc<VersionCell>;
 
@@ -137,6 +167,9 @@ pub struct Shard {
     batch: Vec<u8>,
     outbox: Outbox,
     counters: Arc<ShardCounters>,
+    latencies: Latencies,
+    /// The count of heartbeats up to which they are in the histogram.
+    heartbeats_timed: u64,
     registry: Rc<Registry>,
     started: Millis,
     /// When the wheel was last turned, to notice stalls.
@@ -167,6 +200,7 @@ impl Shard {
         settings: Settings,
         seeds: [u64; 4],
         counters: Arc<ShardCounters>,
+        latencies: Latencies,
         registry: Rc<Registry>,
         now: Millis,
     ) -> Shard {
@@ -193,6 +227,8 @@ impl Shard {
             batch: Vec::new(),
             outbox: Outbox::default(),
             counters,
+            latencies,
+            heartbeats_timed: 0,
             registry,
             started: now,
             turned: now,
@@ -292,8 +328,22 @@ impl Shard {
         self.phase == Phase::Stopping
     }
 
-    /// Counts what only the sockets know: the connections accepted since the start.
-    pub fn count_sockets(&self, accepted: u64) {
+    /// What the last input was answered with has been handed to the kernel, `took_ns` after
+    /// the shard was told of it.
+    pub fn served(&mut self, took_ns: u64) {
+        let heartbeats = self.counters.heartbeats.get();
+        let beaten = heartbeats - self.heartbeats_timed;
+        if beaten > 0 {
+            self.heartbeats_timed = heartbeats;
+            self.latencies.heartbeat.record(took_ns, beaten);
+        }
+    }
+
+    /// Shows to readers what was counted and timed since the last call; `accepted` is how
+    /// many connections the sockets have accepted since the start.
+    pub fn publish(&mut self, accepted: u64) {
+        self.latencies.heartbeat.publish();
+        self.latencies.expiry_lateness.publish();
         self.counters.accepted.set(accepted);
         self.counters
             .session_bytes

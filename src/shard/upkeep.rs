@@ -123,7 +123,7 @@ impl Shard {
             return self.transit.note(news);
         };
         match news {
-            News::Ended(_) => drop(self.tracker.remove(slot)),
+            News::Ended(_) => self.end(slot, now),
             News::Changed { term, timeout, .. } => {
                 if term > self.tracker.view(slot).term {
                     self.tracker.set_term(slot, term);
@@ -133,6 +133,16 @@ impl Shard {
                 }
             }
         }
+    }
+
+    fn end(&mut self, slot: Slot, now: Millis) {
+        let view = self.tracker.view(slot);
+        if view.closing {
+            let late_ms = now.since(view.deadline).0;
+            let lateness = &mut self.latencies.expiry_lateness;
+            lateness.record(late_ms * NS_PER_MS, 1);
+        }
+        self.tracker.remove(slot);
     }
 
     /// The tick: turns the wheel and looks after whoever waits. `drained` tells that no
@@ -257,5 +267,7 @@ impl Shard {
     }
 }
 
+/// Nanoseconds in a millisecond.
+const NS_PER_MS: u64 = 1_000_000;
 /// How long the wheel may stand still after a stall although input keeps coming.
 const DRAIN_MS_MAX: u64 = 2_000;

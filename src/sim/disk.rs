@@ -144,6 +144,18 @@ impl SimDisk {
         });
     }
 
+    /// Gives a file other bytes, on the disk and in the cache.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn put(&self, name: &str, bytes: &[u8]) {
+        self.edit(name, |file| {
+            file.cache = bytes.to_vec();
+            file.disk = bytes.to_vec();
+            file.dirty.clear();
+        });
+    }
+
     /// The bytes of a file as programs see them.
     ///
     /// # Panics

@@ -48,7 +48,13 @@ pub(crate) const TABLE: &[(&str, &[&str])] = &[
             "config", "wire", "log", "replica", "shard",
         ],
     ),
-    ("server", &["types", "config", "metrics", "runtime"]),
+    // It gives each part the settings that concern it, and passes on the mail of the start.
+    (
+        "server",
+        &[
+            "types", "http", "mail", "config", "metrics", "shard", "runtime",
+        ],
+    ),
     // `group` and `log` for `systole log`, which needs no server.
     ("cli", &["config", "group", "log", "server"]),
     ("main", &["cli"]),

@@ -159,5 +159,5 @@ fn describe(report: &mut Report, flags: &Beat) {
         flags.common.connections,
         time(flags.timeout)
     );
-    report.figure("setup", "load", text.clone(), text);
+    report.setup(text);
 }

@@ -62,7 +62,7 @@ pub(crate) fn idle(flags: &Idle) -> Result<bool> {
         "{} idle connections; beats one at a time over {ACTIVE} others, {} rounds",
         flags.connections, flags.rounds
     );
-    report.figure("setup", "load", text.clone(), text);
+    report.setup(text);
     // Later rounds find memory that earlier ones have left: the first is the honest one.
     let first = memory.first().copied().unwrap_or(0.0);
     let text = format!("{first:.0} B of user space (resident, first round)");

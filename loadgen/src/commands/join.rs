@@ -42,7 +42,7 @@ pub(crate) fn join(flags: &Join) -> Result<bool> {
         "{} joins, {} under way at once over {} connections",
         flags.sessions, flags.outstanding, common.connections
     );
-    report.figure("setup", "load", text.clone(), text);
+    report.setup(text);
     tell(&mut report, &done);
     conclude(&report, common.out.as_deref())
 }

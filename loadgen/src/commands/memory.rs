@@ -38,7 +38,7 @@ pub(crate) fn memory(flags: &Flags) -> Result<bool> {
         flags.name_bytes,
         flags.groups
     );
-    report.figure("setup", "load", text.clone(), text);
+    report.setup(text);
     for (key, label, of) in [
         ("rss", "resident", (|m| m.rss) as fn(&Memory) -> u64),
         ("anonymous", "of it its own memory", |m| m.anonymous),

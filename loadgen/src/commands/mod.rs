@@ -6,7 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod idle;
 pub(crate) mod join;
 pub(crate) mod memory;
-mod own;
+pub(crate) mod own;
 pub(crate) mod restart;
 
 use crate::report::{Report, count, time};
@@ -73,7 +73,7 @@ pub(crate) fn tell(report: &mut Report, done: &Done) {
             report.figure(
                 "beat_cpu_us",
                 "server CPU a beat",
-                format!("{server:.3} µs"),
+                format!("{server:.3} µs, {user:.3} of it user space"),
                 server,
             );
         }

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 /// Where a systole of our own lives, whether it runs or not.
 pub(crate) struct Home {
     program: PathBuf,
-    data_dir: PathBuf,
+    /// Where its data lie.
+    pub(crate) data_dir: PathBuf,
     log: PathBuf,
     more_args: Vec<String>,
     cpu: Option<usize>,

@@ -41,17 +41,28 @@ impl Loader {
 
     fn beats_done(&mut self, pending: Pending, beats: u32, now_ns: u64) {
         self.counts.beats += u64::from(beats);
-        let tag = match self.phase {
-            Phase::Measuring => {
-                self.counts.beats_measured += u64::from(beats);
-                self.counts.requests_measured += 1;
-                Tag::Beat
-            }
-            Phase::Joining => Tag::BeatJoining,
-            Phase::Expiring => Tag::BeatExpiring,
-            _ => return,
+        if self.phase == Phase::Measuring {
+            self.counts.beats_measured += u64::from(beats);
+        }
+        self.record_beat(&pending, beats, now_ns);
+    }
+
+    /// Records how long beats took, under the part of the run in which they were due.
+    pub(super) fn record_beat(&mut self, pending: &Pending, beats: u32, now_ns: u64) {
+        if !matches!(pending.kind, Kind::Head | Kind::Get | Kind::Batch) {
+            return;
+        }
+        let due_ns = pending.due_ns;
+        let tag = if self.measured.contains(&due_ns) {
+            Tag::Beat
+        } else if self.mass.is_due(due_ns) {
+            Tag::BeatExpiring
+        } else if self.phase == Phase::Joining {
+            Tag::BeatJoining
+        } else {
+            return;
         };
-        let waited = now_ns.saturating_sub(pending.due_ns);
+        let waited = now_ns.saturating_sub(due_ns);
         self.recorder.record_n(tag, waited, beats);
     }
 
@@ -174,8 +185,7 @@ impl Loader {
             .record(Tag::Leave, now_ns.saturating_sub(pending.due_ns));
         self.plan.names.head(&mut lane.out, session, None);
         self.queue(lane, Kind::Ghost, session, now_ns, now_ns);
-        if let Some(place) = self.returning.iter().position(|s| *s == session) {
-            self.returning.swap_remove(place);
+        if pending.kind == Kind::Depart {
             self.join_retry.push_back(session);
         }
     }
@@ -261,7 +271,7 @@ impl Loader {
                     self.doom.answered();
                 }
             }
-            Kind::Leave => self.standing.set(session, State::Gone),
+            Kind::Leave | Kind::Depart => self.standing.set(session, State::Gone),
             Kind::Probe => {
                 let acked_ns = self.sessions[session as usize].acked_ns;
                 let now_ns = clock::now();

@@ -17,13 +17,14 @@ use crate::clock::{MILLI, SECOND};
 use crate::net::{Driver, Kind, Lane, NOT_HTTP, Net, Next, Pending};
 use crate::plan::{Known, Load, Mode, Plan};
 use crate::process;
-use crate::recorder::Recorder;
+use crate::recorder::{Recorder, Tag};
 use crate::reply::Reply;
 use crate::schedule::{Dealing, OpenLoop};
 use crate::standing::{Standing, State};
 use crate::verify::{Fault, Sent, Session, Verifier};
 use crate::watch::{Deaths, Mass};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -49,14 +50,16 @@ pub(crate) struct Loader {
     batches: Batches,
     events: std::vec::IntoIter<Event>,
     next_event: Option<Event>,
-    /// Members that leave in order to come back.
-    returning: Vec<u32>,
     deaths: Deaths,
     mass: Mass,
     doom: Doom,
     next_list_ns: u64,
     listing: bool,
     next_look_ns: u64,
+    /// The measured time: beats due in it are measured, whenever they are answered.
+    measured: Range<u64>,
+    /// When the last answer was seen to be missing fewer than before, and how many were.
+    drained: (u64, u64),
     cpu_before: (u64, u64),
     ticks_before: (u64, u64),
     broken_off: Option<String>,
@@ -101,13 +104,14 @@ impl Loader {
             batches: Batches::default(),
             events: Vec::new().into_iter(),
             next_event: None,
-            returning: Vec::new(),
             deaths: Deaths::new(plan.timeout_ns, plan.late_bound_ns),
             mass: Mass::default(),
             doom: Doom::Choosing,
             next_list_ns: 0,
             listing: false,
             next_look_ns: 0,
+            measured: u64::MAX..u64::MAX,
+            drained: (0, u64::MAX),
             cpu_before: (0, 0),
             ticks_before: (0, 0),
             broken_off: None,
@@ -192,7 +196,7 @@ impl Loader {
             Phase::Measuring if spent >= self.plan.duration_ns => self.end_measuring(now_ns),
             Phase::Dooming => self.doom(net, now_ns, spent),
             Phase::Expiring => self.watch_mass(net, now_ns),
-            Phase::Draining => return self.drained(net, spent),
+            Phase::Draining => return self.drained(net, now_ns),
             _ => {}
         }
         false
@@ -228,6 +232,7 @@ impl Loader {
         self.next_event = self.events.next();
         self.cpu_before = self.cpu();
         self.ticks_before = self.ticks();
+        self.measured.start = now_ns;
         self.enter(Phase::Measuring, now_ns);
     }
 
@@ -240,6 +245,7 @@ impl Loader {
         );
         let (ticks, before) = (self.ticks(), self.ticks_before);
         self.counts.server_ticks = (spent(ticks.0, before.0), spent(ticks.1, before.1));
+        self.measured.end = now_ns;
         self.counts.measured_ns = now_ns - self.phase_ns;
         let next = if self.plan.doom > 0.0 {
             Phase::Dooming
@@ -260,17 +266,24 @@ impl Loader {
         ticks.unwrap_or_default()
     }
 
-    /// True when nothing is under way any more, or it has taken too long.
-    fn drained(&mut self, net: &Net, spent: u64) -> bool {
+    /// True when nothing is under way any more, or no more answers come.
+    fn drained(&mut self, net: &Net, now_ns: u64) -> bool {
         let left = net.unanswered();
-        if left > 0 && spent < DRAINING_NS_MAX {
+        if left < self.drained.1 {
+            self.drained = (now_ns, left);
+        }
+        let patient =
+            now_ns - self.drained.0 < SILENCE_NS_MAX && now_ns - self.phase_ns < DRAINING_NS_MAX;
+        if left > 0 && patient {
             return false;
         }
         if left > 0 {
-            let said = format!(
-                "{left} requests had no answer {} s after the end",
-                DRAINING_NS_MAX / SECOND
-            );
+            // They count as what they have waited so far: leaving them out would flatter.
+            for pending in net.waiting() {
+                self.record_beat(pending, 1, now_ns);
+            }
+            let s = (now_ns - self.phase_ns) / SECOND;
+            let said = format!("{left} requests had no answer {s} s after the end");
             self.verifier.general(Fault::Unanswered, &said);
         }
         if self.deaths.open() > 0 && self.broken_off.is_none() {
@@ -323,6 +336,8 @@ impl Loader {
             return;
         };
         while let Some((block, due_ns)) = open_loop.take(now_ns) {
+            // How late we are ourselves: part of the beat's latency, and not the server's doing.
+            self.recorder.record(Tag::SendLag, now_ns - due_ns);
             let lane = net.lane(self.dealing.connection_of_block(block));
             self.beat_block(lane, block, due_ns, now_ns);
         }
@@ -430,12 +445,13 @@ impl Loader {
                 continue;
             }
             self.standing.set(event.session, State::Leaving);
-            if event.action == Action::Rejoin {
-                self.returning.push(event.session);
-            }
+            let kind = match event.action {
+                Action::Rejoin => Kind::Depart,
+                Action::Leave | Action::Die => Kind::Leave,
+            };
             let lane = net.lane(self.dealing.connection(event.session));
             self.plan.names.leave(&mut lane.out, event.session);
-            self.queue(lane, Kind::Leave, event.session, now_ns, now_ns);
+            self.queue(lane, kind, event.session, now_ns, now_ns);
         }
     }
 
@@ -497,7 +513,7 @@ impl Driver for Loader {
             Kind::Head | Kind::Get => self.on_beat(lane, pending, reply, now_ns),
             Kind::Batch | Kind::Doom => self.on_batch(lane, pending, reply, body, now_ns),
             Kind::Join => self.on_join(pending, reply, now_ns),
-            Kind::Leave => self.on_leave(lane, pending, reply, now_ns),
+            Kind::Leave | Kind::Depart => self.on_leave(lane, pending, reply, now_ns),
             Kind::Ghost => self.verifier.ghost(pending.sent, reply),
             Kind::Probe => self.on_probe(lane, pending, reply, body, now_ns),
             Kind::List => self.on_list(pending, reply, body, now_ns),
@@ -523,7 +539,9 @@ impl Driver for Loader {
 
 /// Connections must be open by then.
 const OPENING_NS_MAX: u64 = 60 * SECOND;
-/// Answers are awaited so long after the end.
-const DRAINING_NS_MAX: u64 = 5 * SECOND;
+/// Answers are awaited so long after the end …
+const DRAINING_NS_MAX: u64 = 30 * SECOND;
+/// … and so long after the last one that came.
+const SILENCE_NS_MAX: u64 = 5 * SECOND;
 /// Blocks tried in a closed loop until one with a living session is found.
 const TRIES_MAX: u64 = 64;

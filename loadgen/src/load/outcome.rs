@@ -51,8 +51,6 @@ pub(crate) struct Counts {
     pub(crate) beats: u64,
     /// Beats answered in the measured time.
     pub(crate) beats_measured: u64,
-    /// Requests that carried those.
-    pub(crate) requests_measured: u64,
     /// Leaves answered.
     pub(crate) leaves: u64,
     /// Members that stopped beating.

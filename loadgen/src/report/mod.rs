@@ -51,6 +51,12 @@ impl Report {
         self.values.insert(key.to_owned(), value.into());
     }
 
+    /// Says what was done: the table's first line.
+    pub(crate) fn setup(&mut self, text: String) {
+        self.rows.insert(0, ("load".to_owned(), text.clone()));
+        self.values.insert("setup".to_owned(), text.into());
+    }
+
     /// Adds data that the table does not show.
     pub(crate) fn data(&mut self, key: &str, value: Value) {
         self.values.insert(key.to_owned(), value);

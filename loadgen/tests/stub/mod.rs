@@ -41,6 +41,8 @@ pub(crate) enum Lie {
     HangsUp,
     /// Every 50th answer is garbage.
     Garbage,
+    /// The 600th beat makes everything stand still for 0.7 s; no lie, but slow.
+    Stalls,
 }
 
 /// The stub's address; it serves until the test process ends.
@@ -225,6 +227,9 @@ impl World {
 
     fn beat(&mut self, group: &str, member: &str) -> Option<Vec<u8>> {
         self.beats += 1;
+        if self.lie == Lie::Stalls && self.beats == 600 {
+            thread::sleep(Duration::from_millis(700));
+        }
         let lie = if self.beats.is_multiple_of(50) {
             self.lie
         } else {

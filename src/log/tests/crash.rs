@@ -64,6 +64,6 @@ fn campaign(seeds: std::ops::Range<u64>) -> u64 {
 
 #[test]
 fn what_was_durable_survives_a_crash_at_every_write_and_sync() {
-    let points = campaign(0..52);
+    let points = campaign(0..60);
     assert!(points >= 20_000, "only {points} crash points");
 }

@@ -42,7 +42,7 @@ fn refused_or_whole(disk: &SimDisk, promises: &Promises) -> bool {
 #[test]
 fn every_flipped_byte_of_a_small_log_is_repaired_or_refused_and_never_served() {
     let (mut refused, mut flips) = (0, 0);
-    for seed in 0..4 {
+    for seed in 0..2 {
         let (disk, promises) = small_log(seed);
         for name in disk.list().expect("the disk works") {
             for byte in 0..disk.bytes(&name).len() {
@@ -160,7 +160,8 @@ fn a_damaged_newest_snapshot_gives_way_to_the_one_before() {
                 let expected = promises.appended.iter().filter(|(at, _)| *at > after);
                 assert!(found.expect("whole").iter().eq(expected), "seed {seed}");
                 assert!(!log.snapshots().expect("listed").contains(&newest));
-                log.trim(2).expect("nothing fails");
+                let trimmed = log.trim_job(2).and_then(crate::log::TrimJob::run);
+                trimmed.expect("nothing fails");
                 let left = snapshots::list(&disk).expect("the disk works");
                 assert!(!left.contains(&newest), "trimming keeps a damaged snapshot");
                 tried += 1;

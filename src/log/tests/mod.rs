@@ -4,5 +4,6 @@ mod crash;
 mod damage;
 mod faults;
 mod files;
+mod guards;
 mod inspect;
 mod world;

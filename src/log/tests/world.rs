@@ -2,7 +2,7 @@
 
 use crate::log::disk::Disk;
 use crate::log::{
-    Entries, Fatal, FlushOf, Log, PrepareJob, ReadError, Recovered, Settings, SyncTicket,
+    Entries, Fatal, FlushOf, Log, PrepareJob, ReadError, Recovered, Settings, SyncTicket, TrimJob,
 };
 use crate::sim::disk::SimDisk;
 use crate::types::{Epoch, Incarnation, Zxid};
@@ -145,6 +145,7 @@ pub(super) struct User {
     pub log: Log<SimDisk>,
     ticket: Option<SyncTicket<FlushOf<SimDisk>>>,
     job: Option<PrepareJob<SimDisk>>,
+    trim: Option<TrimJob<SimDisk>>,
 }
 
 /// A call failed: the power is off, or the log is fenced.
@@ -164,6 +165,7 @@ impl User {
             log,
             ticket: None,
             job: None,
+            trim: None,
         };
         promises.epochs_asked[2] += 1;
         let incarnation = user.log.next_incarnation().map_err(stopped)?;
@@ -183,7 +185,7 @@ impl User {
         promises: &mut Promises,
     ) -> Result<(), Stopped> {
         for _ in 0..steps {
-            match random.below(40) {
+            match random.below(42) {
                 0..=19 => self.append(random, promises)?,
                 20..=25 => {
                     self.ticket = self.ticket.take().or_else(|| self.log.begin_sync());
@@ -200,10 +202,15 @@ impl User {
                 }
                 35 => self.next_epoch(promises)?,
                 36..=37 => self.snapshot(promises)?,
-                38 => self
-                    .log
-                    .trim(1 + random.below(2) as usize)
-                    .map_err(stopped)?,
+                38 => {
+                    let keep = 1 + random.below(2) as usize;
+                    self.trim = Some(self.log.trim_job(keep).map_err(stopped)?);
+                }
+                39..=40 => {
+                    if let Some(job) = self.trim.take() {
+                        job.run().map_err(stopped)?;
+                    }
+                }
                 _ => self.cut(random, promises)?,
             }
             assert!(self.log.durable() <= self.log.last());

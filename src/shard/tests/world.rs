@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::super::{ConnId, Next, Settings, Shard};
+use super::super::{ConnId, Latencies, Next, Settings, Shard};
 use super::client::{Client, Response};
 use super::oracle::Oracle;
 use crate::group;
@@ -149,6 +149,7 @@ impl World {
                 settings_of(&tune, index),
                 [9, 8, 7, 6],
                 counters,
+                Latencies::new(),
                 registry,
                 now,
             )

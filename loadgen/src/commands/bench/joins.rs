@@ -1,0 +1,134 @@
+//! P7: durable joins, many at once and one alone, beside the disk that makes them durable.
+
+use super::topic;
+use crate::cli::Bench;
+use crate::clock;
+use crate::commands::own::Home;
+use crate::commands::{conclude, spread};
+use crate::names::Names;
+use crate::plan::Plan;
+use crate::recorder::{self, Tag};
+use crate::report::Report;
+use crate::run::{self, Done};
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Runs the rounds: a crowd of joins, then one after the other, then the bare disk.
+pub(super) fn durable_joins(flags: &Bench) -> Result<bool> {
+    let home = Home::new(&flags.own)?;
+    let (server, _) = home.start()?;
+    let mut report = Report::new(&topic(flags), clock::wall(), &home.describe());
+    let (mut rate, mut cpu_us, mut alone_us, mut disk_us, mut ratio) =
+        (vec![], vec![], vec![], vec![], vec![]);
+    let mut intervals = Vec::new();
+    let crowd = (flags.sessions / flags.rounds).max(1);
+    for round in 0..flags.rounds {
+        let mut join = |name: &str, sessions: u32, outstanding: u32| -> Result<Done> {
+            let names = Names::new(&format!("{name}{round}"), 100, 24, 1, 0);
+            let plan = Plan {
+                joins_outstanding: outstanding,
+                server_pid: Some(server.pid()),
+                ..Plan::joins(names, sessions, 64)
+            };
+            let done = run::run(&home.target(), vec![plan], flags.own.load_cpu)?;
+            report.verdict(&done.faults, done.broken_off.as_deref());
+            Ok(done)
+        };
+        let many = join("many", crowd, flags.outstanding)?;
+        let alone = join("alone", ALONE, 1)?;
+        let joins = many.counts.joins.max(1) as f64;
+        let disk = fdatasync_median_us(&home.data_dir)?;
+        let one = alone.hist(Tag::Join).value_at_quantile(0.5) as f64 / 1e3;
+        rate.push(joins * 1e9 / many.counts.joining_ns.max(1) as f64);
+        cpu_us.push(many.counts.joining_cpu_ns as f64 / 1e3 / joins);
+        alone_us.push(one);
+        disk_us.push(disk);
+        ratio.push(one / disk);
+        intervals = recorder::merge([intervals, many.intervals].concat());
+        eprintln!(
+            "round {}: {:.0} a second, alone {one:.0} µs, disk {disk:.0} µs",
+            round + 1,
+            rate[round as usize]
+        );
+    }
+    report.setup(format!(
+        "rounds of {crowd} joins with {} under way, then {ALONE} one at a time, then \
+         {SYNCS} × fdatasync after overwriting 4 KiB of a preallocated file on the same disk",
+        flags.outstanding
+    ));
+    let aim = "≥ 200,000 a second, ≤ 5 µs CPU, alone ≤ 1.5 × one fdatasync";
+    report.figure("aim", "target", aim.to_owned(), aim);
+    spread(&mut report, "joins_per_s", "joins a second", &rate, "");
+    spread(
+        &mut report,
+        "join_cpu_us",
+        "server CPU a join",
+        &cpu_us,
+        " µs",
+    );
+    spread(
+        &mut report,
+        "alone_us",
+        "one alone, median",
+        &alone_us,
+        " µs",
+    );
+    spread(
+        &mut report,
+        "fdatasync_us",
+        "one fdatasync, median",
+        &disk_us,
+        " µs",
+    );
+    spread(
+        &mut report,
+        "alone_ratio",
+        "alone / fdatasync, by round",
+        &ratio,
+        "",
+    );
+    report.latencies(&intervals);
+    drop(server);
+    conclude(&report, flags.own.out.as_deref())
+}
+
+/// The median of `fdatasync` after overwriting 4 KiB, in microseconds.
+fn fdatasync_median_us(dir: &Path) -> Result<f64> {
+    let path = dir.join("fdatasync.probe");
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    let page = [0x5a; 4096];
+    for i in 0..SYNCS {
+        file.write_all_at(&page, i * 4096)?;
+    }
+    file.sync_all()?;
+    let mut took = Vec::new();
+    for i in 0..SYNCS {
+        let before = clock::now();
+        file.write_all_at(&page, i * 4096)?;
+        file.sync_data()?;
+        took.push(clock::now() - before);
+    }
+    std::fs::remove_file(&path)?;
+    took.sort_unstable();
+    Ok(took[took.len() / 2] as f64 / 1e3)
+}
+
+/// Joins one at a time, in each round.
+const ALONE: u32 = 1_000;
+/// Syncs of the bare disk, in each round.
+const SYNCS: u64 = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::TempDir;
+
+    #[test]
+    fn the_disk_is_timed_and_nothing_stays_behind() {
+        let dir = TempDir::new().unwrap();
+        assert!(fdatasync_median_us(dir.path()).unwrap() > 0.0);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,131 @@
+//! Holds the README to the program: its tour runs and prints what it shows, its tables are
+//! whole, and its test command is the one that CI runs.
+
+mod common;
+
+use std::process::Command;
+
+use common::{Setup, run_to_end, skipped};
+use systole::config::{KEYS, env_name};
+use systole::http::Code;
+
+fn text(name: &str) -> String {
+    let path = format!("{}/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// The console blocks, in order: each a list of commands with what they print.
+fn console(readme: &str) -> Vec<Vec<(String, String)>> {
+    let mut blocks = Vec::new();
+    for block in readme.split("```console\n").skip(1) {
+        let block = block.split("```").next().expect("a block ends");
+        let mut commands: Vec<(String, String)> = Vec::new();
+        for line in block.lines() {
+            if let Some(command) = line.strip_prefix("$ ") {
+                commands.push((command.to_owned(), String::new()));
+            } else {
+                let (_, printed) = commands.last_mut().expect("a command comes first");
+                printed.push_str(line);
+                printed.push('\n');
+            }
+        }
+        blocks.push(commands);
+    }
+    blocks
+}
+
+#[test]
+fn the_first_two_commands_start_a_server_and_run_the_tests_that_ci_runs() {
+    let readme = text("README.md");
+    let first = console(&readme).swap_remove(0);
+    let command = |n: usize| {
+        first[n]
+            .0
+            .split('#')
+            .next()
+            .expect("a command")
+            .trim()
+            .to_owned()
+    };
+    assert_eq!(first.len(), 2);
+    assert_eq!(command(0), "cargo run --release");
+    assert!(command(1).starts_with("cargo test"));
+    for file in [".ci/run", "justfile"] {
+        let calls = text(file).lines().any(|line| line.trim() == command(1));
+        assert!(calls, "{file} does not call {:?}", command(1));
+    }
+}
+
+#[test]
+fn the_tour_prints_what_it_shows() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        return skipped("there is no curl on this machine");
+    }
+    let server = Setup::new().flag("--advertise", "127.0.0.1:8640").start();
+    let here = server.address().to_string();
+    let mut script = "set -u\ncurl() { command curl --noproxy '*' \"$@\"; }\n".to_owned();
+    let mut expected = String::new();
+    for (command, printed) in console(&text("README.md")).into_iter().skip(1).flatten() {
+        script.push_str(&command.replace("localhost:8640", &here));
+        script.push('\n');
+        expected.push_str(&printed);
+    }
+    // What the beats that were killed leave behind must not hold the pipes open.
+    script.push_str("wait 2>/dev/null\n");
+    let ended = run_to_end(Command::new("bash").args(["-c", &script]));
+    // Documents come without a line's end; curl's headers with a carriage return.
+    let bare = |text: &str| text.replace(['\r', '\n'], "");
+    assert_eq!(
+        bare(&ended.stdout),
+        bare(&expected),
+        "stderr: {}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn every_setting_has_its_row() {
+    let readme = text("README.md");
+    for (key, default) in KEYS {
+        let row = format!("| `--{key}` | `{}` |", env_name(key));
+        let found = readme.lines().find(|line| line.starts_with(&row));
+        let found = found.unwrap_or_else(|| panic!("no row {row}"));
+        if let Some(default) = default {
+            assert!(found.contains(&format!("| `{default}` |")), "{found}");
+        }
+    }
+}
+
+#[test]
+fn every_code_of_a_refusal_stands_beside_its_status() {
+    let readme = text("README.md");
+    for code in Code::ALL {
+        let name = format!("`{}`", code.name());
+        let status = code.status().to_string();
+        let told = |line: &&str| line.starts_with('|') && line.contains(&name);
+        let row = readme
+            .lines()
+            .find(told)
+            .unwrap_or_else(|| panic!("no row has {name}"));
+        let statuses = row.split('|').nth(1).expect("a first column");
+        assert!(statuses.contains(&status), "{name} is {status}: {row}");
+    }
+}
+
+#[test]
+fn what_the_documents_link_to_is_there() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    for name in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+    ] {
+        for link in text(name).split("](").skip(1) {
+            let target = link.split(')').next().expect("a link ends");
+            let outside = target.starts_with("http");
+            let there = std::path::Path::new(root).join(target).exists();
+            assert!(outside || there, "{name} links to {target}");
+        }
+    }
+}
