@@ -118,6 +118,19 @@ fn each_hostile_request_gets_its_answer_or_a_close() {
 }
 
 #[test]
+fn nothing_changes_when_they_come_in_pieces() {
+    let server = Setup::new().start();
+    let dice = std::cell::RefCell::new(Dice::new(seed()));
+    run(&server, false, |client, bytes| {
+        let mut dice = dice.borrow_mut();
+        let cut = dice.below(bytes.len() as u64 + 1) as usize;
+        let _ = client.send(&bytes[..cut]);
+        Deadline::after(Duration::from_millis(2)).pass();
+        let _ = client.send(&bytes[cut..]);
+    });
+}
+
+#[test]
 fn noise_gets_an_answer_or_a_close() {
     let server = Setup::new().start();
     let innocent = Innocent::beside(&server);

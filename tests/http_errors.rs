@@ -116,16 +116,19 @@ fn a_method_that_a_path_does_not_take_is_405_and_says_which_it_takes() {
 #[test]
 fn a_request_that_does_not_end_is_408() {
     let server = Setup::new().start();
-    for part in [
+    let parts = [
         "GET / HT",
         "PUT /g/m HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf",
-    ] {
+    ];
+    let waiting = parts.map(|part| {
         let mut client = server.client();
         client.answer_time = Duration::from_secs(20);
         client.send(part.as_bytes()).expect("to send");
-        let answer = client
-            .answer_to("GET")
-            .expect_problem(408, "request_timeout");
+        client
+    });
+    for mut client in waiting {
+        let answer = client.answer_to("GET");
+        let answer = answer.expect_problem(408, "request_timeout");
         assert_eq!(answer.header("connection"), Some("close"));
         assert!(client.is_closed());
     }
@@ -295,4 +298,41 @@ fn refusals_are_small_on_head_and_the_connection_goes_on() {
     client.send(&all).expect("to send");
     let statuses: Vec<u16> = (0..5).map(|_| client.answer_to("HEAD").status).collect();
     assert_eq!(statuses, [204, 404, 400, 404, 204]);
+}
+
+#[test]
+fn a_client_that_says_no_more_is_answered_all_the_same() {
+    let (server, _client, _) = server();
+    for (method, target, status) in [
+        ("GET", "/-/livez", 200),
+        ("HEAD", "/g/m", 204),
+        ("HEAD", "/g/none", 404),
+        ("GET", "/g", 200),
+        ("PUT", "/g/new", 201),
+        ("DELETE", "/g/new", 204),
+    ] {
+        let mut client = server.client();
+        client
+            .send(&request(method, target, &[], b""))
+            .expect("to send");
+        client.finish();
+        println!("{method} {target}");
+        client.answer_to(method).expect(status);
+        assert!(client.is_closed(), "{method} {target}");
+    }
+}
+
+#[test]
+fn a_refusal_before_the_body_has_come_says_whether_the_connection_goes_on() {
+    let (server, _client, _) = server();
+    let mut client = server.client();
+    let head = "HEAD /g/m HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n";
+    client.send(head.as_bytes()).expect("to send");
+    let refused = client.answer_to("HEAD").expect(400);
+    if refused.header("connection") == Some("close") {
+        assert!(client.is_closed());
+    } else {
+        client.send(b"123456789").expect("to send");
+        client.ask("HEAD", "/g/m").expect(204);
+    }
 }

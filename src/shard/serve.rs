@@ -109,13 +109,14 @@ impl Shard {
                         self.conns[conn.index as usize].wanted = wanted;
                         break;
                     }
-                    Err(problem) => {
+                    Err(mut problem) => {
                         self.counters.requests.add(1);
-                        let close = problem.close;
                         let skip = request.total_len();
+                        // A refused request's body is not read as the next request, and one
+                        // that has not come whole is not waited for.
+                        problem.close |= rest.len() < skip || !request.keep_alive;
                         self.refuse_request(conn, &problem, request.head_only(), out);
-                        // A refused request's body is not read as the next request.
-                        if close || !request.keep_alive || rest.len() < skip {
+                        if problem.close {
                             return Served::Last;
                         }
                         used += skip;

@@ -253,6 +253,13 @@ impl Response {
         self
     }
 
+    /// The same for one of several statuses.
+    #[track_caller]
+    pub(crate) fn expect_any(self, statuses: &[u16]) -> Response {
+        assert!(statuses.contains(&self.status), "{self:?}");
+        self
+    }
+
     /// Checks that this is a refusal in the promised form, with this status and code.
     #[track_caller]
     pub(crate) fn expect_problem(self, status: u16, code: &str) -> Response {

@@ -214,6 +214,9 @@ impl Loader {
                 let late = now_ns.saturating_sub(acked_ns + self.plan.timeout_ns) / MILLI;
                 let said = format!("still listed {late} ms after its deadline");
                 self.verifier.fault(Fault::ListedTooLong, session, &said);
+                // It may well be alive still: to beat for it would only renew it.
+                self.standing.set(session, State::Gone);
+                return;
             }
             Verdict::Early(ns) => {
                 let said = format!("gone {:.1} ms before its deadline", ns as f64 / 1e6);
