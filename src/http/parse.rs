@@ -277,6 +277,15 @@ fn target<'a>(input: &'a [u8], at: usize, limits: &Limits) -> Scan<(&'a [u8], us
     let rest = &input[at..];
     let window = &rest[..rest.len().min(limits.target_bytes_max + 1)];
     let len = scan::target_len(window);
+    // A path begins with a slash and a URL with a letter; anything else need not be waited for.
+    if window
+        .first()
+        .is_some_and(|&byte| byte != b'/' && !byte.is_ascii_alphabetic())
+    {
+        return Err(Stop::malformed(
+            "the request target is neither a path nor an http URL",
+        ));
+    }
     match window.get(len) {
         Some(b' ') if len > 0 => Ok((&window[..len], at + len + 1)),
         Some(_) => Err(Stop::malformed(

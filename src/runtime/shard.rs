@@ -123,9 +123,10 @@ impl ShardLoop {
             }
             if turn.bell {
                 self.inbox.silence();
-                let now = clock::now();
                 while let Some(mail) = self.inbox.next() {
-                    self.served.shard.deliver(mail, now);
+                    // A join's promise counts from when it is answered, and a full inbox takes
+                    // a while: the clock is read for each message.
+                    self.served.shard.deliver(mail, clock::now());
                 }
             }
             // A batch that is not full has emptied the kernel's list of what is ready.

@@ -62,7 +62,7 @@ impl Shard {
         manner: Manner,
         now: Millis,
     ) -> Result<Step, Problem> {
-        if let Route::Join { .. } = route {
+        if let Route::Join { .. } = *route {
             let join = self.join_of(route, body)?;
             return self.join(conn, join, manner, now);
         }

@@ -332,7 +332,7 @@ impl Conn {
     pub(super) fn rest(&self) -> Next {
         if self.is_clear() && (self.last || self.ended) {
             Next::Close
-        } else if self.last || self.ended || self.blocked {
+        } else if self.last || self.blocked || self.ended {
             // Who reads the end of the input once more would close over the answers owed.
             Next::Wait
         } else {

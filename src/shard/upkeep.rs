@@ -123,15 +123,7 @@ impl Shard {
             return self.transit.note(news);
         };
         match news {
-            News::Ended(_) => {
-                let view = self.tracker.view(slot);
-                if view.closing {
-                    let late_ms = now.since(view.deadline).0;
-                    let late_ns = late_ms * NS_PER_MS;
-                    self.latencies.expiry_lateness.record(late_ns, 1);
-                }
-                drop(self.tracker.remove(slot));
-            }
+            News::Ended(_) => self.end(slot, now),
             News::Changed { term, timeout, .. } => {
                 if term > self.tracker.view(slot).term {
                     self.tracker.set_term(slot, term);
@@ -141,6 +133,16 @@ impl Shard {
                 }
             }
         }
+    }
+
+    fn end(&mut self, slot: Slot, now: Millis) {
+        let view = self.tracker.view(slot);
+        if view.closing {
+            let late_ms = now.since(view.deadline).0;
+            let lateness = &mut self.latencies.expiry_lateness;
+            lateness.record(late_ms * NS_PER_MS, 1);
+        }
+        self.tracker.remove(slot);
     }
 
     /// The tick: turns the wheel and looks after whoever waits. `drained` tells that no

@@ -48,13 +48,7 @@ pub(crate) const TABLE: &[(&str, &[&str])] = &[
             "config", "wire", "log", "replica", "shard",
         ],
     ),
-    // It gives each part the settings that concern it, and passes on the mail of the start.
-    (
-        "server",
-        &[
-            "types", "http", "mail", "config", "metrics", "shard", "runtime",
-        ],
-    ),
+    ("server", &["types", "config", "metrics", "runtime"]),
     // `group` and `log` for `systole log`, which needs no server.
     ("cli", &["config", "group", "log", "server"]),
     ("main", &["cli"]),
@@ -62,8 +56,8 @@ pub(crate) const TABLE: &[(&str, &[&str])] = &[
 ];
 
 /// What the tests inside a module may import on top of its row: the simulated disk and world
-/// are built to test what lies below them.
-pub(crate) const TESTS_MAY_IMPORT: &[&str] = &["sim"];
+/// are built to test what lies below them, and the shards' tests run them against a replica.
+pub(crate) const TESTS_MAY_IMPORT: &[&str] = &["replica", "sim", "zab"];
 
 /// Modules that are values and rules only: no I/O, no threads, no clock.
 pub(crate) const PURE: &[&str] = &[

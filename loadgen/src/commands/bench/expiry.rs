@@ -44,18 +44,7 @@ pub(super) fn lateness(flags: &Bench) -> Result<bool> {
         let text = format!("{} of {} deaths", time(ns), late.len());
         report.figure(key, label, text, ns);
     }
-    let mass = Plan {
-        timeout_ns: 10 * SECOND,
-        load: Load::Open {
-            interval_ns: 3 * SECOND,
-            block: 0,
-        },
-        duration_ns: 6 * SECOND,
-        warmup_ns: SECOND,
-        doom: 0.9,
-        server_pid: Some(server.pid()),
-        ..Plan::joins(names(), flags.sessions, 64)
-    };
+    let mass = mass(flags.sessions, server.pid());
     let second = run::run(&home.target(), vec![mass], flags.own.load_cpu)?;
     tell(&mut report, &second);
     let p99 = |tag| second.hist(tag).value_at_quantile(0.99);
@@ -87,6 +76,22 @@ pub(super) fn lateness(flags: &Bench) -> Result<bool> {
     );
     drop(server);
     conclude(&report, flags.own.out.as_deref())
+}
+
+/// Nine tenths of `sessions` fall silent at once, and the others beat on.
+fn mass(sessions: u32, server_pid: u32) -> Plan {
+    Plan {
+        timeout_ns: 10 * SECOND,
+        load: Load::Open {
+            interval_ns: 3 * SECOND,
+            block: 0,
+        },
+        duration_ns: 6 * SECOND,
+        warmup_ns: SECOND,
+        doom: 0.9,
+        server_pid: Some(server_pid),
+        ..Plan::joins(names(), sessions, 64)
+    }
 }
 
 /// Sessions of the steady part.

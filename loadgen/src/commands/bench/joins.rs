@@ -60,35 +60,15 @@ pub(super) fn durable_joins(flags: &Bench) -> Result<bool> {
     ));
     let aim = "≥ 200,000 a second, ≤ 5 µs CPU, alone ≤ 1.5 × one fdatasync";
     report.figure("aim", "target", aim.to_owned(), aim);
-    spread(&mut report, "joins_per_s", "joins a second", &rate, "");
-    spread(
-        &mut report,
-        "join_cpu_us",
-        "server CPU a join",
-        &cpu_us,
-        " µs",
-    );
-    spread(
-        &mut report,
-        "alone_us",
-        "one alone, median",
-        &alone_us,
-        " µs",
-    );
-    spread(
-        &mut report,
-        "fdatasync_us",
-        "one fdatasync, median",
-        &disk_us,
-        " µs",
-    );
-    spread(
-        &mut report,
-        "alone_ratio",
-        "alone / fdatasync, by round",
-        &ratio,
-        "",
-    );
+    for (key, label, values, unit) in [
+        ("joins_per_s", "joins a second", &rate, ""),
+        ("join_cpu_us", "server CPU a join", &cpu_us, " µs"),
+        ("alone_us", "one alone, median", &alone_us, " µs"),
+        ("fdatasync_us", "one fdatasync, median", &disk_us, " µs"),
+        ("alone_ratio", "alone / fdatasync, by round", &ratio, ""),
+    ] {
+        spread(&mut report, key, label, values, unit);
+    }
     report.latencies(&intervals);
     drop(server);
     conclude(&report, flags.own.out.as_deref())
