@@ -14,6 +14,7 @@ use flume::{Receiver, Sender};
 use glommio::{LocalExecutorBuilder, Placement};
 
 use super::clock;
+use super::hugepages;
 use super::mailbox::{MailReceiver, MailSender, mailbox};
 use super::pipeline::{Limits as PipelineLimits, Pipeline, ToCore};
 use super::preflight::Machine;
@@ -288,7 +289,7 @@ async fn run_shard(parts: ShardParts) -> io::Result<()> {
     let counters: Arc<ShardCounters> = Arc::clone(&registry.shards[usize::from(index)]);
     let sockets = Sockets::new(listener, connections_max, Box::new(clock::now_ns))?;
     let now = clock::now();
-    let shard = Shard::new(
+    let mut shard = Shard::new(
         settings,
         seeds(),
         counters,
@@ -296,6 +297,7 @@ async fn run_shard(parts: ShardParts) -> io::Result<()> {
         Rc::new(registry),
         now,
     );
+    shard.advise_memory(hugepages::ask);
     ShardLoop::new(index, sockets, shard, inbox, core, shards)?
         .run()
         .await

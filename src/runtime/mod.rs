@@ -1,6 +1,7 @@
 //! The only module that knows glommio: executors, sockets, the timer and the channels.
 
 pub mod clock;
+pub mod hugepages;
 pub mod launch;
 pub mod mailbox;
 pub mod pipeline;

@@ -66,17 +66,19 @@ impl Poller {
         Ok(epoll::delete(&self.set, fd)?)
     }
 
-    /// Takes what is ready now, without waiting; the number of events is returned.
+    /// Takes what is ready, waiting at most `wait_ns` nanoseconds for something to be; the
+    /// number of events is returned. The thread sleeps meanwhile, and with it every other
+    /// task of the executor.
     ///
     /// # Errors
     /// Only if the set itself is broken.
-    pub fn take(&mut self) -> io::Result<usize> {
-        let now = Timespec {
+    pub fn take(&mut self, wait_ns: u32) -> io::Result<usize> {
+        let wait = Timespec {
             tv_sec: 0,
-            tv_nsec: 0,
+            tv_nsec: wait_ns.into(),
         };
         self.events.clear();
-        match epoll::wait(&self.set, spare_capacity(&mut self.events), Some(&now)) {
+        match epoll::wait(&self.set, spare_capacity(&mut self.events), Some(&wait)) {
             Ok(count) => Ok(count),
             Err(rustix::io::Errno::INTR) => Ok(0),
             Err(error) => Err(error.into()),
@@ -209,7 +211,7 @@ mod tests {
             let mut poller = Poller::new(8).unwrap();
             let bell = Rc::new(bell());
             poller.add(&*bell, 7, epoll::EventFlags::IN).unwrap();
-            assert_eq!(poller.take().unwrap(), 0, "nothing rang yet");
+            assert_eq!(poller.take(0).unwrap(), 0, "nothing rang yet");
             let ringer = Rc::clone(&bell);
             // The ringer runs only once `ready` has given the executor up: a wait that spun
             // would never let it.
@@ -218,7 +220,7 @@ mod tests {
             });
             poller.ready().await.unwrap();
             task.await;
-            assert_eq!(poller.take().unwrap(), 1);
+            assert_eq!(poller.take(0).unwrap(), 1);
             assert_eq!(poller.event(0).0, 7);
         });
     }
@@ -232,7 +234,7 @@ mod tests {
             rustix::io::write(&bell, &1_u64.to_ne_bytes()).unwrap();
             poller.ready().await.unwrap();
             poller.ready().await.unwrap();
-            assert_eq!(poller.take().unwrap(), 1);
+            assert_eq!(poller.take(0).unwrap(), 1);
         });
     }
 
@@ -260,13 +262,13 @@ mod tests {
             let mut poller = Poller::new(8).unwrap();
             let mut ticker = Ticker::new().unwrap();
             poller.add(&ticker, 3, epoll::EventFlags::IN).unwrap();
-            assert_eq!(poller.take().unwrap(), 0);
+            assert_eq!(poller.take(0).unwrap(), 0);
             ticker.run(true, Millis(1)).unwrap();
             poller.ready().await.unwrap();
-            assert_eq!(poller.take().unwrap(), 1);
+            assert_eq!(poller.take(0).unwrap(), 1);
             ticker.run(false, Millis(1)).unwrap();
             ticker.acknowledge();
-            assert_eq!(poller.take().unwrap(), 0, "stopped and taken note of");
+            assert_eq!(poller.take(0).unwrap(), 0, "stopped and taken note of");
         });
     }
 }

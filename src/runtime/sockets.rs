@@ -238,12 +238,14 @@ impl Sockets {
         self.listener = None;
     }
 
-    /// Takes what is ready and serves it; never waits.
+    /// Takes what is ready and serves it. If nothing is, and nothing is left to do, it first
+    /// waits for at most `wait_ns` nanoseconds.
     ///
     /// # Errors
     /// Only if the epoll set is broken.
-    pub fn turn<S: Service>(&mut self, service: &mut S) -> io::Result<Turn> {
-        let events = self.poller.take()?;
+    pub fn turn<S: Service>(&mut self, service: &mut S, wait_ns: u32) -> io::Result<Turn> {
+        let wait_ns = if self.is_busy() { 0 } else { wait_ns };
+        let events = self.poller.take(wait_ns)?;
         self.turn_ns = (self.clock)();
         let mut turn = Turn {
             events,

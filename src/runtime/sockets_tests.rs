@@ -131,7 +131,7 @@ impl World {
     }
 
     fn turn(&mut self) {
-        self.sockets.turn(&mut self.lines).unwrap();
+        self.sockets.turn(&mut self.lines, 0).unwrap();
     }
 
     /// Turns until `client` has received `wanted`, and some more to see that nothing follows;

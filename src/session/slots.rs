@@ -28,6 +28,8 @@ use super::Slot;
 /// The pages, and what is free in them.
 pub(super) struct Slots {
     pages: Vec<Page>,
+    /// Told of each page's memory as it is reserved.
+    advise: fn(&[u8]),
     /// Units of the newest page that extents have taken.
     taken_units: u32,
     /// One entry a size: index `units - UNITS_MIN`.
@@ -87,9 +89,18 @@ impl Slots {
         };
         Slots {
             pages: Vec::new(),
+            advise: |_| {},
             taken_units: PAGE_UNITS,
             sizes: [none; SIZE_COUNT],
             extents: 0,
+        }
+    }
+
+    /// Has `advise` told of the memory of each page, those to come and those already there.
+    pub(super) fn advise(&mut self, advise: fn(&[u8])) {
+        self.advise = advise;
+        for page in &self.pages {
+            advise(&page.bytes);
         }
     }
 
@@ -149,7 +160,9 @@ impl Slots {
             if self.pages.len() == PAGES_MAX {
                 return None;
             }
-            self.pages.push(Page::new());
+            let page = Page::new();
+            (self.advise)(&page.bytes);
+            self.pages.push(page);
             self.taken_units = 0;
         }
         let page = (self.pages.len() - 1) as u32;

@@ -314,6 +314,13 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         self.len() == 0
     }
 
+    /// Has `advise` told of each large stretch of memory the sessions are put in, so that who
+    /// runs the tracker can ask the system for huge pages: sessions are touched in random
+    /// order, and at a million of them most touches of 4 KiB pages miss the TLB as well.
+    pub fn advise_memory(&mut self, advise: fn(&[u8])) {
+        self.table.slots.advise(advise);
+    }
+
     /// What all this takes, by part. Constant time.
     #[must_use]
     pub fn memory_bytes(&self) -> Memory {

@@ -239,6 +239,11 @@ impl Shard {
         }
     }
 
+    /// See [`Tracker::advise_memory`].
+    pub fn advise_memory(&mut self, advise: fn(&[u8])) {
+        self.tracker.advise_memory(advise);
+    }
+
     /// Takes in a message.
     pub fn deliver(&mut self, mail: Mail, now: Millis) {
         self.wake(now);

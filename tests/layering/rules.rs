@@ -110,7 +110,12 @@ const OWNED: &[(&[&str], &[&str])] = &[
 
 /// Files that may say `unsafe`: mapped memory, the borrowed descriptor of the poller, and the
 /// question to the kernel whether it has io_uring.
-const UNSAFE: &[&str] = &["log/", "runtime/poller.rs", "runtime/preflight.rs"];
+const UNSAFE: &[&str] = &[
+    "log/",
+    "runtime/hugepages.rs",
+    "runtime/poller.rs",
+    "runtime/preflight.rs",
+];
 
 /// The longest file, in lines.
 pub(crate) const FILE_LINES_MAX: usize = 900;
