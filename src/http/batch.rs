@@ -206,9 +206,53 @@ impl<'a> Report<'a> {
     }
 }
 
+/// The members that the plain heartbeats in `input` name, as it seems without reading them
+/// properly: to get ready for them. Ends at the first request that is something else.
+pub fn likely_beats(input: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = input;
+    std::iter::from_fn(move || {
+        let target = rest.strip_prefix(b"HEAD /")?;
+        let (path, after) = target.split_at_checked(scan::find(target, b' '))?;
+        let (group, member) = path.split_at_checked(scan::find(path, b'/'))?;
+        let member = member.strip_prefix(b"/")?;
+        rest = after_head(after);
+        Some((group, member))
+    })
+}
+
+/// What follows the empty line; nothing if there is none.
+fn after_head(mut input: &[u8]) -> &[u8] {
+    loop {
+        let line = scan::find(input, b'\n');
+        let Some(rest) = input.get(line + 1..) else {
+            return b"";
+        };
+        if let Some(rest) = rest.strip_prefix(b"\r\n") {
+            return rest;
+        }
+        input = rest;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_beats_of_a_pipelined_input_are_guessed_in_order() {
+        let input = b"HEAD /g/a HTTP/1.1\r\nHost: x\r\n\r\nHEAD /g/b HTTP/1.1\r\n\r\n\
+                      GET /g/c HTTP/1.1\r\n\r\nHEAD /g/d HTTP/1.1\r\n\r\n";
+        let guessed: Vec<_> = likely_beats(input).collect();
+        assert_eq!(
+            guessed,
+            [(&b"g"[..], &b"a"[..]), (b"g", b"b")],
+            "up to what is no beat"
+        );
+        for end in 0..input.len() {
+            assert!(likely_beats(&input[..end]).count() <= 2, "cut at {end}");
+        }
+        assert_eq!(likely_beats(b"HEAD / HTTP/1.1\r\n\r\n").count(), 0);
+    }
     use proptest::prelude::*;
 
     type Owned = (u32, Result<(String, String), NameFault>);

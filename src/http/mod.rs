@@ -35,7 +35,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Line, Names, Report, names, packed};
+pub use batch::{Line, Names, Report, likely_beats, names, packed};
 pub use etag::EtagList;
 pub use headers::Headers;
 pub use name::{NAME_BYTES_MAX, NameFault};

@@ -191,6 +191,9 @@ impl Service for Served {
     fn refuse(&mut self, out: &mut Vec<u8>) {
         self.shard.refuse(out);
     }
+    fn expect<'a>(&mut self, inputs: impl Iterator<Item = &'a [u8]>) {
+        self.shard.expect(inputs);
+    }
     fn receive(&mut self, conn: ConnId, bytes: &[u8], now: Millis, out: &mut Vec<u8>) -> Next {
         self.shard.receive(conn, bytes, now, out)
     }

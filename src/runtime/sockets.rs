@@ -32,6 +32,9 @@ pub trait Service {
     /// A connection has been accepted only to be told that there is no room for it. Of the
     /// other methods only `close` is called for it.
     fn refuse(&mut self, out: &mut Vec<u8>);
+    /// These inputs will be received next, one after the other: time to get ready for all of
+    /// them together.
+    fn expect<'a>(&mut self, inputs: impl Iterator<Item = &'a [u8]>);
     /// `bytes` have come in; the service keeps what it does not use at once.
     fn receive(&mut self, conn: ConnId, bytes: &[u8], now: Millis, out: &mut Vec<u8>) -> Next;
     /// Output has drained after [`Next::More`], or an answer has come after [`Next::Wait`].
@@ -71,6 +74,9 @@ pub struct Sockets {
     open_max: usize,
     /// One read's worth of input, shared by all connections.
     scratch: Box<[u8]>,
+    /// Room for the input of [`STAGE_MAX`] connections, and who has what in it.
+    stage: Box<[u8]>,
+    staged: Vec<(ConnId, Result<usize, Errno>)>,
     /// One batch of output, shared likewise.
     out: Vec<u8>,
     /// Connections that have something to do although no event will say so.
@@ -131,6 +137,10 @@ pub const KEY_BELL: u64 = u64::MAX - 2;
 pub const EVENTS_MAX: usize = 128;
 /// Bytes read from one connection in one turn.
 pub const READ_BYTES_MAX: usize = 64 * 1024;
+/// Connections whose input is read before any of it is served.
+const STAGE_MAX: usize = 64;
+/// Bytes read from each of them; who has sent more is read again, into a larger buffer.
+const STAGE_BYTES: usize = 4_096;
 /// Connections accepted in one turn.
 const ACCEPTS_MAX: usize = 64;
 /// Connections reviewed in one call of [`Sockets::review`].
@@ -192,6 +202,8 @@ impl Sockets {
             open: 0,
             open_max,
             scratch: vec![0; READ_BYTES_MAX].into_boxed_slice(),
+            stage: vec![0; STAGE_MAX * STAGE_BYTES].into_boxed_slice(),
+            staged: Vec::with_capacity(STAGE_MAX),
             out: Vec::with_capacity(READ_BYTES_MAX),
             again: Vec::new(),
             again_spare: Vec::new(),
@@ -259,7 +271,11 @@ impl Sockets {
                 KEY_BELL => turn.bell = true,
                 key => self.on_event(ConnId::from_key(key), flags, service),
             }
+            if self.staged.len() == STAGE_MAX {
+                self.receive_staged(service);
+            }
         }
+        self.receive_staged(service);
         if !self.again.is_empty() {
             let mut again =
                 std::mem::replace(&mut self.again, std::mem::take(&mut self.again_spare));
@@ -417,7 +433,40 @@ impl Sockets {
         if flags.contains(EventFlags::OUT) && !open.unsent.is_empty() && !self.flush(conn) {
             return self.drop_conn(conn, service);
         }
+        let Some(open) = self.get(conn) else { return };
+        if open.readable && open.state == State::Open(Next::Read) && open.unsent.is_empty() {
+            return self.stage(conn);
+        }
         self.go_on(conn, service);
+    }
+
+    /// Reads what has come in, for [`Sockets::receive_staged`] to hand over with what other
+    /// connections have sent.
+    fn stage(&mut self, conn: ConnId) {
+        let place = &self.conns[conn.index as usize];
+        let Some(open) = &place.conn else { return };
+        let start = self.staged.len() * STAGE_BYTES;
+        let room = &mut self.stage[start..start + STAGE_BYTES];
+        let result = recv(&open.fd, room, RecvFlags::empty()).map(|(count, _)| count);
+        self.staged.push((conn, result));
+    }
+
+    /// Hands over what has been staged, in its order, the service having seen all of it.
+    fn receive_staged<S: Service>(&mut self, service: &mut S) {
+        if self.staged.len() > 1 {
+            let stage = &self.stage;
+            let inputs = self.staged.iter().zip(stage.chunks(STAGE_BYTES));
+            service.expect(
+                inputs.filter_map(|((_, result), room)| result.ok().map(|count| &room[..count])),
+            );
+        }
+        let mut staged = std::mem::take(&mut self.staged);
+        let mut stage = std::mem::take(&mut self.stage);
+        for ((conn, result), room) in staged.drain(..).zip(stage.chunks_mut(STAGE_BYTES)) {
+            self.received(conn, result, room, service);
+        }
+        self.staged = staged;
+        self.stage = stage;
     }
 
     /// Does the next thing that can be done for `conn`, once.
@@ -441,26 +490,37 @@ impl Sockets {
     }
 
     fn read<S: Service>(&mut self, conn: ConnId, service: &mut S) {
-        let place = &mut self.conns[conn.index as usize];
-        let Some(open) = &mut place.conn else { return };
-        match recv(&open.fd, &mut self.scratch[..], RecvFlags::empty()) {
-            Ok((0, _)) => {
+        let place = &self.conns[conn.index as usize];
+        let Some(open) = &place.conn else { return };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let result = recv(&open.fd, &mut scratch[..], RecvFlags::empty()).map(|(count, _)| count);
+        self.received(conn, result, &scratch, service);
+        self.scratch = scratch;
+    }
+
+    /// Hands over what `recv` has put into `room`, or deals with there being nothing.
+    fn received<S: Service>(
+        &mut self,
+        conn: ConnId,
+        result: Result<usize, Errno>,
+        room: &[u8],
+        service: &mut S,
+    ) {
+        let Some(open) = self.get(conn) else { return };
+        match result {
+            Ok(0) => {
                 open.readable = false;
                 open.ended = true;
                 self.out.clear();
                 let next = service.finish(conn, millis(&self.clock), &mut self.out);
                 self.settle(conn, next, service);
             }
-            Ok((count, _)) => {
+            Ok(count) => {
                 // A buffer not filled means a socket emptied, but for the end of the stream.
-                open.readable = count == self.scratch.len() || open.hangup;
+                open.readable = count == room.len() || open.hangup;
                 self.out.clear();
-                let next = service.receive(
-                    conn,
-                    &self.scratch[..count],
-                    millis(&self.clock),
-                    &mut self.out,
-                );
+                let now = millis(&self.clock);
+                let next = service.receive(conn, &room[..count], now, &mut self.out);
                 self.settle(conn, next, service);
                 service.served((self.clock)() - self.turn_ns);
             }

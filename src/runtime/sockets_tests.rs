@@ -19,6 +19,7 @@ struct Lines {
     closed: Vec<ConnId>,
     finished: usize,
     served: usize,
+    expected: usize,
 }
 
 impl Lines {
@@ -61,6 +62,9 @@ impl Service for Lines {
     }
     fn refuse(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<full>");
+    }
+    fn expect<'a>(&mut self, inputs: impl Iterator<Item = &'a [u8]>) {
+        self.expected += inputs.count();
     }
     fn receive(&mut self, conn: ConnId, bytes: &[u8], _: Millis, out: &mut Vec<u8>) -> Next {
         self.partial
@@ -176,6 +180,27 @@ fn lines_sent_in_one_piece_or_many_are_answered_in_order() {
     client.write_all(b"c\n").unwrap();
     world.expect(&mut client, "<cc>");
     assert_eq!(world.lines.served, 2, "once a read");
+}
+
+#[test]
+fn inputs_that_come_together_are_announced_together_and_each_is_answered() {
+    let mut world = World::new(200);
+    let mut clients: Vec<_> = (0..150).map(|_| world.client()).collect();
+    for _ in 0..50 {
+        world.turn();
+    }
+    for (index, client) in clients.iter_mut().enumerate() {
+        // Some send more than the stage takes of one.
+        let line = "x".repeat(if index % 10 == 0 { 9_000 } else { 10 });
+        client
+            .write_all(format!("{index}{line}\n").as_bytes())
+            .unwrap();
+    }
+    for (index, client) in clients.iter_mut().enumerate() {
+        let line = "x".repeat(if index % 10 == 0 { 9_000 } else { 10 });
+        world.expect(client, &format!("<{index}{line}>"));
+    }
+    assert!(world.lines.expected >= 100, "{}", world.lines.expected);
 }
 
 #[test]

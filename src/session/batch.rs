@@ -50,6 +50,31 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         self.touch_staged(names.into_iter(), now, &way, on_failure)
     }
 
+    /// Brings into cache what touching the sessions of these names will need. Changes nothing;
+    /// names that are nobody's do no harm.
+    pub fn expect<'a>(&self, names: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
+        let way = Way {
+            place: |table: &Table<G, S>, (group, member)| table.place_of_name(group, member),
+            index: Table::names,
+            is: |table: &Table<G, S>, slot, (group, member)| table.is_named(slot, group, member),
+        };
+        let mut names = names.into_iter();
+        let mut block: [Option<Lane<(&[u8], &[u8])>>; BLOCK] = [None; BLOCK];
+        loop {
+            let mut count = 0;
+            for (lane, key) in block.iter_mut().zip(&mut names) {
+                let place = (way.place)(&self.table, key);
+                let guess = None;
+                *lane = Some(Lane { key, place, guess });
+                count += 1;
+            }
+            self.warm(&mut block[..count], &way);
+            if count < BLOCK {
+                return;
+            }
+        }
+    }
+
     fn touch_staged<K, P, V>(
         &mut self,
         mut keys: impl Iterator<Item = K>,

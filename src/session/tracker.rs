@@ -435,6 +435,27 @@ mod tests {
     }
 
     #[test]
+    fn to_expect_a_beat_is_not_to_take_one() {
+        let mut tracker = tracker(200);
+        let names: Vec<String> = (0..100).map(|n| format!("member-{n}")).collect();
+        for (n, name) in names.iter().enumerate() {
+            let new = NewSession {
+                group: b"g",
+                member: name.as_bytes(),
+                id: SessionId(n as u128 + 1),
+                term: Term(1),
+                timeout: Millis(1_000),
+            };
+            tracker.insert(new, Millis(0), || "g").unwrap();
+        }
+        let strangers = (0..30).map(|_| (&b"g"[..], &b"nobody"[..]));
+        tracker.expect(strangers.chain(names.iter().map(|name| (&b"g"[..], name.as_bytes()))));
+        let mut due = Vec::new();
+        assert!(!tracker.advance(Millis(1_100), 10_000, &mut due));
+        assert_eq!(due.len(), 100, "nobody was touched");
+    }
+
+    #[test]
     fn one_session_above_the_limit_is_refused_and_room_comes_back() {
         let mut tracker = tracker(2);
         let a = tracker.insert(new(b"a", 1), Millis(0), || "g").unwrap();

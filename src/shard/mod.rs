@@ -244,6 +244,14 @@ impl Shard {
         self.tracker.advise_memory(advise);
     }
 
+    /// These inputs are about to be received. A guess at the beats they hold brings their
+    /// sessions into cache together, so that the waits for memory overlap; nothing more.
+    pub fn expect<'a>(&self, inputs: impl Iterator<Item = &'a [u8]>) {
+        if self.tracker.len() >= EXPECT_SESSIONS_MIN {
+            self.tracker.expect(inputs.flat_map(http::likely_beats));
+        }
+    }
+
     /// Takes in a message.
     pub fn deliver(&mut self, mail: Mail, now: Millis) {
         self.wake(now);
@@ -480,5 +488,7 @@ impl Parking {
 pub const EXPIRIES_MAX: usize = 8;
 /// Sessions found due that may wait to be proposed before the wheel is held.
 const DUE_MAX: usize = 2 * EXPIRIES_MAX * EXPIRE_BATCH_MAX;
+/// Fewer sessions than this stay in cache by themselves.
+const EXPECT_SESSIONS_MIN: usize = 4_096;
 /// Entries of the wheel looked at in one turn: under half a millisecond.
 const WHEEL_BUDGET: usize = 8_192;
