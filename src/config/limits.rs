@@ -84,7 +84,7 @@ impl Limits {
         core_mail_max: 4_096,
         shard_mail_max: 4_096,
         segment_bytes: 64 * MIB as u32,
-        snapshot_log_bytes: 256 * MIB as u64,
+        snapshot_log_bytes: 32 * MIB as u64,
         snapshots_kept: 2,
         stall_min: Millis(50),
     };
@@ -113,8 +113,9 @@ const _: () = {
     // A batch of the longest transactions, each with a config of 64 KiB, may need several
     // segments; one transaction must fit one.
     assert!(limits.segment_bytes as usize > 16 * limits.body_bytes_max);
-    // A snapshot is worth its cost only after several segments.
-    assert!(limits.snapshot_log_bytes > limits.segment_bytes as u64);
+    // What follows the last snapshot is replayed at a start, at a microsecond or two for each
+    // of about 64 bytes: a second's worth at most, unless the snapshots themselves are longer.
+    assert!(limits.snapshot_log_bytes <= 64 * MIB as u64);
     // The newest snapshot may prove unreadable; the one before it must still be there.
     assert!(limits.snapshots_kept >= 2);
 };

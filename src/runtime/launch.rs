@@ -367,7 +367,7 @@ fn recover(plan: Plan, parts: CoreParts) -> Result<(Pipeline, String), String> {
         tracing::warn!("{warning}");
     }
     let incarnation = log.next_incarnation().map_err(|error| error.to_string())?;
-    let state = replay(&log, &recovered, plan.shard.default_timeout, dir)?;
+    let (state, replayed_bytes) = replay(&log, &recovered, plan.shard.default_timeout, dir)?;
     let found = describe(&recovered, &state, incarnation);
     let epochs = log.epochs();
     let boot = Boot {
@@ -403,6 +403,7 @@ fn recover(plan: Plan, parts: CoreParts) -> Result<(Pipeline, String), String> {
         plan.pipeline,
         counters,
         sync,
+        replayed_bytes,
     );
     Ok((pipeline, found))
 }
@@ -412,7 +413,7 @@ fn replay(
     recovered: &Recovered,
     default_timeout: crate::time::Millis,
     dir: &Path,
-) -> Result<State, String> {
+) -> Result<(State, u64), String> {
     let settings = GroupSettings {
         default_timeout,
         seeds: seeds(),
@@ -433,7 +434,9 @@ fn replay(
         .entries_after(state.applied())
         .map_err(|error| at(&error))?;
     let mut applied = crate::group::Applied::default();
+    let mut replayed_bytes = 0;
     while let Some(entry) = entries.next().map_err(|error| at(&error))? {
+        replayed_bytes += entry.payload.len() as u64;
         state
             .apply(entry.zxid, entry.payload, &mut applied)
             .map_err(|error| {
@@ -444,7 +447,7 @@ fn replay(
                 )
             })?;
     }
-    Ok(state)
+    Ok((state, replayed_bytes))
 }
 
 fn describe(recovered: &Recovered, state: &State, incarnation: Incarnation) -> String {

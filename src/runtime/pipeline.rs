@@ -77,7 +77,10 @@ pub struct Pipeline {
     sync_latency: Latency,
     files: Files,
     sync_began_ns: u64,
+    /// Bytes of transactions since the last snapshot, replayed ones included.
     logged_bytes: u64,
+    /// What the last snapshot took.
+    snapshot_bytes: u64,
     snapshot_under_way: bool,
     ready: Ready,
 }
@@ -95,6 +98,7 @@ impl Pipeline {
         limits: Limits,
         counters: Arc<CoreCounters>,
         sync_latency: Latency,
+        replayed_bytes: u64,
     ) -> Pipeline {
         Pipeline {
             replica,
@@ -107,7 +111,8 @@ impl Pipeline {
             sync_latency,
             files: Files::default(),
             sync_began_ns: 0,
-            logged_bytes: 0,
+            logged_bytes: replayed_bytes,
+            snapshot_bytes: 0,
             snapshot_under_way: false,
             ready: Ready::default(),
         }
@@ -177,9 +182,12 @@ impl Pipeline {
     /// log still holds what it would have, and the next one is tried after as many bytes.
     fn on_snapshot(&mut self, result: io::Result<u64>) {
         self.snapshot_under_way = false;
-        if let Err(error) = result {
-            tracing::warn!("could not write a snapshot: {error}; the log is kept instead");
-            return;
+        match result {
+            Ok(bytes) => self.snapshot_bytes = bytes,
+            Err(error) => {
+                tracing::warn!("could not write a snapshot: {error}; the log is kept instead");
+                return;
+            }
         }
         self.counters.snapshots.add(1);
         match self.log.trim_job(self.limits.snapshots_kept) {
@@ -261,7 +269,9 @@ impl Pipeline {
 
     /// Begins a snapshot if enough has been logged since the last.
     fn begin_snapshot(&mut self) {
-        if self.snapshot_under_way || self.logged_bytes < self.limits.snapshot_log_bytes {
+        // As many bytes as the last snapshot took, so that they cost no more than the log does.
+        let due_bytes = self.limits.snapshot_log_bytes.max(self.snapshot_bytes);
+        if self.snapshot_under_way || self.logged_bytes < due_bytes {
             return;
         }
         self.logged_bytes = 0;

@@ -23,6 +23,8 @@ pub struct ShardLoop {
     served: Served,
     ticker: Ticker,
     inbox: MailReceiver<Mail>,
+    /// The inbox may hold something.
+    has_mail: bool,
     core: Sender<ToCore>,
     /// The inboxes of all shards, this one's own included.
     shards: Vec<MailSender<Mail>>,
@@ -71,6 +73,7 @@ impl ShardLoop {
             served,
             ticker,
             inbox,
+            has_mail: false,
             core,
             shards,
             late,
@@ -117,8 +120,12 @@ impl ShardLoop {
         let mut rounds = Rounds::default();
         let shard = &self.served.shard;
         let pressed = shard.wheel_behind() || shard.has_asks() || !self.late.is_empty();
-        let wait_ns = if pressed { 0 } else { BRIEF_NS };
         for _ in 0..ROUNDS {
+            let wait_ns = if pressed || self.has_mail {
+                0
+            } else {
+                BRIEF_NS
+            };
             let turn = self.sockets.turn(&mut self.served, wait_ns)?;
             if turn.tick {
                 self.ticker.acknowledge();
@@ -126,21 +133,33 @@ impl ShardLoop {
             }
             if turn.bell {
                 self.inbox.silence();
-                while let Some(mail) = self.inbox.next() {
-                    // A join's promise counts from when it is answered, and a full inbox takes
-                    // a while: the clock is read for each message.
-                    self.served.shard.deliver(mail, clock::now());
-                }
+                self.has_mail = true;
             }
+            self.read_mail();
             // A batch that is not full has emptied the kernel's list of what is ready.
             rounds.drained |= turn.events < EVENTS_MAX && !self.sockets.is_busy();
             self.carry();
-            rounds.idle = turn.events == 0 && !self.sockets.is_busy();
+            rounds.idle = turn.events == 0 && !self.sockets.is_busy() && !self.has_mail;
             if rounds.idle || (rounds.ticked && rounds.drained) {
                 break;
             }
         }
         Ok(rounds)
+    }
+
+    /// Takes in some of the mail that has come.
+    fn read_mail(&mut self) {
+        for _ in 0..MAILS_MAX {
+            if !self.has_mail {
+                return;
+            }
+            match self.inbox.next() {
+                // A join's promise counts from when it is answered, and a full inbox takes a
+                // while: the clock is read for each message.
+                Some(mail) => self.served.shard.deliver(mail, clock::now()),
+                None => self.has_mail = false,
+            }
+        }
     }
 
     fn tick(&mut self, drained: bool) {
@@ -216,6 +235,8 @@ impl Service for Served {
 
 /// Turns of the sockets before the loop looks at anything else, or rests.
 const ROUNDS: usize = 4;
+/// Messages taken in before the sockets have their turn again.
+const MAILS_MAX: usize = 4;
 /// How long a turn sleeps in the epoll set itself before the executor is parked, nanoseconds.
 /// Parking takes six system calls where this takes one, and on a busy shard the next input is
 /// microseconds away. Other tasks of the executor wait as long; a shard has none that press.

@@ -486,8 +486,12 @@ impl Parking {
 
 /// Expiry transactions at the core at a time.
 pub const EXPIRIES_MAX: usize = 8;
+/// Sessions in one of them. The news of their end is taken in at once, and must not hold up
+/// the beats of the living for more than a millisecond.
+const EXPIRY_BATCH_MAX: usize = 2_048;
+const _: () = assert!(EXPIRY_BATCH_MAX <= EXPIRE_BATCH_MAX);
 /// Sessions found due that may wait to be proposed before the wheel is held.
-const DUE_MAX: usize = 2 * EXPIRIES_MAX * EXPIRE_BATCH_MAX;
+const DUE_MAX: usize = 2 * EXPIRIES_MAX * EXPIRY_BATCH_MAX;
 /// Fewer sessions than this stay in cache by themselves.
 const EXPECT_SESSIONS_MIN: usize = 4_096;
 /// Entries of the wheel looked at in one turn: under half a millisecond.

@@ -1,8 +1,8 @@
 //! What the shard does besides answering: the core's news, the tick, expiry and stalls.
 
 use super::transit::News;
-use super::{DUE_MAX, EXPIRIES_MAX, Phase, Purpose, Shard, WHEEL_BUDGET};
-use crate::group::{EXPIRE_BATCH_MAX, Lapse, Outcome, Request as Change};
+use super::{DUE_MAX, EXPIRIES_MAX, EXPIRY_BATCH_MAX, Phase, Purpose, Shard, WHEEL_BUDGET};
+use crate::group::{Lapse, Outcome, Request as Change};
 use crate::mail::{Answer, Ask, Dealt, Tell, What};
 use crate::session::{InsertError, NewSession, Slot};
 use crate::time::{Millis, TICK_MS};
@@ -213,7 +213,7 @@ impl Shard {
     /// Proposes the expiry of those found due, in few and large transactions.
     fn propose_expiries(&mut self) {
         while self.expiring < EXPIRIES_MAX && !self.due.is_empty() {
-            let count = self.due.len().min(EXPIRE_BATCH_MAX);
+            let count = self.due.len().min(EXPIRY_BATCH_MAX);
             let ids: Vec<SessionId> = self.due.drain(..count).collect();
             let mut lapses = Vec::with_capacity(count);
             for &id in &ids {
