@@ -200,7 +200,9 @@ impl Response {
     }
 
     fn length(&self) -> usize {
-        let length = self.header("content-length").expect("a Content-Length");
+        let length = self
+            .header("content-length")
+            .unwrap_or_else(|| panic!("no Content-Length in {self:?}"));
         length.parse().expect("a number in Content-Length")
     }
 
