@@ -255,6 +255,7 @@ impl Shard {
     }
 
     fn on_expired(&mut self, ids: Vec<SessionId>, answer: Answer, now: Millis) {
+        let mut busy = false;
         self.expiring -= 1;
         match answer {
             // Those that ended have been told as such and are gone from here. The term of the
@@ -268,7 +269,14 @@ impl Shard {
                 }
             }
             // Not proposed: they stay closing, and are proposed again.
-            _ => self.due.extend(ids),
+            _ => {
+                self.due.extend(ids);
+                busy = true;
+            }
+        }
+        // At once, not at the next tick: when many are due, this is what keeps the core at work.
+        if !busy {
+            self.propose_expiries();
         }
     }
 }
