@@ -22,7 +22,7 @@ use std::thread;
 
 use flume::{Receiver, Sender};
 use glommio::io::BufferedFile;
-use glommio::spawn_local;
+use glommio::{GlommioError, spawn_local};
 
 use super::mailbox::MailSender;
 use crate::group::Snapshot;
@@ -311,13 +311,22 @@ async fn sync_all(files: &Files, ticket: &SyncTicket<FileFlush>) -> io::Result<(
         let file = match known {
             Some(file) => file,
             // A descriptor to sync with needs no right to write.
-            None => Rc::new(BufferedFile::open(&*path).await.map_err(io::Error::from)?),
+            None => Rc::new(BufferedFile::open(&*path).await.map_err(plain)?),
         };
-        file.fdatasync().await.map_err(io::Error::from)?;
+        file.fdatasync().await.map_err(plain)?;
         used.insert(path, file);
     }
     files.replace(used);
     Ok(())
+}
+
+/// The system's error without what glommio knows of the operation: the log says, in a
+/// sentence, what was being done.
+fn plain(error: GlommioError<()>) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => error.into(),
+    }
 }
 
 /// Segments open for syncing, by path: the one in use, and perhaps the one before.

@@ -59,7 +59,7 @@ impl<G, S: BuildHasher> Tracker<G, S> {
             is: |table: &Table<G, S>, slot, (group, member)| table.is_named(slot, group, member),
         };
         let mut names = names.into_iter();
-        let mut block: [Option<Lane<(&[u8], &[u8])>>; BLOCK] = [None; BLOCK];
+        let mut block: [Option<NamedLane<'_>>; BLOCK] = [None; BLOCK];
         loop {
             let mut count = 0;
             for (lane, key) in block.iter_mut().zip(&mut names) {
@@ -155,6 +155,9 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         (way.index)(&self.table).find(lane.place, is).map(Slot)
     }
 }
+
+/// A lane whose key is a group and a member.
+type NamedLane<'a> = Lane<(&'a [u8], &'a [u8])>;
 
 /// How keys of one kind are looked for.
 struct Way<G, S, P, V> {

@@ -215,7 +215,14 @@ impl Ended {
         for word in words {
             assert!(said.contains(word), "{word:?} is not in {said:?}");
         }
-        for ugly in ["panick", "RUST_BACKTRACE", "unwrap", "Err(", "Os {"] {
+        for ugly in [
+            "panick",
+            "RUST_BACKTRACE",
+            "unwrap",
+            "Err(",
+            "Os {",
+            "Some(",
+        ] {
             assert!(!said.contains(ugly), "{ugly:?} is in {said:?}");
         }
         let last = said.lines().last().unwrap_or_default();
