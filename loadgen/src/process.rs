@@ -130,23 +130,39 @@ pub(crate) fn is_ready(address: SocketAddr) -> bool {
     client::get(address, "/-/readyz").is_ok_and(|(status, _)| status == 200)
 }
 
-/// The systole to run: the one given, or the one built beside this program.
+/// The systole to run: the one given, the one built beside this program, or one built now.
 ///
 /// # Errors
-/// If there is none; the message says how to build it.
+/// If there is none and it cannot be built; the message says how to build it.
 pub(crate) fn systole_path(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = given {
         return Ok(path.to_owned());
     }
     let own = std::env::current_exe().context("cannot tell where this program is")?;
-    let beside = own.with_file_name("systole");
-    for path in [beside, PathBuf::from("target/release/systole")] {
-        if path.is_file() {
-            return Ok(path);
-        }
+    let places = [
+        own.with_file_name("systole"),
+        "target/release/systole".into(),
+    ];
+    let built = || places.iter().find(|path| path.is_file()).cloned();
+    if let Some(path) = built() {
+        return Ok(path);
     }
-    bail!(
-        "no systole binary beside this program; `cargo build --release` makes one, or give --server PATH"
+    // Started by `cargo run` in a fresh clone: only this program has been built so far.
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let build = [
+            "build",
+            "--release",
+            "--locked",
+            "--package",
+            "systole",
+            "--bin",
+            "systole",
+        ];
+        // Whether it has worked is seen by what is there afterwards.
+        let _ = Command::new(cargo).args(build).status();
+    }
+    built().context(
+        "no systole binary beside this program; `cargo build --release` makes one, or give --server PATH",
     )
 }
 
