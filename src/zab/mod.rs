@@ -36,6 +36,8 @@ mod quorum;
 mod ready;
 mod settings;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use message::{Body, Envelope, Message, Notification, Stance, Summary, Tenure, Vote};
 pub use peer::{Peer, Phase, ProposeError, Why};
