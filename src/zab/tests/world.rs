@@ -81,6 +81,8 @@ struct Host<M> {
     work: VecDeque<Work>,
     /// True while the disk does nothing.
     stuck: bool,
+    /// True while the log is not read for the application.
+    no_replay: bool,
 }
 
 enum Work {
@@ -226,6 +228,11 @@ impl<M: Machine> World<M> {
     /// Stops or frees a disk.
     pub(in crate::zab) fn stick(&mut self, id: u32, stuck: bool) {
         self.host(ServerId(id)).stuck = stuck;
+    }
+
+    /// Stops or frees the reading of a log for the application, and all work behind it.
+    pub(in crate::zab) fn stop_replay(&mut self, id: u32, stopped: bool) {
+        self.host(ServerId(id)).no_replay = stopped;
     }
 
     /// Has a stuck disk finish this many pieces of work.
@@ -423,7 +430,11 @@ impl<M: Machine> World<M> {
 
 impl<M> Host<M> {
     fn can_work(&self) -> bool {
-        !self.stuck && !self.work.is_empty()
+        match self.work.front() {
+            Some(Work::Replay(_)) => !self.stuck && !self.no_replay,
+            Some(Work::Write(_) | Work::Read(_)) => !self.stuck,
+            None => false,
+        }
     }
 
     fn new() -> Host<M> {
@@ -432,6 +443,7 @@ impl<M> Host<M> {
             disk: Disk::default(),
             work: VecDeque::new(),
             stuck: false,
+            no_replay: false,
         }
     }
 }
