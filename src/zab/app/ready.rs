@@ -66,6 +66,20 @@ pub enum Completion<O> {
     HandedBack(HandedBack),
 }
 
+impl<O> Completion<O> {
+    /// The request.
+    #[must_use]
+    pub fn id(&self) -> RequestId {
+        match self {
+            Completion::Delivered { id, .. }
+            | Completion::Answered { id, .. }
+            | Completion::Flushed { id }
+            | Completion::Refused { id, .. } => *id,
+            Completion::HandedBack(back) => back.id,
+        }
+    }
+}
+
 /// A request that was open when this server lost its leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandedBack {

@@ -44,7 +44,11 @@ fn requests_are_delivered_in_the_order_of_their_server_and_alike_everywhere() {
             .filter_map(|(_, txn)| txn.strip_prefix(&own))
             .collect();
         assert_eq!(own, ["0", "1", "2", "3"]);
-        let ids: Vec<u64> = world.completions(server).iter().map(id_of).collect();
+        let ids: Vec<u64> = world
+            .completions(server)
+            .iter()
+            .map(|done| done.id().0)
+            .collect();
         assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7, 8]);
     }
     assert_eq!(world.app(1).get("all"), 4 * 6);
@@ -420,14 +424,4 @@ fn a_request_is_refused_by_a_server_that_does_not_lead() {
     });
     world.run(3_000);
     assert_eq!(world.app(leader).get("a"), 0);
-}
-
-fn id_of(completion: &Completion<u64>) -> u64 {
-    match completion {
-        Completion::Delivered { id, .. }
-        | Completion::Answered { id, .. }
-        | Completion::Flushed { id }
-        | Completion::Refused { id, .. } => id.0,
-        Completion::HandedBack(back) => back.id.0,
-    }
 }
