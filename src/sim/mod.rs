@@ -2,3 +2,4 @@
 //! every outcome a function of a seed.
 
 pub mod disk;
+pub mod observe;
