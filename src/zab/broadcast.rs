@@ -345,7 +345,8 @@ impl Follower {
 
     pub(super) fn on_ping(&mut self, core: &mut Core, round: u64) -> Next {
         // Only who has promised itself to nobody else may say so.
-        let loyal = core.has_accepted(self.epoch) && core.has_entered(self.epoch);
+        let follows = matches!(self.step, Step::Waiting | Step::Active);
+        let loyal = follows && core.has_accepted(self.epoch) && core.has_entered(self.epoch);
         self.link.say(core, Body::Pong { round, loyal });
         Next::Stay
     }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 ///
 /// Positions, in the order that always holds:
 /// `delivered ≤ committed`, `delivered ≤ history.last()`, `durable ≤ history.last()`.
+#[derive(Clone, Hash)]
 pub(super) struct Core {
     pub(super) settings: Settings,
     /// This server's clock, as of the input being handled.

@@ -15,6 +15,7 @@ use crate::time::Millis;
 use crate::types::ServerId;
 
 /// A server looking for a leader.
+#[derive(Clone, Hash)]
 pub(super) struct Election {
     /// Whom this server prefers at present.
     vote: Vote,
@@ -30,13 +31,14 @@ pub(super) struct Election {
     early: Vec<Early>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Hash)]
 struct Ballot {
     vote: Vote,
     holds_data: bool,
 }
 
 /// A `FollowerInfo` that came before this server knew that it leads.
+#[derive(Clone, Hash)]
 pub(super) struct Early {
     pub(super) from: ServerId,
     pub(super) tenure: Tenure,

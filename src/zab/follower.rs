@@ -12,6 +12,7 @@ use crate::time::Millis;
 use crate::types::{Epoch, ServerId, Zxid};
 
 /// A follower or observer, active or on the way to it.
+#[derive(Clone, Hash)]
 pub(super) struct Follower {
     pub(super) link: Link,
     pub(super) step: Step,
@@ -36,7 +37,7 @@ pub(super) struct Follower {
 }
 
 /// How far a follower has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Step {
     /// Discovery: has introduced itself.
     Connecting,

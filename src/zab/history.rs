@@ -15,6 +15,7 @@ use crate::types::Zxid;
 ///
 /// Invariants: `base` ≤ every end; `ends` ascend in epoch; `window` is a gapless end of the
 /// history, of which `window_after` is the last transaction before it.
+#[derive(Clone, Hash)]
 pub(super) struct History {
     /// The log reaches back to here; what came before is in a snapshot.
     base: Zxid,

@@ -16,6 +16,7 @@ use crate::time::Millis;
 use crate::types::{Epoch, ServerId, Zxid};
 
 /// A leader, established or on the way to it.
+#[derive(Clone, Hash)]
 pub(super) struct Leader {
     pub(super) stage: Stage,
     /// 0 until it has been chosen.
@@ -40,7 +41,7 @@ pub(super) struct Leader {
 }
 
 /// How far a leader has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Stage {
     /// Discovery: hears which epochs have been accepted.
     Gathering,
@@ -55,6 +56,7 @@ pub(super) enum Stage {
 }
 
 /// What a leader knows of one learner.
+#[derive(Clone, Hash)]
 pub(super) struct Learner {
     pub(super) link: Link,
     pub(super) votes: bool,
@@ -88,6 +90,7 @@ pub(super) struct Learner {
 ///
 /// History and live proposals pass under the same cursor: there is no switch between them at
 /// which one could be lost or doubled.
+#[derive(Clone, Hash)]
 pub(super) struct Feed {
     /// A snapshot under way: its zxid, and how many bytes have been sent.
     pub(super) snapshot: Option<(Zxid, u64)>,

@@ -10,6 +10,7 @@ use crate::types::ServerId;
 /// The broadcast needs links that neither lose nor reorder. A transport that keeps its order
 /// until it breaks gives that within a connection, but nothing across two; here the pair of
 /// tenure and number makes any breach visible to the receiver.
+#[derive(Clone, Hash)]
 pub(super) struct Link {
     pub(super) peer: ServerId,
     pub(super) tenure: Tenure,

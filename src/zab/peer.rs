@@ -20,12 +20,14 @@ use crate::types::{Epoch, ServerId, Zxid};
 /// to be taken after each of these, and getters.
 ///
 /// Where a method takes `now`, that is this server's own monotonic clock.
+#[derive(Clone, Hash)]
 pub struct Peer {
     core: Core,
     role: Role,
     why: Why,
 }
 
+#[derive(Clone, Hash)]
 enum Role {
     /// Not started yet.
     Resting,

@@ -7,7 +7,7 @@ use crate::types::{Epoch, ServerId, Zxid};
 
 /// Who belongs to the ensemble. A value with a version: messages carry the version, and a
 /// leader does not lead a server that knows a newer one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ensemble {
     version: u64,
     /// Sorted, without repetition, never empty.
@@ -83,7 +83,7 @@ impl Ensemble {
 pub const VOTERS_MAX: usize = 31;
 
 /// How a peer behaves, the same over all its runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Settings {
     /// This server.
     pub id: ServerId,
@@ -112,7 +112,7 @@ impl Settings {
 }
 
 /// How long a peer waits for what.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct Timing {
     /// Between two pings of a leader.
     pub ping: Millis,
@@ -152,7 +152,7 @@ impl Timing {
 }
 
 /// The maxima of a peer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct Limits {
     /// Proposals in flight; more are refused.
     pub in_flight_max: usize,
