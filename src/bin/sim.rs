@@ -86,7 +86,10 @@ fn main() -> ExitCode {
     if args.trace {
         let sink: Sink = Box::new(|line| println!("{line}"));
         let outcome = run_seed(args.seed.unwrap_or(0), &options, Some(sink));
-        println!("fingerprint {:016x}, {} steps", outcome.fingerprint, outcome.steps);
+        println!(
+            "fingerprint {:016x}, {} steps",
+            outcome.fingerprint, outcome.steps
+        );
         return verdict(outcome.violation.is_some(), &args);
     }
     let (from, to) = args.seed.map_or(args.seeds, |seed| (seed, seed + 1));
@@ -142,7 +145,9 @@ fn run_seeds(from: u64, to: u64, options: &Options, threads: usize, stop: bool) 
                     }
                     let outcome = run_seed(seed, options, None);
                     let found = outcome.violation.is_some();
-                    sum.lock().expect("a panic ends the process").add(seed, outcome);
+                    sum.lock()
+                        .expect("a panic ends the process")
+                        .add(seed, outcome);
                     if found && stop {
                         next.store(to, Ordering::Relaxed);
                     }

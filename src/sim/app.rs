@@ -41,7 +41,10 @@ impl App {
             self.digest,
             self.count,
         ];
-        let mut bytes: Vec<u8> = fields.iter().flat_map(|field| field.to_le_bytes()).collect();
+        let mut bytes: Vec<u8> = fields
+            .iter()
+            .flat_map(|field| field.to_le_bytes())
+            .collect();
         bytes.extend((0..self.digest % PADDING_MAX).map(|at| (self.digest >> (at % 57)) as u8));
         bytes
     }

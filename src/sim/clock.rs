@@ -17,7 +17,10 @@ impl Clock {
     /// If it drifts by more than ρ.
     #[must_use]
     pub fn new(now_us: u64, reading_us: u64, drift_ppm: i64) -> Clock {
-        assert!(drift_ppm.abs() <= DRIFT_PPM_MAX, "a drift of {drift_ppm} ppm");
+        assert!(
+            drift_ppm.abs() <= DRIFT_PPM_MAX,
+            "a drift of {drift_ppm} ppm"
+        );
         let mut clock = Clock {
             offset_us: 0,
             drift_ppm,
@@ -65,7 +68,11 @@ mod tests {
     fn a_clock_reads_what_it_was_set_to_and_drifts_from_there() {
         let clock = Clock::new(1_000_000, 5_000, 1_000);
         assert_eq!(clock.read(1_000_000), Millis(5));
-        assert_eq!(clock.read(11_000_000), Millis(10_015), "10 ms gained in 10 s");
+        assert_eq!(
+            clock.read(11_000_000),
+            Millis(10_015),
+            "10 ms gained in 10 s"
+        );
         let slow = Clock::new(0, 0, -1_000);
         assert_eq!(slow.read(10_000_000), Millis(9_990));
     }

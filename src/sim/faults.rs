@@ -134,9 +134,10 @@ impl Faults {
     ) -> Vec<(usize, usize)> {
         if stage.judge.is_tracing() {
             let id = hosts[at].id();
-            stage
-                .judge
-                .trace(stage.now, format_args!("FAULT {kind:?}, server {id} if of one"));
+            stage.judge.trace(
+                stage.now,
+                format_args!("FAULT {kind:?}, server {id} if of one"),
+            );
         }
         match kind {
             FaultKind::Crash => hosts[at].lose_power(stage),

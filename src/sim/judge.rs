@@ -79,7 +79,11 @@ impl Judge {
     #[cold]
     pub fn trace(&mut self, now: u64, line: fmt::Arguments<'_>) {
         if let Some(sink) = &mut self.trace {
-            sink(format_args!("{:>10}.{:03} {line}", now / 1_000, now % 1_000));
+            sink(format_args!(
+                "{:>10}.{:03} {line}",
+                now / 1_000,
+                now % 1_000
+            ));
         }
     }
 

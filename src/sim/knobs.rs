@@ -8,7 +8,9 @@ impl SimDisk {
     /// Limits the bytes of all files.
     pub fn set_capacity(&self, _: Option<u64>) {}
     /// Bytes of all files.
-    pub fn used(&self) -> u64 { 0 }
+    pub fn used(&self) -> u64 {
+        0
+    }
     /// Ends all plans.
     pub fn relieve(&self) {}
 }

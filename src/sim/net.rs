@@ -327,7 +327,11 @@ mod tests {
     #[test]
     fn messages_of_a_connection_keep_their_order() {
         let (mut net, mut random) = net();
-        assert_eq!(net.send(0, &mut random, 0, 1, ping(0)).arrives, None, "not connected");
+        assert_eq!(
+            net.send(0, &mut random, 0, 1, ping(0)).arrives,
+            None,
+            "not connected"
+        );
         assert_eq!(net.connect(0, 1), Some(1));
         assert_eq!(net.connect(1, 0), None, "connected already");
         let mut last = 0;
@@ -360,7 +364,10 @@ mod tests {
         net.connect(0, 1);
         net.close(0, 1, false);
         assert_eq!(net.send(0, &mut random, 0, 1, ping(0)).arrives, None);
-        assert!(net.send(0, &mut random, 1, 0, ping(0)).arrives.is_some(), "one way only");
+        assert!(
+            net.send(0, &mut random, 1, 0, ping(0)).arrives.is_some(),
+            "one way only"
+        );
         assert!(net.reopen(0, 1, false).is_empty());
         let (_, slot) = net.send(0, &mut random, 0, 1, ping(0)).arrives.unwrap();
         net.close(0, 1, true);

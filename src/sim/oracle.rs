@@ -59,7 +59,9 @@ impl Oracle {
         let number = number_of(payload);
         let known = number.filter(|&number| number < self.places.len() as u64);
         let Some(number) = known else {
-            return Err(format!("transaction {zxid} is not what any client proposed"));
+            return Err(format!(
+                "transaction {zxid} is not what any client proposed"
+            ));
         };
         let place = app.count as usize - 1;
         let hash = hash_of(payload);
@@ -74,7 +76,9 @@ impl Oracle {
         }
         if place > self.history.len() {
             let had = self.history.len();
-            return Err(format!("{zxid} is in place {place}, and only {had} are known"));
+            return Err(format!(
+                "{zxid} is in place {place}, and only {had} are known"
+            ));
         }
         let before = std::mem::replace(&mut self.places[number as usize], place as u32 + 1);
         if before != 0 {
@@ -84,7 +88,9 @@ impl Oracle {
             ));
         }
         if self.history.last().is_some_and(|last| last.zxid >= zxid) {
-            return Err(format!("transaction {zxid} was delivered after a later one"));
+            return Err(format!(
+                "transaction {zxid} was delivered after a later one"
+            ));
         }
         self.history.push(Known {
             zxid,
@@ -104,7 +110,9 @@ impl Oracle {
     /// # Errors
     /// A sentence, if no server was ever in that state by deliveries alone.
     pub fn restored(&self, app: &App) -> Result<(), String> {
-        let known = (app.count as usize).checked_sub(1).map(|at| self.history.get(at));
+        let known = (app.count as usize)
+            .checked_sub(1)
+            .map(|at| self.history.get(at));
         let right = match known {
             None => *app == App::default(),
             Some(None) => false,
@@ -160,7 +168,11 @@ fn number_of(payload: &[u8]) -> Option<u64> {
     let number = u64::from_le_bytes(payload.get(..8)?.try_into().ok()?);
     let scramble = scrambled(number).to_le_bytes();
     let rest = &payload[8..];
-    let sound = rest.len() >= 8 && rest.iter().enumerate().all(|(at, &b)| b == scramble[at % 8]);
+    let sound = rest.len() >= 8
+        && rest
+            .iter()
+            .enumerate()
+            .all(|(at, &b)| b == scramble[at % 8]);
     sound.then_some(number)
 }
 
@@ -232,7 +244,10 @@ mod tests {
         for bad in [
             App { count: 2, ..app },
             App { digest: 1, ..app },
-            App { applied: at(1, 2), ..app },
+            App {
+                applied: at(1, 2),
+                ..app
+            },
             App { count: 0, ..app },
         ] {
             assert!(oracle.restored(&bad).is_err(), "{bad:?}");

@@ -32,7 +32,10 @@ impl Probes {
 
     /// Those never reached.
     pub fn unfired(&self) -> impl Iterator<Item = Probe> + '_ {
-        Probe::ALL.iter().copied().filter(|&probe| self.count(probe) == 0)
+        Probe::ALL
+            .iter()
+            .copied()
+            .filter(|&probe| self.count(probe) == 0)
     }
 }
 

@@ -98,7 +98,9 @@ mod tests {
             queue.put(time, event);
         }
         assert_eq!((queue.next_time(), queue.len()), (Some(1), 5));
-        let order: String = std::iter::from_fn(|| queue.take()).map(|(_, e)| e).collect();
+        let order: String = std::iter::from_fn(|| queue.take())
+            .map(|(_, e)| e)
+            .collect();
         assert_eq!(order, "abcde");
         assert!(queue.is_empty());
     }

@@ -147,12 +147,15 @@ impl Stage {
         if self.judge.is_tracing() {
             self.judge.trace(
                 self.now,
-                format_args!("{} -> {} {}", id_of(from), id_of(to), super::trace::Line(&message)),
+                format_args!(
+                    "{} -> {} {}",
+                    id_of(from),
+                    id_of(to),
+                    super::trace::Line(&message)
+                ),
             );
         }
-        let sending = self
-            .net
-            .send(self.now, &mut self.random, from, to, message);
+        let sending = self.net.send(self.now, &mut self.random, from, to, message);
         for (time, packet) in sending.arrives.into_iter().chain(sending.repeated) {
             self.queue.put(time, Event::Deliver { packet });
         }

@@ -18,7 +18,11 @@ impl fmt::Display for Line<'_> {
                 notification.vote.leader,
                 notification.vote.epoch,
                 notification.vote.zxid,
-                if notification.holds_data { "" } else { ", blank" },
+                if notification.holds_data {
+                    ""
+                } else {
+                    ", blank"
+                },
             ),
             Message::Link { tenure, seq, body } => {
                 write!(f, "[{:04x}.{} {seq}] ", tenure.boot as u16, tenure.attempt)?;
@@ -44,9 +48,20 @@ fn show_body(f: &mut fmt::Formatter<'_>, body: &Body) -> fmt::Result {
             promises,
             history,
         } => {
-            let promises = if *promises { "promises" } else { "does not promise" };
-            write!(f, "AckEpoch {promises}, current {current_epoch}, history {}", history.base)?;
-            history.ends.iter().try_for_each(|end| write!(f, " .. {end}"))
+            let promises = if *promises {
+                "promises"
+            } else {
+                "does not promise"
+            };
+            write!(
+                f,
+                "AckEpoch {promises}, current {current_epoch}, history {}",
+                history.base
+            )?;
+            history
+                .ends
+                .iter()
+                .try_for_each(|end| write!(f, " .. {end}"))
         }
         Body::Diff { after } => write!(f, "Diff after {after}"),
         Body::Trunc { to } => write!(f, "Trunc to {to}"),

@@ -100,7 +100,8 @@ impl World {
             self.stage.after(STARTS, Event::Start { at, run: 0 });
         }
         self.stage.after(self.stage.profile.clients, Event::Clients);
-        self.stage.after(self.stage.profile.faults_every, Event::Fault);
+        self.stage
+            .after(self.stage.profile.faults_every, Event::Fault);
     }
 
     /// Runs both phases: `steps` events with faults, then until all is well again.
@@ -188,7 +189,11 @@ impl World {
     pub fn run_for(&mut self, span_us: u64) {
         let until = self.stage.now + span_us;
         while self.stage.judge.violation().is_none()
-            && self.stage.queue.next_time().is_some_and(|time| time <= until)
+            && self
+                .stage
+                .queue
+                .next_time()
+                .is_some_and(|time| time <= until)
         {
             self.step();
         }
@@ -231,7 +236,8 @@ impl World {
                     self.stage.probes.hit(Probe::ConnectionReset);
                     self.disconnect(a, b);
                 }
-                self.stage.after(self.stage.profile.faults_every, Event::Fault);
+                self.stage
+                    .after(self.stage.profile.faults_every, Event::Fault);
             }
             Event::FaultEnds { slot } => self.end_fault(slot as usize),
         }
@@ -362,7 +368,10 @@ impl World {
         if burst_max == 0 {
             return;
         }
-        let leaders = self.hosts.iter().filter(|host| host.leads() && host.pauses == 0);
+        let leaders = self
+            .hosts
+            .iter()
+            .filter(|host| host.leads() && host.pauses == 0);
         let leaders: Vec<usize> = leaders.map(|host| host.at).collect();
         if leaders.is_empty() {
             return;
@@ -398,7 +407,9 @@ impl World {
             Ended::Resumed(at) => self.resume(at),
             Ended::Opened(held) => {
                 for packet in held {
-                    self.stage.queue.put(self.stage.now, Event::Deliver { packet });
+                    self.stage
+                        .queue
+                        .put(self.stage.now, Event::Deliver { packet });
                 }
             }
             Ended::Break(a, b) => self.disconnect(a, b),
@@ -440,7 +451,10 @@ impl World {
         let applied = |host: &Host| host.server.as_ref().map(|server| server.app);
         let first = applied(&self.hosts[0]);
         leaders == 1
-            && self.hosts.iter().all(|host| with(host) && applied(host) == first)
+            && self
+                .hosts
+                .iter()
+                .all(|host| with(host) && applied(host) == first)
             && first.is_some_and(|app| app.count == committed)
     }
 
@@ -453,7 +467,11 @@ impl World {
                 "{}: {:?}{} epochs {}/{} log {} committed {} applied {}",
                 host.id(),
                 server.peer.phase(),
-                server.peer.leader().map(|id| format!(" of {id}")).unwrap_or_default(),
+                server
+                    .peer
+                    .leader()
+                    .map(|id| format!(" of {id}"))
+                    .unwrap_or_default(),
                 server.peer.accepted_epoch(),
                 server.peer.current_epoch(),
                 server.peer.last_logged(),

@@ -29,6 +29,8 @@ pub(super) struct Leader {
     pub(super) initial: Zxid,
     /// Unless established by then, it looks anew.
     pub(super) give_up_at: Millis,
+    /// When the next round is due that nobody asked for. A round for a barrier leaves it alone:
+    /// it is also when silent learners are let go and the quorum is counted.
     pub(super) ping_at: Millis,
     /// The newest round of pings.
     pub(super) round: u64,
@@ -185,6 +187,7 @@ impl Leader {
             }
         }
         if self.ping_at <= core.now {
+            self.ping_at = core.now + core.settings.timing.ping;
             self.ping(core);
         }
         self.check_quorum(core)

@@ -238,7 +238,8 @@ impl Host {
         self.stuck_events.clear();
         // What waits for a paused process dies with it, but for the messages: their slots
         // are given back when they come.
-        self.deferred.retain(|event| !matches!(event, Event::Host { .. }));
+        self.deferred
+            .retain(|event| !matches!(event, Event::Host { .. }));
         let server_id = self.id();
         drop(server);
         stage.see(Observation::Stopped {
@@ -286,7 +287,9 @@ impl Host {
             return;
         };
         let (phase, committed) = (server.peer.phase(), server.peer.committed());
-        stage.judge.mix((phase as u64) << 56 ^ committed.epoch.0 << 40 ^ committed.counter);
+        stage
+            .judge
+            .mix((phase as u64) << 56 ^ committed.epoch.0 << 40 ^ committed.counter);
         if phase != server.phase {
             let before = std::mem::replace(&mut server.phase, phase);
             let epoch = server.peer.current_epoch();

@@ -33,7 +33,9 @@ impl Host {
             Err(error) => {
                 if stage.judge.is_tracing() {
                     let id = self.id();
-                    stage.judge.trace(stage.now, format_args!("{id} cannot start: {error}"));
+                    stage
+                        .judge
+                        .trace(stage.now, format_args!("{id} cannot start: {error}"));
                 }
                 stage.probes.hit(Probe::StartFailed);
                 if self.disk.crashed() {

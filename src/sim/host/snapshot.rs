@@ -184,7 +184,10 @@ fn read_snapshot(
     stage: &mut Stage,
 ) -> Option<Piece> {
     let mut content = Vec::new();
-    log.open_snapshot(zxid).ok()?.read_to_end(&mut content).ok()?;
+    log.open_snapshot(zxid)
+        .ok()?
+        .read_to_end(&mut content)
+        .ok()?;
     let rest = content.get(offset as usize..)?;
     let piece = &rest[..rest.len().min(bytes_max)];
     if offset > 0 {

@@ -108,7 +108,11 @@ impl Host {
             stage.judge.trace(stage.now, format_args!("{id} {error}"));
         }
         let full = error.to_string().contains("space");
-        stage.probes.hit(if full { Probe::DiskFull } else { Probe::DiskError });
+        stage.probes.hit(if full {
+            Probe::DiskFull
+        } else {
+            Probe::DiskError
+        });
         self.input(stage, |peer, _| peer.on_write_failed());
         if let Some(wished) = wished {
             self.report(stage, wished);
