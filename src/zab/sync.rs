@@ -269,7 +269,9 @@ impl Leader {
         learner.up_to_date = true;
         learner.commit_sent = committed;
         learner.marks.clear();
-        learner.marks.push_back((feed.sent, now));
+        if feed.sent > learner.acked {
+            learner.marks.push_back((feed.sent, now));
+        }
         learner.link.say(core, Body::UpToDate { committed });
         self.pump(core, id);
         self.stand(core);
