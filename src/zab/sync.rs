@@ -166,13 +166,22 @@ impl Leader {
                 learner.sync_by = give_up_at;
             }
             (Piece::Entries(entries), None) => {
+                let inform = !learner.votes && feed.new_leader_sent;
                 for entry in entries {
                     // A piece that does not continue what was sent is none of this history.
                     if !entry.zxid.follows(feed.sent) {
                         return self.let_go(core, id);
                     }
                     feed.sent = entry.zxid;
-                    learner.link.say(core, Body::Proposal(entry));
+                    let body = if inform {
+                        Body::Inform(entry)
+                    } else {
+                        Body::Proposal(entry)
+                    };
+                    learner.link.say(core, body);
+                }
+                if inform {
+                    learner.commit_sent = feed.sent;
                 }
                 learner.sync_by = give_up_at;
             }
