@@ -2,4 +2,5 @@
 //! every outcome a function of a seed.
 
 pub mod disk;
+pub mod invariants;
 pub mod observe;
