@@ -2,13 +2,16 @@
 
 use std::fmt;
 
+use super::invariants::Checker;
 use super::observe::Observation;
 use super::oracle::Oracle;
+use crate::types::ServerId;
 
 /// The oracle, the invariants, the fingerprint, and the trace if one is wanted.
 pub struct Judge {
     /// What clients were promised.
     pub oracle: Oracle,
+    checker: Checker,
     fingerprint: u64,
     violation: Option<Violation>,
     trace: Option<Sink>,
@@ -33,11 +36,13 @@ impl fmt::Display for Violation {
 }
 
 impl Judge {
-    /// A judge who has seen nothing. `trace` takes a line for each thing that happens.
+    /// A judge who has seen nothing of this ensemble. `trace` takes a line for each thing that
+    /// happens.
     #[must_use]
-    pub fn new(trace: Option<Sink>) -> Judge {
+    pub fn new(voters: &[ServerId], observers: &[ServerId], trace: Option<Sink>) -> Judge {
         Judge {
             oracle: Oracle::default(),
+            checker: Checker::new(voters, observers),
             fingerprint: 0,
             violation: None,
             trace,
@@ -49,6 +54,12 @@ impl Judge {
     pub fn see(&mut self, now: u64, observation: &Observation) {
         if self.trace.is_some() {
             self.trace(now, format_args!("  {observation:?}"));
+        }
+        if self.violation.is_some() {
+            return; // The checker is of no use after its first finding.
+        }
+        if let Err(violation) = self.checker.observe(now, observation) {
+            self.condemn(now, violation.to_string());
         }
     }
 

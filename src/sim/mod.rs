@@ -7,7 +7,7 @@
 //!               ├▶ clock     rate drift
 //!               ├▶ disk      power loss, tearing, lies
 //!               ├▶ faults    what goes wrong, and when
-//!               └▶ judge     oracle, invariants, fingerprint
+//!               └▶ judge     oracle (what clients were promised), invariants, fingerprint
 //! ```
 //!
 //! A [`profile`] says what kind of world a seed makes; [`plants`] are faults put in on purpose,
@@ -18,6 +18,7 @@ pub mod clock;
 pub mod disk;
 pub mod faults;
 pub mod host;
+pub mod invariants;
 pub mod judge;
 mod knobs;
 pub mod net;

@@ -79,7 +79,7 @@ impl World {
                 queue: Queue::new(),
                 random,
                 net,
-                judge: Judge::new(trace),
+                judge: Judge::new(ensemble.voters(), ensemble.observers(), trace),
                 probes: Probes::new(),
                 profile,
                 planted,
