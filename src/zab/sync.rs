@@ -239,9 +239,9 @@ impl Leader {
         let me = core.id();
         let own = core.has_entered(self.epoch);
         let synced = |id: ServerId| self.learner(id).is_some_and(|learner| learner.synced);
-        let mut enough = core
-            .quorum()
-            .agrees(|id| if id == me { own } else { synced(id) });
+        // Its own part must be durable even if the others are enough: it will count itself for
+        // what it proposes, and would stand for less than that after a crash.
+        let mut enough = own && core.quorum().agrees(|id| id == me || synced(id));
         if core.plants().has(Plant::EstablishedByOne) {
             enough = own || self.learners.iter().any(|learner| learner.synced);
         }
