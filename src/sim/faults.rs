@@ -7,6 +7,7 @@ use super::plants::HostPlant;
 use super::probes::Probe;
 use super::random::Span;
 use super::stage::{Event, Stage};
+use crate::log::{Log, Settings as LogSettings};
 use crate::types::{Epoch, Zxid};
 
 /// A kind of fault.
@@ -317,6 +318,9 @@ fn wipe(stage: &mut Stage, hosts: &mut [Host], at: usize) {
 }
 
 /// Flips a bit of a log or a snapshot. The server may have to put all of its history aside.
+///
+/// A flip in the very last record is left out if nothing on the disk says any more that the
+/// record was synced: that is what a torn tail looks like, and no log can tell the two apart.
 fn flip(stage: &mut Stage, hosts: &mut [Host], at: usize) {
     if !may_lose(stage, hosts, at) {
         return;
@@ -324,15 +328,34 @@ fn flip(stage: &mut Stage, hosts: &mut [Host], at: usize) {
     let host = &mut hosts[at];
     host.stop(stage, Stop::PowerLost, REPAIRED);
     host.disk = host.disk.power_cycle(Plan::default());
-    if let Some(name) = some_history(stage, &host.disk) {
-        let length = host.disk.bytes(&name).len() as u64;
-        if length > 0 {
-            let byte = stage.random.below(length) as usize;
-            host.disk.flip(&name, byte, stage.random.below(8) as u32);
-            host.damaged = true;
-            stage.probes.hit(Probe::Flipped);
-        }
+    let Some(name) = some_history(stage, &host.disk) else {
+        return;
+    };
+    let length = host.disk.bytes(&name).len() as u64;
+    if length == 0 {
+        return;
     }
+    let byte = stage.random.below(length) as usize;
+    let flipped = host.disk.kill(Plan::default());
+    flipped.flip(&name, byte, stage.random.below(8) as u32);
+    if loses_unnoticed(&flipped, host.durable_at_stop) {
+        stage.probes.hit(Probe::FlipUnnoticed);
+        return;
+    }
+    host.disk = flipped;
+    host.damaged = true;
+    stage.probes.hit(Probe::Flipped);
+}
+
+/// True if a start would find less than was durable and not say so.
+fn loses_unnoticed(disk: &SimDisk, durable: Zxid) -> bool {
+    let settings = LogSettings {
+        segment_bytes: 4_096,
+        salt: 0,
+        snapshot_is_enough: false,
+    };
+    let opened = Log::open(disk.kill(Plan::default()), settings);
+    opened.is_ok_and(|(log, _)| log.last() < durable)
 }
 
 /// The name of a file that holds history.

@@ -116,6 +116,7 @@ probes! {
     PowerLost = "a server lost power",
     AllCrashed = "all servers lost power at once",
     Wiped = "a disk was wiped",
+    FlipUnnoticed = "a bit flip looked like a torn tail",
     Flipped = "a bit was flipped",
     SetAside = "a damaged log was set aside",
     DiskError = "a disk error fenced a server",

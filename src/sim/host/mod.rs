@@ -78,6 +78,8 @@ pub struct Server {
     /// Writes asked for and not made.
     writes: VecDeque<Write>,
     writing: bool,
+    /// Installations asked for and not made: until then the peer is ahead of its disk.
+    installing: u32,
     /// How many writes were asked for, and how many were made.
     asked: u64,
     made: u64,
@@ -257,6 +259,8 @@ impl Host {
         let mut ready = std::mem::take(&mut server.ready);
         ready.clear();
         server.peer.ready(&mut ready);
+        let installs = |write: &&Write| matches!(write, Write::SnapshotEnd(_));
+        server.installing += ready.writes.iter().filter(installs).count() as u32;
         self.note_standing(stage);
         if !ready.is_empty() {
             self.carry_out(stage, &mut ready);
@@ -324,7 +328,7 @@ impl Host {
                 stage.see(Observation::Established { server: id, epoch });
             }
         }
-        if committed > server.committed {
+        if committed > server.committed && server.installing == 0 {
             server.committed = committed;
             if server.snapshot.is_some() {
                 stage.probes.hit(Probe::SnapshotDuringCommits);

@@ -162,6 +162,7 @@ impl Host {
             ready: Ready::default(),
             writes: VecDeque::new(),
             writing: false,
+            installing: 0,
             asked: 0,
             made: 0,
             sync: Sync::Idle,

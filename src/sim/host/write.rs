@@ -75,6 +75,11 @@ impl Host {
             return;
         };
         server.made += 1;
+        if let Write::SnapshotEnd(zxid) = write {
+            server.installing -= 1;
+            // What the snapshot covers is known as committed by that alone.
+            server.committed = server.committed.max(zxid);
+        }
         let done = match &write {
             Write::Append(entry) => self.append(stage, entry),
             Write::AcceptedEpoch(epoch) => self.accept(stage, *epoch),
