@@ -98,6 +98,11 @@ impl SimDisk {
         self.world().crashed
     }
 
+    /// Gives all files together this many bytes, or all they want.
+    pub fn set_capacity(&self, capacity: Option<u64>) {
+        self.world().plan.capacity = capacity;
+    }
+
     /// The disk as it comes back after a loss of power, now or when the plan said so.
     #[must_use]
     pub fn power_cycle(&self, plan: Plan) -> SimDisk {

@@ -21,6 +21,7 @@ pub mod host;
 pub mod invariants;
 pub mod judge;
 mod knobs;
+pub mod model;
 pub mod net;
 pub mod observe;
 pub mod oracle;

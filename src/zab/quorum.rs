@@ -56,7 +56,7 @@ impl<'a> Quorum<'a> {
     /// How many voters are more than half of them.
     fn needed(self) -> usize {
         if self.plants.has(Plant::HalfIsQuorum) {
-            return self.voters.len().div_ceil(2);
+            return (self.voters.len() / 2).max(1);
         }
         self.voters.len() / 2 + 1
     }

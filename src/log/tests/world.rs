@@ -190,7 +190,7 @@ pub(super) struct User {
 #[derive(Debug)]
 pub(super) struct Stopped(pub String);
 
-fn stopped(error: impl std::fmt::Display) -> Stopped {
+pub(super) fn stopped(error: impl std::fmt::Display) -> Stopped {
     Stopped(error.to_string())
 }
 
