@@ -149,11 +149,11 @@ impl Faults {
             }
             FaultKind::CrashInWrite => {
                 let events = stage.random.below(40);
-                hosts[at].disk.crash_in(events);
+                hosts[at].disk.crash_after(events);
             }
             FaultKind::DiskError => {
                 let events = stage.random.below(20);
-                hosts[at].disk.fail_in(events);
+                hosts[at].disk.fail_after(events);
             }
             FaultKind::Wipe => wipe(stage, hosts, at),
             FaultKind::Flip => flip(stage, hosts, at),

@@ -20,7 +20,6 @@ pub mod faults;
 pub mod host;
 pub mod invariants;
 pub mod judge;
-mod knobs;
 pub mod model;
 pub mod net;
 pub mod observe;

@@ -179,7 +179,7 @@ impl World {
             self.end_fault(slot);
         }
         for host in &mut self.hosts {
-            host.disk.relieve();
+            host.relieve_disk();
         }
         self.stage.see(Observation::Healed);
         self.clean_up();

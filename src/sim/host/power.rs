@@ -67,11 +67,11 @@ impl Host {
 
     /// The disk as the next process finds it.
     pub(super) fn restart_process(&mut self) {
-        self.disk = self.disk.kill(Plan::default());
+        self.disk = self.disk.kill(self.lasting_plan());
     }
 
     fn cycle_power(&mut self, stage: &mut Stage) {
-        self.disk = self.disk.power_cycle(Plan::default());
+        self.disk = self.disk.power_cycle(self.lasting_plan());
         // A machine's monotonic clock begins anew with the machine.
         let drift = match stage.profile.drift {
             true => stage.random.below(2_001) as i64 - 1_000,
@@ -79,6 +79,21 @@ impl Host {
         };
         let reading = stage.random.below(10_000_000);
         self.clock = Clock::new(stage.now, reading, drift);
+    }
+
+    /// What goes wrong with the disk however often the server starts: there is no room.
+    fn lasting_plan(&self) -> Plan {
+        Plan {
+            capacity: self.disk.plan().capacity,
+            ..Plan::default()
+        }
+    }
+
+    /// Takes back everything that was to go wrong with the disk.
+    pub fn relieve_disk(&mut self) {
+        self.disk.set_capacity(None);
+        self.disk.crash_after(NEVER);
+        self.disk.fail_after(NEVER);
     }
 
     fn open(&mut self, stage: &mut Stage, settings: LogSettings) -> Result<Opened, OpenError> {
@@ -230,5 +245,7 @@ const KILLED_DOWN: Span = Span::new(1_000, 1_500_000);
 const RETRY_START: Span = Span::new(50_000, 500_000);
 /// How soon the disk's arrears are made up.
 const UNSTUCK: Span = Span::new(1, 50);
+/// More events than any disk sees.
+const NEVER: u64 = 1 << 60;
 /// How much slower a slow disk is.
 const SLOW_TIMES: u64 = 40;
