@@ -36,3 +36,42 @@ fn comes_after(ghost: &Ghost, at: usize, last: Node, zxid: Zxid, what: &str) -> 
         format!("{what} from {last_zxid} to {zxid}, whose primary began after {base}")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::invariants::script::{Script, appended, at};
+
+    /// 2:1 is delivered at 2 and 3, on top of 1:2; 1:3 is at server 1 alone.
+    fn two_epochs() -> Script {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.elect(2, 2, &[3]);
+        script.write(at(2, 1), 2, &[3]);
+        script
+    }
+
+    #[test]
+    fn a_log_or_an_application_that_returns_to_an_earlier_epoch_is_refused() {
+        two_epochs().refused(Invariant::Z6, appended(3, at(1, 1)));
+        let mut script = two_epochs();
+        let seen = script.delivered(3, at(1, 3));
+        script.refused(Invariant::Z6, seen);
+    }
+
+    #[test]
+    fn an_epoch_that_begins_on_another_history_is_refused() {
+        let mut script = two_epochs();
+        script.stop(1);
+        script.start(1);
+        script.accept(1, 2);
+        script.deliver(1, at(1, 1));
+        let seen = script.delivered(1, at(2, 1));
+        script.refused(Invariant::Z6, seen);
+
+        let mut script = two_epochs();
+        script.append(1, at(1, 3));
+        script.accept(1, 2);
+        script.refused(Invariant::Z6, appended(1, at(2, 1)));
+    }
+}
