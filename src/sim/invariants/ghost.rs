@@ -604,3 +604,7 @@ impl Reign {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "ghost_tests.rs"]
+mod tests;

@@ -62,6 +62,7 @@ mod tests {
             let mut script = Script::settled();
             script.accept(3, 2);
             script.refused(Invariant::Z10, cut(3, at(1, 1)));
+            Script::settled().refused(Invariant::Z10, cut(3, at(1, 1)));
         }
     }
 

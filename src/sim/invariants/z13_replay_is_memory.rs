@@ -248,6 +248,16 @@ mod tests {
     }
 
     #[test]
+    fn a_committed_snapshot_newer_than_the_log_is_refused_at_the_start() {
+        let mut script = Script::settled();
+        let boot = script.boot(3);
+        script.stop(3);
+        script.write(at(1, 3), 1, &[2]);
+        let snapshot = Some(at(1, 3));
+        script.refused(Invariant::Z13, started(3, Boot { snapshot, ..boot }));
+    }
+
+    #[test]
     fn a_log_that_begins_after_its_snapshot_is_refused_at_the_start() {
         let (mut script, boot) = down();
         let begins_after = at(1, 3);

@@ -246,6 +246,14 @@ mod tests {
     }
 
     #[test]
+    fn a_rejoining_follower_acknowledges_no_more_than_it_has() {
+        let mut script = under_way(true, &[2]);
+        script.tell(1, 3, 1, at(1, 1));
+        script.see(crate::sim::invariants::script::ack_new_leader(3, 1, 1));
+        script.refused(Invariant::Z14, commit(1, 2, 1, at(1, 2)));
+    }
+
+    #[test]
     fn a_leader_that_has_ceased_to_lead_may_be_told_of_commits() {
         let mut script = under_way(true, &[2]);
         script.append(3, at(1, 2));
