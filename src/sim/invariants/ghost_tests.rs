@@ -37,6 +37,12 @@ fn a_quorum_is_more_than_half_of_the_voters_and_observers_do_not_count() {
 }
 
 #[test]
+fn an_ensemble_may_have_as_many_servers_as_there_is_room_for() {
+    let ids: Vec<ServerId> = (1..=SERVERS_MAX as u32).map(ServerId).collect();
+    assert_eq!(Ghost::new(&ids, &[]).servers().len(), SERVERS_MAX);
+}
+
+#[test]
 fn servers_are_found_by_id_and_strangers_are_not() {
     let ghost = Ghost::new(&[id(7), id(2)], &[id(4)]);
     assert_eq!(ghost.index(id(7)), Some(0));
