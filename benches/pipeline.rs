@@ -22,7 +22,7 @@ use systole::replica::{Replica, Settings as ReplicaSettings};
 use systole::shard::{ConnId, Latencies, Settings, Shard};
 use systole::time::Millis;
 use systole::types::{Incarnation, ServerId};
-use systole::zab::{Boot, Peer, Ready};
+use systole::zab::{Boot, Peer, Persisted, Ready, Settings as ZabSettings, Summary, Write};
 
 const NOW: Millis = Millis(1_000_000);
 const CONN: ConnId = ConnId {
@@ -45,11 +45,12 @@ impl Server {
         let disk = FileDisk::create(dir.path()).expect("the target directory is writable");
         let (log, _) = Log::open(disk, LogSettings::new(1)).expect("a new log");
         let boot = Boot {
-            id: ServerId(1),
             accepted_epoch: log.epochs().accepted,
             current_epoch: log.epochs().current,
-            last_logged: log.last(),
-            in_flight_max: 1 << 16,
+            history: Summary::default(),
+            snapshot: None,
+            delivered: log.last(),
+            nonce: 1,
         };
         let state = State::new(group::Settings {
             default_timeout: Millis(10_000),
@@ -64,7 +65,7 @@ impl Server {
             wall_s: 1_700_000_000,
             seeds: [5, 6, 7, 8],
         };
-        let peer = Peer::new(boot, &[ServerId(1)]);
+        let peer = Peer::new(ZabSettings::alone(ServerId(1)), boot);
         let registry = Rc::new(Registry::default());
         let shard_counters = Arc::new(ShardCounters::default());
         let seeds = [9, 8, 7, 6];
@@ -84,7 +85,7 @@ impl Server {
             out: Vec::new(),
             joined: 0,
         };
-        server.replica.start();
+        server.replica.start(NOW);
         server.settle();
         server.shard.open(CONN, NOW);
         server
@@ -108,7 +109,7 @@ impl Server {
         self.out.clear();
         self.shard.receive(CONN, &input, NOW, &mut self.out);
         for ask in std::mem::take(&mut self.shard.outbox().asks) {
-            self.replica.ask(0, ask);
+            self.replica.ask(NOW, 0, ask);
         }
         self.settle();
         self.shard.outbox().woken.clear();
@@ -124,25 +125,32 @@ impl Server {
             if self.ready.is_empty() {
                 break;
             }
-            if let Some(epoch) = self.ready.accepted_epoch {
-                self.log.set_accepted_epoch(epoch).expect("the disk works");
-                self.replica.on_accepted_epoch_persisted(epoch);
-            }
-            if let Some(epoch) = self.ready.current_epoch {
-                self.log.set_current_epoch(epoch).expect("the disk works");
-                self.replica.on_current_epoch_persisted(epoch);
-            }
-            for entry in &self.ready.append {
-                let appended = self.log.append(entry.zxid, &entry.payload);
-                appended.expect("the disk works");
+            for write in &self.ready.writes {
+                match write {
+                    Write::AcceptedEpoch(epoch) => {
+                        self.log.set_accepted_epoch(*epoch).expect("the disk works");
+                        let persisted = Persisted::AcceptedEpoch(*epoch);
+                        self.replica.on_persisted(NOW, persisted);
+                    }
+                    Write::CurrentEpoch(epoch) => {
+                        self.log.set_current_epoch(*epoch).expect("the disk works");
+                        let persisted = Persisted::CurrentEpoch(*epoch);
+                        self.replica.on_persisted(NOW, persisted);
+                    }
+                    Write::Append(entry) => {
+                        let appended = self.log.append(entry.zxid, &entry.payload);
+                        appended.expect("the disk works");
+                    }
+                    other => panic!("an ensemble of one was told to {other:?}"),
+                }
             }
             let delivered = self.replica.deliver(&self.ready.deliver);
             delivered.expect("our own transactions");
-            if self.ready.established.is_some() {
-                self.replica.on_established();
+            if let Some(standing) = &self.ready.standing {
+                self.replica.on_standing(NOW, standing);
             }
             let durable = self.log.sync_now().expect("the disk works");
-            self.replica.on_log_persisted(durable);
+            self.replica.on_persisted(NOW, Persisted::Log(durable));
         }
         let tells = std::mem::take(&mut self.replica.tells()[0]);
         self.shard.deliver(Mail::Core(tells), NOW);

@@ -17,8 +17,9 @@ use crate::mail::{
     Answer, Ask, Cluster, Dealt, ListedGroup, Missing, ShardIndex, Tell, VersionCell, What,
 };
 use crate::metrics::CoreCounters;
-use crate::types::{Epoch, GroupVersion, Incarnation, ServerId, SessionId, Zxid};
-use crate::zab::{Entry, Peer, Phase, ProposeError, Ready};
+use crate::time::Millis;
+use crate::types::{GroupVersion, Incarnation, ServerId, SessionId, Zxid};
+use crate::zab::{Entry, Peer, Persisted, Phase, ProposeError, Ready, Standing};
 
 /// One server's replicated state and its part in the broadcast.
 pub struct Replica {
@@ -111,17 +112,17 @@ impl Replica {
         }
     }
 
-    /// Begins to look for a leader.
-    pub fn start(&mut self) {
-        self.peer.start();
+    /// Begins to look for a leader. `now` here and below is this server's own clock.
+    pub fn start(&mut self, now: Millis) {
+        self.peer.start(now);
     }
 
     /// Answers a question, or proposes the change it asks for.
-    pub fn ask(&mut self, shard: ShardIndex, ask: Ask) {
+    pub fn ask(&mut self, now: Millis, shard: ShardIndex, ask: Ask) {
         let Ask { token, what } = ask;
         let answer = match what {
             What::Change { request, document } => {
-                return self.change(shard, token, request, document);
+                return self.change(now, shard, token, request, document);
             }
             // Alone, what is committed is applied in the same step, so the state is as fresh
             // as a barrier could make it.
@@ -151,23 +152,17 @@ impl Replica {
         self.peer.ready(ready);
     }
 
-    /// See [`Peer::on_accepted_epoch_persisted`].
-    pub fn on_accepted_epoch_persisted(&mut self, epoch: Epoch) {
-        self.peer.on_accepted_epoch_persisted(epoch);
+    /// See [`Peer::on_persisted`].
+    pub fn on_persisted(&mut self, now: Millis, persisted: Persisted) {
+        self.peer.on_persisted(now, persisted);
     }
 
-    /// See [`Peer::on_current_epoch_persisted`].
-    pub fn on_current_epoch_persisted(&mut self, epoch: Epoch) {
-        self.peer.on_current_epoch_persisted(epoch);
-    }
-
-    /// See [`Peer::on_log_persisted`].
-    pub fn on_log_persisted(&mut self, zxid: Zxid) {
-        self.peer.on_log_persisted(zxid);
-    }
-
-    /// This server leads: founds the ensemble if that has not been done, and serves.
-    pub fn on_established(&mut self) {
+    /// This server's standing in the ensemble has changed. Once it leads, it founds the
+    /// ensemble, if that has not been done, and serves.
+    pub fn on_standing(&mut self, now: Millis, standing: &Standing) {
+        if !matches!(standing, Standing::Leading { .. }) {
+            return;
+        }
         if self.state.birth_s().is_some() {
             self.serve();
             return;
@@ -177,7 +172,7 @@ impl Replica {
         };
         if let Decision::Propose = self.state.preprocess(&request, &mut self.txn) {
             // Nothing is in flight at this point, so there is room.
-            let _ = self.propose(Origin::Own);
+            let _ = self.propose(now, Origin::Own);
         }
     }
 
@@ -229,7 +224,14 @@ impl Replica {
         self.peer.in_flight() > 0
     }
 
-    fn change(&mut self, shard: ShardIndex, token: u64, request: Request, document: bool) {
+    fn change(
+        &mut self,
+        now: Millis,
+        shard: ShardIndex,
+        token: u64,
+        request: Request,
+        document: bool,
+    ) {
         if !self.serving {
             return self.tell(
                 shard,
@@ -263,7 +265,7 @@ impl Replica {
                     },
                     None => Origin::Shard { shard, token },
                 };
-                if let Err(error) = self.propose(origin) {
+                if let Err(error) = self.propose(now, origin) {
                     let answer = match error {
                         ProposeError::Full => Answer::Busy,
                         ProposeError::NotLeading => Answer::NoQuorum,
@@ -275,8 +277,8 @@ impl Replica {
     }
 
     /// Proposes the transaction in `self.txn`.
-    fn propose(&mut self, origin: Origin) -> Result<(), ProposeError> {
-        match self.peer.propose(Arc::from(self.txn.as_slice())) {
+    fn propose(&mut self, now: Millis, origin: Origin) -> Result<(), ProposeError> {
+        match self.peer.propose(now, Arc::from(self.txn.as_slice())) {
             Ok(zxid) => {
                 self.counters.proposals.add(1);
                 self.counters.log_bytes.add(self.txn.len() as u64);
@@ -485,7 +487,7 @@ impl Replica {
             leader: leading.then_some(self.id),
             role: if leading { "leading" } else { "looking" },
             epoch: self.peer.current_epoch(),
-            last_zxid: self.peer.last_proposed(),
+            last_zxid: self.peer.last_logged(),
             applied_zxid: self.state.applied(),
             servers: vec![(self.id, endpoint, "active")],
         }

@@ -1,4 +1,5 @@
-//! The small files of a data directory: its format, its epochs and an interrupted cut.
+//! The small files of a data directory: its format, its epochs, and the notes of a cut or of a
+//! setting aside under way.
 //!
 //! Each is replaced whole, so that a crash leaves the old one or the new one.
 //!
@@ -10,14 +11,14 @@
 //! crc 1234abcd          CRC-32 of the two lines above, newlines included
 //! ```
 //!
-//! `epochs` and `truncate` are binary, integers little-endian:
+//! `epochs`, `truncate` and `aside` are binary, integers little-endian:
 //!
 //! ```text
-//! offset size  epochs               truncate
-//!      0    8  magic "SYSTEPOC"     magic "SYSTTRUN"
-//!      8    8  accepted epoch       epoch   of the last zxid to keep
-//!     16    8  current epoch        counter of it
-//!     24    8  incarnation          0
+//! offset size  epochs             truncate                      aside
+//!      0    8  magic "SYSTEPOC"   magic "SYSTTRUN"              magic "SYSTASID"
+//!      8    8  accepted epoch     epoch   of the last to keep   number of the suffix
+//!     16    8  current epoch      counter of it                 lowest incarnation to go on with
+//!     24    8  incarnation        0                             0
 //!     32    4  CRC-32 of the log's salt (8 bytes) and bytes 0..32
 //! ```
 
@@ -33,6 +34,8 @@ pub(super) const FORMAT_FILE: &str = "format";
 pub(super) const EPOCHS_FILE: &str = "epochs";
 /// Name of the file that tells of a cut under way.
 pub(super) const TRUNCATE_FILE: &str = "truncate";
+/// Name of the file that tells of a history being set aside.
+pub(super) const ASIDE_FILE: &str = "aside";
 
 const FORMAT_LINE: &str = "systole data directory, format 1";
 const RECORD_BYTES: usize = 36;
@@ -94,6 +97,36 @@ pub(super) fn read_cut<D: Disk>(
 pub(super) fn write_cut<D: Disk>(disk: &D, salt: u64, zxid: Zxid) -> io::Result<()> {
     let fields = [zxid.epoch.0, zxid.counter, 0];
     disk::replace(disk, TRUNCATE_FILE, &encode(b"SYSTTRUN", fields, salt))
+}
+
+/// A history that is being set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Aside {
+    /// Of the suffix its files get.
+    pub(super) number: u64,
+    /// The server goes on with this incarnation, or its own if that is higher.
+    pub(super) floor: Incarnation,
+}
+
+impl Aside {
+    /// Reads the note; `None` if there is none.
+    pub(super) fn read<D: Disk>(
+        disk: &D,
+        salt: u64,
+    ) -> io::Result<Result<Option<Aside>, Corruption>> {
+        let fields = read(disk, ASIDE_FILE, b"SYSTASID", salt)?;
+        let aside = |[number, floor, _]: [u64; 3]| Aside {
+            number,
+            floor: Incarnation(floor),
+        };
+        Ok(fields.map(|fields| fields.map(aside)))
+    }
+
+    /// Writes the note, durably.
+    pub(super) fn write<D: Disk>(self, disk: &D, salt: u64) -> io::Result<()> {
+        let fields = [self.number, self.floor.0, 0];
+        disk::replace(disk, ASIDE_FILE, &encode(b"SYSTASID", fields, salt))
+    }
 }
 
 /// What the file `format` says.

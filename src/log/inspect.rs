@@ -4,13 +4,13 @@
 //! a running server, what is being written just then may look like a torn tail.
 
 use super::disk::{self, Disk};
-use super::epochs::{self, Epochs, Format};
+use super::epochs::{self, Aside, Epochs, Format};
 use super::error::{Corruption, ReadError};
 use super::file::FileDisk;
 use super::record::{self, Found, Header, Kind, Position, u32_at, u64_at};
 use super::recovery::{Extent, Scan};
 use super::segment::{self, FIRST_RECORD};
-use super::snapshots;
+use super::{aside, install, snapshots};
 use crate::types::Zxid;
 use std::io::{self, Write};
 use std::path::Path;
@@ -30,6 +30,21 @@ pub struct Summary {
     pub snapshots: Vec<Zxid>,
     /// Where the log is torn, if so: a start cuts it there.
     pub torn: Option<Position>,
+}
+
+impl Summary {
+    /// That of a log without segments.
+    fn of_none(snapshots: Vec<Zxid>) -> Summary {
+        let newest = snapshots.first().copied().unwrap_or(Zxid::ZERO);
+        Summary {
+            segments: 0,
+            transactions: 0,
+            begins_after: newest,
+            last: newest,
+            snapshots,
+            torn: None,
+        }
+    }
 }
 
 /// Why a directory was not dumped or did not pass.
@@ -107,32 +122,14 @@ pub(super) fn verify_disk<D: Disk>(
     let mut report = Report { out, damaged: 0 };
     let (salt, segments) = begin(disk, &mut report)?;
     report.epochs(disk, salt)?;
-    let snapshots = report.snapshots(disk, salt)?;
-    let keep = match epochs::read_cut(disk, salt).map_err(reading)? {
-        Ok(None) => None,
-        Ok(Some(zxid)) => {
-            report.line(format_args!(
-                "a cut after {zxid} is under way; a start completes it"
-            ))?;
-            Some(zxid)
-        }
-        Err(corruption) => {
-            report.damage(&corruption)?;
-            None
-        }
+    let replaced = match report.aside(disk, salt)? {
+        true => Some(Vec::new()),
+        false => report.install(disk, salt)?.map(|zxid| vec![zxid]),
     };
-    let mut summary = Summary {
-        segments: 0,
-        transactions: 0,
-        begins_after: snapshots.first().copied().unwrap_or(Zxid::ZERO),
-        last: snapshots.first().copied().unwrap_or(Zxid::ZERO),
-        snapshots,
-        torn: None,
+    let summary = match replaced {
+        Some(snapshots) => Summary::of_none(snapshots),
+        None => report.history(disk, salt, &segments)?,
     };
-    match scan(disk, salt, &segments, keep)? {
-        Ok(extent) => report.extent(&extent, &mut summary)?,
-        Err(corruption) => report.damage(&corruption)?,
-    }
     if report.damaged > 0 {
         return Err(InspectError::Damaged(Places(report.damaged)));
     }
@@ -243,6 +240,74 @@ impl<W: Write> Report<'_, W> {
             Ok(None) => self.damage(&"the epochs are missing"),
             Err(corruption) => self.damage(&corruption),
         }
+    }
+
+    /// The snapshots and the log, and a cut that is under way.
+    fn history<D: Disk>(
+        &mut self,
+        disk: &D,
+        salt: u64,
+        segments: &[u32],
+    ) -> Result<Summary, InspectError> {
+        let mut summary = Summary::of_none(self.snapshots(disk, salt)?);
+        let keep = match epochs::read_cut(disk, salt).map_err(reading)? {
+            Ok(None) => None,
+            Ok(Some(zxid)) => {
+                self.line(format_args!(
+                    "a cut after {zxid} is under way; a start completes it"
+                ))?;
+                Some(zxid)
+            }
+            Err(corruption) => {
+                self.damage(&corruption)?;
+                None
+            }
+        };
+        match scan(disk, salt, segments, keep)? {
+            Ok(extent) => self.extent(&extent, &mut summary)?,
+            Err(corruption) => self.damage(&corruption)?,
+        }
+        Ok(summary)
+    }
+
+    /// Says what was set aside; true if that is still under way.
+    fn aside<D: Disk>(&mut self, disk: &D, salt: u64) -> Result<bool, InspectError> {
+        let begun = match Aside::read(disk, salt).map_err(reading)? {
+            Ok(None) => false,
+            Ok(Some(_)) => {
+                self.line(format_args!(
+                    "the history is being set aside; a start completes it and begins without one"
+                ))?;
+                true
+            }
+            Err(corruption) => {
+                self.damage(&corruption)?;
+                false
+            }
+        };
+        let names = disk.list().map_err(reading)?;
+        match names.iter().filter(|name| aside::is_aside(name)).count() {
+            0 => {}
+            count => self.line(format_args!("{count} files of damaged histories set aside"))?,
+        }
+        Ok(begun)
+    }
+
+    /// The snapshot that is being installed, if there is one.
+    fn install<D: Disk>(&mut self, disk: &D, salt: u64) -> Result<Option<Zxid>, InspectError> {
+        let names = disk.list().map_err(reading)?;
+        let Some(zxid) = names.iter().find_map(|name| install::zxid_of(name)) else {
+            return Ok(None);
+        };
+        match snapshots::verify_file(disk, &install::name_of(zxid), zxid, salt) {
+            Ok(_) => self.line(format_args!(
+                "a snapshot as of {zxid} is being installed; a start completes it, and all else \
+                 is then gone"
+            ))?,
+            Err(ReadError::Io { source, .. }) => return Err(reading(source)),
+            Err(error) => self.damage(&error)?,
+        }
+        Ok(Some(zxid))
     }
 
     /// The whole ones, newest first.

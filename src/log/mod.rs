@@ -8,8 +8,11 @@
 //! format               version of all this, and the log's salt
 //! epochs               accepted and current epoch, incarnation
 //! truncate             only while the log is being cut
+//! aside                only while a damaged history is being set aside
 //! segment-NNNNNNNNNN   the log, each file a stretch of it
 //! snapshot-E-C         the replicated state as of epoch E, counter C
+//! install-E-C          only while another server's snapshot takes the place of all the rest
+//! *.aside-N            a damaged history that was set aside; never read
 //! *.tmp                unfinished; removed at the next start
 //! ```
 //!
@@ -23,12 +26,16 @@
 //! change it gives the same [`Fatal`]. A failed sync is never tried again, because the kernel
 //! may have dropped what it could not write and say yes the second time. Reading goes on.
 
+mod aside;
 pub mod disk;
 mod entries;
 mod epochs;
 mod error;
 mod file;
+mod generation;
+mod history;
 mod inspect;
+mod install;
 mod open;
 pub mod record;
 pub mod recovery;
@@ -39,11 +46,14 @@ mod tests;
 mod trim;
 mod truncate;
 
+pub use aside::{SetAside, set_aside};
 pub use entries::{Entries, Entry};
 pub use epochs::Epochs;
 pub use error::{Corruption, Fatal, LogError, OpenError, ReadError};
 pub use file::{FileDisk, FileFlush};
+pub use history::History;
 pub use inspect::{InspectError, Places, Summary, dump, verify};
+pub use install::SnapshotReceiver;
 pub use open::{Cut, Recovered};
 pub use segment::PrepareJob;
 pub use snapshots::{SnapshotReader, SnapshotWriter};
@@ -51,6 +61,7 @@ pub use trim::TrimJob;
 
 use crate::types::{Epoch, Incarnation, Zxid};
 use disk::{Disk, Flush as _, Segment as _};
+use generation::Generation;
 use record::{HEADER_BYTES, Header, Kind, Position};
 use recovery::Link;
 use segment::{FIRST_RECORD, Slot, SlotState};
@@ -67,6 +78,10 @@ pub struct Settings {
     /// Any random number. Used when the directory is new: it keeps bytes that a client chose
     /// from passing for records.
     pub salt: u64,
+    /// Whether a used directory is opened that has a snapshot and no segment at all. A server
+    /// alone goes on from a snapshot that someone put there; one of an ensemble would stand for
+    /// less than it acknowledged, and must refuse.
+    pub snapshot_is_enough: bool,
 }
 
 impl Settings {
@@ -76,6 +91,7 @@ impl Settings {
         Settings {
             segment_bytes: SEGMENT_BYTES,
             salt,
+            snapshot_is_enough: true,
         }
     }
 }
@@ -109,10 +125,12 @@ pub struct Log<D: Disk> {
     synced: Position,
     last: Zxid,
     synced_zxid: Zxid,
+    /// What `last` ends, in short.
+    history: History,
     /// True while a ticket is out.
     flushing: bool,
-    /// Raised by each cut, so that a ticket from before it is known as stale.
-    generation: u64,
+    /// Ended by each cut and install, so that a ticket or a helper from before is known as stale.
+    generation: Generation,
     slot: Slot<D>,
     epochs: Epochs,
     /// Snapshots that were found damaged at the start, or are being removed: never counted.
@@ -194,6 +212,7 @@ impl<D: Disk> Log<D> {
         }
         self.written.offset = (offset + span) as u32;
         self.last = zxid;
+        self.history.append(zxid);
         Ok(())
     }
 
@@ -208,7 +227,7 @@ impl<D: Disk> Log<D> {
             flushes: self.flushes(),
             upto: self.last,
             position: self.written,
-            generation: self.generation,
+            generation: self.generation.now(),
         })
     }
 
@@ -227,7 +246,7 @@ impl<D: Disk> Log<D> {
             return Err(self.fence("sync the log", &error));
         }
         // A ticket from before a cut speaks of records that are no more.
-        if ticket.generation == self.generation && ticket.position > self.synced {
+        if ticket.generation == self.generation.now() && ticket.position > self.synced {
             self.advance(ticket.position, ticket.upto)?;
         }
         Ok(self.synced_zxid)

@@ -1,13 +1,15 @@
 //! Opening the log: what a start finds on the disk, and what it makes of it.
 
 use super::disk::{self, Disk, Flush as _, LockError, Segment as _};
-use super::epochs::{self, Epochs, Format, TRUNCATE_FILE};
+use super::epochs::{self, Aside, Epochs, Format, TRUNCATE_FILE};
 use super::error::{Corruption, OpenError, ReadError};
+use super::generation::Generation;
+use super::history::History;
 use super::record::{self, Found, HEADER_BYTES, Header, Kind, Position};
 use super::recovery::{Extent, Link, Scan};
 use super::segment::{self, FIRST_RECORD, Slot};
-use super::{Log, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Settings, snapshots};
-use crate::types::{Incarnation, Zxid};
+use super::{Log, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Settings, aside, install, snapshots};
+use crate::types::{Epoch, Zxid};
 use std::io;
 
 /// What a start found.
@@ -53,21 +55,19 @@ impl<D: Disk> Log<D> {
             bounds.contains(&settings.segment_bytes),
             "a segment of impossible length"
         );
-        let lock = disk.lock().map_err(|error| match error {
-            LockError::Held(holder) => OpenError::Locked {
-                dir: disk.describe(),
-                holder,
-            },
-            LockError::Io(source) => io_error(&disk, "lock the directory", source),
-        })?;
+        let lock = take_lock(&disk)?;
+        // What a killed server renamed and could not sync is now made durable: else this one
+        // would build on names that a loss of power takes back.
+        at_open(&disk, "sync the directory", disk.sync_dir())?;
         let mut opening = Opening::begin(&disk, &settings)?;
+        opening.complete_install()?;
         let keep = epochs::read_cut(&disk, opening.salt);
         let keep = opening.check("read an interrupted cut", keep)?;
         let snapshot = opening.newest_snapshot(keep)?;
         let extent = opening.scan(snapshot, keep)?;
         let cut = opening.repair(&extent, keep)?;
         let (active, end) = opening.begin_or_map(&extent, snapshot)?;
-        opening.check_epochs()?;
+        opening.check_epochs(opening.last)?;
         let recovered = Recovered {
             snapshot,
             last: opening.last,
@@ -79,6 +79,7 @@ impl<D: Disk> Log<D> {
             salt: opening.salt,
             chain: opening.chain,
             disowned: opening.disowned,
+            history: opening.history,
             epochs: opening.epochs,
             disk,
             _lock: lock,
@@ -90,7 +91,7 @@ impl<D: Disk> Log<D> {
             last: recovered.last,
             synced_zxid: recovered.last,
             flushing: false,
-            generation: 0,
+            generation: Generation::default(),
             slot: Slot::new(),
             fatal: None,
         };
@@ -110,6 +111,7 @@ struct Opening<'a, D: Disk> {
     segments: Vec<u32>,
     chain: Vec<Link>,
     last: Zxid,
+    history: History,
     disowned: Vec<Zxid>,
     warnings: Vec<String>,
 }
@@ -118,61 +120,79 @@ impl<'a, D: Disk> Opening<'a, D> {
     /// Reads the directory, its format and its epochs; begins a directory that has none.
     fn begin(disk: &'a D, settings: &'a Settings) -> Result<Opening<'a, D>, OpenError> {
         let names = at_open(disk, "list the directory", disk.list())?;
-        let mut segments: Vec<u32> = names
-            .iter()
-            .filter_map(|name| segment::index_of(name))
-            .collect();
-        segments.sort_unstable();
-        let snapshots = names
-            .iter()
-            .filter(|name| snapshots::zxid_of(name).is_some())
-            .count();
         for draft in names.iter().filter(|name| name.ends_with(".tmp")) {
             at_open(disk, "remove an unfinished file", disk.remove(draft))?;
         }
-        let used = !segments.is_empty() || snapshots > 0;
-        let salt = match at_open(disk, "read the format", Format::read(disk))? {
-            Format::Known(salt) => salt,
-            Format::Absent if !used => {
-                at_open(disk, "write the format", Format::write(disk, settings.salt))?;
-                settings.salt
-            }
-            Format::Absent => {
-                let reason = "its file `format` is missing".into();
-                return Err(OpenError::Format {
-                    dir: disk.describe(),
-                    reason,
-                });
-            }
-            Format::Foreign(reason) => {
-                return Err(OpenError::Format {
-                    dir: disk.describe(),
-                    reason,
-                });
-            }
-        };
-        let opening = Opening {
+        let used = names.iter().any(|name| is_data(name));
+        let mut opening = Opening {
             disk,
             settings,
-            salt,
+            salt: salt_of(disk, settings, used)?,
             epochs: Epochs::default(),
-            segments,
+            segments: Vec::new(),
             chain: Vec::new(),
             last: Zxid::ZERO,
+            history: History::default(),
             disowned: Vec::new(),
             warnings: Vec::new(),
         };
-        let epochs = opening.check("read the epochs", Epochs::read(disk, salt))?;
+        opening.complete_aside()?;
+        opening.segments = at_open(disk, "list the directory", segment::list(disk))?;
+        let epochs = opening.check("read the epochs", Epochs::read(disk, opening.salt))?;
         if epochs.is_none() {
             if used {
                 return Err(opening.corrupt(missing(epochs::EPOCHS_FILE, "the epochs")));
             }
-            at_open(disk, "write the epochs", opening.epochs.write(disk, salt))?;
+            let written = opening.epochs.write(disk, opening.salt);
+            at_open(disk, "write the epochs", written)?;
         }
-        Ok(Opening {
-            epochs: epochs.unwrap_or_default(),
-            ..opening
-        })
+        opening.epochs = epochs.unwrap_or_default();
+        Ok(opening)
+    }
+
+    /// Finishes setting a damaged history aside, if that was interrupted.
+    fn complete_aside(&mut self) -> Result<(), OpenError> {
+        let note = Aside::read(self.disk, self.salt);
+        let Some(note) = self.check("read what is set aside", note)? else {
+            return Ok(());
+        };
+        let done = aside::complete(self.disk, self.salt, note);
+        let done = at_open(self.disk, "set the history aside", done)?;
+        let (count, suffix) = (done.files.len(), done.suffix);
+        self.warnings.push(format!(
+            "a damaged history was set aside: {count} files now end in {suffix}"
+        ));
+        Ok(())
+    }
+
+    /// Finishes the install of another server's snapshot, if that was interrupted.
+    fn complete_install(&mut self) -> Result<(), OpenError> {
+        let names = at_open(self.disk, "list the directory", self.disk.list())?;
+        let Some(zxid) = names.iter().find_map(|name| install::zxid_of(name)) else {
+            return Ok(());
+        };
+        // All else is removed for it, so it must be whole, and no more than was promised.
+        let name = install::name_of(zxid);
+        match snapshots::verify_file(self.disk, &name, zxid, self.salt) {
+            Ok(_) => self.check_epochs(zxid)?,
+            Err(ReadError::Io { source, .. }) => {
+                return Err(io_error(self.disk, "read a snapshot", source));
+            }
+            Err(error) => {
+                return Err(self.corrupt(Corruption {
+                    file: name,
+                    offset: 0,
+                    after: None,
+                    found: error.to_string(),
+                    expected: "a whole snapshot, since it was being installed".into(),
+                }));
+            }
+        }
+        let capacity = self.settings.segment_bytes;
+        let done = install::complete(self.disk, zxid, self.salt, capacity);
+        at_open(self.disk, "finish the install of a snapshot", done)?;
+        self.segments = at_open(self.disk, "list the directory", segment::list(self.disk))?;
+        Ok(())
     }
 
     /// The newest snapshot that is whole and not about to be cut off.
@@ -222,6 +242,15 @@ impl<'a, D: Disk> Opening<'a, D> {
         let extent = scan
             .finish()
             .map_err(|corruption| self.corrupt(corruption))?;
+        let base = extent
+            .chain
+            .first()
+            .map_or(Zxid::ZERO, |link| link.previous);
+        self.history = History {
+            base,
+            ends: extent.ends.clone(),
+        };
+        self.history.reach_back(&self.chain);
         self.chain.extend_from_slice(&extent.chain);
         self.last = extent.last;
         self.check_cover(&extent, snapshot)?;
@@ -292,15 +321,15 @@ impl<'a, D: Disk> Opening<'a, D> {
         Ok(())
     }
 
-    /// Checks that no transaction is of an epoch this server never accepted.
-    fn check_epochs(&self) -> Result<(), OpenError> {
-        if self.last.epoch <= self.epochs.accepted {
+    /// Checks that `last` is not of an epoch this server never accepted.
+    fn check_epochs(&self, last: Zxid) -> Result<(), OpenError> {
+        if last.epoch <= self.epochs.accepted {
             return Ok(());
         }
         Err(self.corrupt(Corruption {
             file: epochs::EPOCHS_FILE.into(),
             offset: 8,
-            after: Some(self.last),
+            after: Some(last),
             found: format!("accepted epoch {}", self.epochs.accepted),
             expected: "one no lower than that of the last transaction".into(),
         }))
@@ -328,12 +357,13 @@ impl<'a, D: Disk> Opening<'a, D> {
         }))
     }
 
-    /// There is no log. That is right in a new directory, and where only a snapshot was put;
-    /// a segment that is there has a beginning, durable before its name.
+    /// There is no log. That is right where only a snapshot was put, if that is enough, and where the current epoch
+    /// is 0: in a new directory, and after the history was set aside. Such a server never said
+    /// that it holds anything. A segment that is there has a beginning, durable before its name.
     fn check_absence(&self) -> Result<(), OpenError> {
-        let used = self.epochs.incarnation > Incarnation(0);
-        let restored =
-            !at_open(self.disk, "list the directory", snapshots::list(self.disk))?.is_empty();
+        let used = self.epochs.current > Epoch(0);
+        let restored = self.settings.snapshot_is_enough
+            && !at_open(self.disk, "list the directory", snapshots::list(self.disk))?.is_empty();
         if !self.segments.is_empty() || (used && !restored) {
             return Err(self.corrupt(missing(&segment::name_of(1), "the beginning of the log")));
         }
@@ -360,6 +390,7 @@ impl<'a, D: Disk> Opening<'a, D> {
         let first = at_open(self.disk, "make the first segment", plan.create(self.disk))?;
         self.chain.push(Link { index: 1, previous });
         self.last = previous;
+        self.history = History::after(previous);
         Ok((
             first,
             Position::new(1, (FIRST_RECORD + HEADER_BYTES) as u32),
@@ -418,6 +449,41 @@ pub(super) fn truncate_to<D: Disk>(
     Ok(())
 }
 
+/// True for a file that only a directory in use has.
+fn is_data(name: &str) -> bool {
+    segment::index_of(name).is_some()
+        || snapshots::zxid_of(name).is_some()
+        || install::zxid_of(name).is_some()
+}
+
+/// The salt in the file `format`, which is written if the directory is not `used`.
+fn salt_of<D: Disk>(disk: &D, settings: &Settings, used: bool) -> Result<u64, OpenError> {
+    let reason = match at_open(disk, "read the format", Format::read(disk))? {
+        Format::Known(salt) => return Ok(salt),
+        Format::Absent if !used => {
+            at_open(disk, "write the format", Format::write(disk, settings.salt))?;
+            return Ok(settings.salt);
+        }
+        Format::Absent => "its file `format` is missing".into(),
+        Format::Foreign(reason) => reason,
+    };
+    Err(OpenError::Format {
+        dir: disk.describe(),
+        reason,
+    })
+}
+
+/// Takes the directory's lock.
+pub(super) fn take_lock<D: Disk>(disk: &D) -> Result<D::Lock, OpenError> {
+    disk.lock().map_err(|error| match error {
+        LockError::Held(holder) => OpenError::Locked {
+            dir: disk.describe(),
+            holder,
+        },
+        LockError::Io(source) => io_error(disk, "lock the directory", source),
+    })
+}
+
 fn missing(file: &str, expected: &str) -> Corruption {
     Corruption {
         file: file.into(),
@@ -428,7 +494,11 @@ fn missing(file: &str, expected: &str) -> Corruption {
     }
 }
 
-fn at_open<D: Disk, T>(disk: &D, doing: &str, result: io::Result<T>) -> Result<T, OpenError> {
+pub(super) fn at_open<D: Disk, T>(
+    disk: &D,
+    doing: &str,
+    result: io::Result<T>,
+) -> Result<T, OpenError> {
     result.map_err(|source| io_error(disk, doing, source))
 }
 

@@ -58,6 +58,7 @@ pub struct Scan {
     index: u32,
     claim: Option<Claim>,
     records: u64,
+    ends: Vec<Zxid>,
 }
 
 /// A segment that is part of the log.
@@ -80,6 +81,8 @@ pub struct Extent {
     pub end: Position,
     /// Transactions read.
     pub records: u64,
+    /// The last transaction of each epoch among those read, ascending.
+    pub ends: Vec<Zxid>,
     /// In the last segment of the chain, everything from here on is zero.
     pub tail_end: u32,
     /// What the tail consists of, if it has to be cut.
@@ -127,6 +130,7 @@ impl Scan {
             index: first.saturating_sub(1),
             claim: None,
             records: 0,
+            ends: Vec::new(),
         }
     }
 
@@ -191,8 +195,7 @@ impl Scan {
             match record::read_at(bytes, self.salt, index, offset) {
                 Found::Record(header, _, next) => match self.judge(&header, index, offset) {
                     None => {
-                        self.last = header.zxid;
-                        self.records += 1;
+                        self.count(header.zxid);
                         offset = next;
                     }
                     Some(stop) => break stop,
@@ -204,6 +207,14 @@ impl Scan {
         self.end = Position::new(index, offset as u32);
         self.tail_end = record::nonzero_end(bytes) as u32;
         offset
+    }
+
+    /// Takes the next transaction for part of the log.
+    fn count(&mut self, zxid: Zxid) {
+        self.ends.pop_if(|end| end.epoch == zxid.epoch);
+        self.ends.push(zxid);
+        self.last = zxid;
+        self.records += 1;
     }
 
     /// `None` if this record is the next one of the log; else why reading stops at it.
@@ -282,6 +293,7 @@ impl Scan {
             last: self.last,
             end: self.end,
             records: self.records,
+            ends: self.ends,
             tail_end: self.tail_end,
             torn,
         })

@@ -21,6 +21,7 @@
 
 use super::disk::{self, Disk, Writer as _};
 use super::error::{Corruption, ReadError};
+use super::generation::Made;
 use super::record::{u32_at, u64_at};
 use crate::types::{Epoch, Zxid};
 use std::io::{self, Read, Write};
@@ -40,16 +41,24 @@ const PREFIX: &str = "snapshot-";
 /// The name of the file of the snapshot as of `zxid`.
 #[must_use]
 pub fn name_of(zxid: Zxid) -> String {
-    format!("{PREFIX}{:016x}-{:016x}", zxid.epoch.0, zxid.counter)
+    name_with(PREFIX, zxid)
 }
 
 /// The zxid in the name of a snapshot's file; `None` for other names.
 #[must_use]
 pub fn zxid_of(name: &str) -> Option<Zxid> {
-    let (epoch, counter) = name.strip_prefix(PREFIX)?.split_once('-')?;
+    zxid_with(PREFIX, name)
+}
+
+pub(super) fn name_with(prefix: &str, zxid: Zxid) -> String {
+    format!("{prefix}{:016x}-{:016x}", zxid.epoch.0, zxid.counter)
+}
+
+pub(super) fn zxid_with(prefix: &str, name: &str) -> Option<Zxid> {
+    let (epoch, counter) = name.strip_prefix(prefix)?.split_once('-')?;
     let half = |digits| u64::from_str_radix(digits, 16).ok();
     let zxid = Zxid::new(Epoch(half(epoch)?), half(counter)?);
-    (name_of(zxid) == name).then_some(zxid)
+    (name_with(prefix, zxid) == name).then_some(zxid)
 }
 
 /// Writes one snapshot; usable on a helper thread. Dropped unfinished, it leaves nothing.
@@ -62,11 +71,18 @@ pub struct SnapshotWriter<D: Disk> {
     crc: u32,
     total: u64,
     unsynced: u64,
+    made: Made,
 }
 
 impl<D: Disk> SnapshotWriter<D> {
-    pub(super) fn new(disk: D, zxid: Zxid, salt: u64) -> io::Result<SnapshotWriter<D>> {
-        let draft = format!("{}.tmp", name_of(zxid));
+    /// Begins one under the temporary name `draft`.
+    pub(super) fn new(
+        disk: D,
+        zxid: Zxid,
+        salt: u64,
+        draft: String,
+        made: Made,
+    ) -> io::Result<SnapshotWriter<D>> {
         let header = encode_header(zxid, salt);
         let mut file = disk.create(&draft)?;
         file.write(&header)?;
@@ -79,14 +95,26 @@ impl<D: Disk> SnapshotWriter<D> {
             crc: u32_at(&header, 12),
             total: 0,
             unsynced: 0,
+            made,
         })
     }
 
     /// Makes the snapshot durable and visible, and returns its length in bytes of content.
     ///
     /// # Errors
-    /// What the disk says; the snapshot is then not there.
-    pub fn finish(mut self) -> io::Result<u64> {
+    /// What the disk says, or that the log was cut meanwhile; the snapshot is then not there.
+    pub fn finish(self) -> io::Result<u64> {
+        let name = name_of(self.zxid);
+        self.seal_as(&name)
+    }
+
+    /// The last transaction the snapshot holds.
+    pub(super) fn zxid(&self) -> Zxid {
+        self.zxid
+    }
+
+    /// Makes the snapshot durable under this name.
+    pub(super) fn seal_as(mut self, name: &str) -> io::Result<u64> {
         self.end_chunk()?;
         let mut last = [0; 16];
         last[8..16].copy_from_slice(&self.total.to_le_bytes());
@@ -98,7 +126,9 @@ impl<D: Disk> SnapshotWriter<D> {
             .expect("only finish and drop take the file");
         let result = file.write(&last).and_then(|()| file.sync());
         drop(file);
-        let result = result.and_then(|()| self.disk.rename(&self.draft, &name_of(self.zxid)));
+        let rename = || self.disk.rename(&self.draft, name);
+        let outlived = || Err(io::Error::other("the log was cut or replaced meanwhile"));
+        let result = result.and_then(|()| self.made.while_current(rename).unwrap_or_else(outlived));
         if let Err(error) = result {
             let _ = self.disk.remove(&self.draft);
             return Err(error);
@@ -160,7 +190,7 @@ impl<D: Disk> Drop for SnapshotWriter<D> {
 
 /// Reads one snapshot back, checking every chunk before it hands it out.
 pub struct SnapshotReader<D: Disk> {
-    zxid: Zxid,
+    name: String,
     file: io::BufReader<D::Reader>,
     offset: u64,
     crc: u32,
@@ -174,14 +204,24 @@ pub struct SnapshotReader<D: Disk> {
 impl<D: Disk> SnapshotReader<D> {
     /// Opens the snapshot as of `zxid` and checks its header.
     pub(super) fn open(disk: &D, zxid: Zxid, salt: u64) -> Result<SnapshotReader<D>, ReadError> {
-        let name = name_of(zxid);
+        SnapshotReader::open_file(disk, name_of(zxid), zxid, salt)
+    }
+
+    /// Opens it under another name.
+    fn open_file(
+        disk: &D,
+        name: String,
+        zxid: Zxid,
+        salt: u64,
+    ) -> Result<SnapshotReader<D>, ReadError> {
         let io = |source| ReadError::Io {
             file: name.clone(),
             source,
         };
+        let file = disk.open(&name).map_err(io)?;
         let mut reader = SnapshotReader {
-            zxid,
-            file: io::BufReader::with_capacity(64 * 1024, disk.open(&name).map_err(io)?),
+            file: io::BufReader::with_capacity(64 * 1024, file),
+            name,
             offset: 0,
             crc: 0,
             total: 0,
@@ -259,14 +299,14 @@ impl<D: Disk> SnapshotReader<D> {
 
     fn io(&self, source: io::Error) -> ReadError {
         ReadError::Io {
-            file: name_of(self.zxid),
+            file: self.name.clone(),
             source,
         }
     }
 
     fn corrupt(&self, offset: u64, found: &str, expected: &str) -> ReadError {
         ReadError::Corrupt(Corruption {
-            file: name_of(self.zxid),
+            file: self.name.clone(),
             offset,
             after: None,
             found: found.into(),
@@ -309,7 +349,17 @@ pub(super) fn list<D: Disk>(disk: &D) -> io::Result<Vec<Zxid>> {
 
 /// Reads a snapshot to its end; its length in bytes of content.
 pub(super) fn verify<D: Disk>(disk: &D, zxid: Zxid, salt: u64) -> Result<u64, ReadError> {
-    let mut reader = SnapshotReader::open(disk, zxid, salt)?;
+    verify_file(disk, &name_of(zxid), zxid, salt)
+}
+
+/// As [`verify`], under another name.
+pub(super) fn verify_file<D: Disk>(
+    disk: &D,
+    name: &str,
+    zxid: Zxid,
+    salt: u64,
+) -> Result<u64, ReadError> {
+    let mut reader = SnapshotReader::open_file(disk, name.into(), zxid, salt)?;
     while reader.next_chunk()?.is_some() {}
     Ok(reader.total)
 }

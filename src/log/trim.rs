@@ -2,6 +2,7 @@
 
 use super::disk::Disk;
 use super::error::ReadError;
+use super::generation::Made;
 use super::record::{HEADER_BYTES, Position};
 use super::segment::{self, FIRST_RECORD};
 use super::snapshots::{self, SnapshotReader, SnapshotWriter};
@@ -23,7 +24,9 @@ impl<D: Disk> Log<D> {
             zxid <= synced,
             "a snapshot as of {zxid} while only {synced} is durable"
         );
-        SnapshotWriter::new(self.disk.clone(), zxid, self.salt)
+        let draft = format!("{}.tmp", snapshots::name_of(zxid));
+        let made = self.generation.made();
+        SnapshotWriter::new(self.disk.clone(), zxid, self.salt, draft, made)
     }
 
     /// Opens the snapshot as of `zxid`.
@@ -58,6 +61,7 @@ impl<D: Disk> Log<D> {
         let kept = self.snapshots()?;
         let mut job = TrimJob {
             disk: self.disk.clone(),
+            made: self.generation.made(),
             snapshots: Vec::new(),
             segments: segment::list(&self.disk)?,
         };
@@ -77,6 +81,7 @@ impl<D: Disk> Log<D> {
                 .take_while(|next| begun(next))
                 .count();
             self.chain.drain(..gone);
+            self.history.trim(self.chain[0].previous);
         }
         // All before the first, not only those that go now: an earlier job may have failed,
         // and a hole must not arise behind what it left.
@@ -90,23 +95,26 @@ impl<D: Disk> Log<D> {
 #[must_use = "nothing is removed until the job is run"]
 pub struct TrimJob<D: Disk> {
     disk: D,
+    made: Made,
     snapshots: Vec<Zxid>,
     segments: Vec<u32>,
 }
 
 impl<D: Disk> TrimJob<D> {
     /// Removes them, durably. What a failure or a crash leaves is part of the log again at the
-    /// next start.
+    /// next start. Once the log was cut or replaced, it removes nothing more.
     ///
     /// # Errors
     /// What the disk says; the log is not harmed.
     pub fn run(self) -> io::Result<()> {
-        for zxid in self.snapshots {
-            gone(snapshots::remove(&self.disk, zxid))?;
-        }
-        // Oldest first, each durably gone before the next: there is never a hole.
-        for index in self.segments {
-            gone(self.disk.remove(&segment::name_of(index)))?;
+        let snapshots = self.snapshots.iter().copied().map(snapshots::name_of);
+        // Segments oldest first, each durably gone before the next: there is never a hole.
+        let segments = self.segments.iter().copied().map(segment::name_of);
+        for name in snapshots.chain(segments) {
+            match self.made.while_current(|| self.disk.remove(&name)) {
+                Some(removed) => gone(removed)?,
+                None => break,
+            }
             self.disk.sync_dir()?;
         }
         Ok(())

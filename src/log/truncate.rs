@@ -27,9 +27,9 @@ impl<D: Disk> Log<D> {
             asked: zxid,
             reason: error.to_string(),
         })?;
-        match self.has_base(zxid) {
-            Ok(true) => {}
-            Ok(false) => {
+        let covered = match self.covered_below(zxid) {
+            Ok(Some(covered)) => covered,
+            Ok(None) => {
                 let reason = "no snapshot reaches back so far".into();
                 return Err(LogError::BadCut {
                     asked: zxid,
@@ -37,9 +37,17 @@ impl<D: Disk> Log<D> {
                 });
             }
             Err(error) => return Err(self.fence("list the directory", &error).into()),
-        }
+        };
+        let history = self.history_upto(zxid, covered);
+        let history = history.map_err(|error| LogError::BadCut {
+            asked: zxid,
+            reason: error.to_string(),
+        })?;
         match self.try_truncate(zxid, end) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.history = history;
+                Ok(())
+            }
             Err(error) => Err(self.fence("cut the log", &error).into()),
         }
     }
@@ -64,13 +72,13 @@ impl<D: Disk> Log<D> {
         })
     }
 
-    /// True if the state can be rebuilt up to `zxid` once everything above it is gone.
-    fn has_base(&self, zxid: Zxid) -> std::io::Result<bool> {
-        let covered = self
-            .snapshots()?
-            .into_iter()
-            .any(|snapshot| snapshot <= zxid);
-        Ok(covered || self.begins_after() == Zxid::ZERO)
+    /// The newest snapshot from which the state can be rebuilt up to `zxid` once everything
+    /// above that is gone; zero if the log reaches back to its beginning, `None` if neither.
+    fn covered_below(&self, zxid: Zxid) -> std::io::Result<Option<Zxid>> {
+        let begins_after = self.begins_after();
+        let mut snapshots = self.snapshots()?.into_iter();
+        let covered = snapshots.find(|snapshot| (begins_after..=zxid).contains(snapshot));
+        Ok(covered.or((begins_after == Zxid::ZERO).then_some(Zxid::ZERO)))
     }
 
     fn try_truncate(&mut self, zxid: Zxid, end: Position) -> std::io::Result<()> {
@@ -82,7 +90,7 @@ impl<D: Disk> Log<D> {
         let mut bytes = Vec::new();
         disk::read_into(&self.disk, &segment::name_of(end.segment), &mut bytes)?;
         let tail_end = record::nonzero_end(&bytes) as u32;
-        self.generation += 1;
+        self.generation.end();
         self.draining = None;
         self.active = self.disk.map(&segment::name_of(end.segment))?;
         truncate_to(

@@ -30,7 +30,7 @@ use crate::metrics::{CoreCounters, Latency, Registry, ShardCounters};
 use crate::replica::{Replica, Settings as ReplicaSettings};
 use crate::shard::{EXPIRIES_MAX, Latencies, Settings as ShardSettings, Shard};
 use crate::types::{Incarnation, ServerId};
-use crate::zab::{Boot, Peer};
+use crate::zab::{Boot, Peer, Settings as ZabSettings, Summary};
 
 /// Everything the executors are started with.
 pub struct Plan {
@@ -370,12 +370,18 @@ fn recover(plan: Plan, parts: CoreParts) -> Result<(Pipeline, String), String> {
     let (state, replayed_bytes) = replay(&log, &recovered, plan.shard.default_timeout, dir)?;
     let found = describe(&recovered, &state, incarnation);
     let epochs = log.epochs();
+    let [nonce, ..] = seeds();
     let boot = Boot {
-        id: plan.id,
         accepted_epoch: epochs.accepted,
         current_epoch: epochs.current,
-        last_logged: log.last(),
-        in_flight_max: plan.in_flight_max,
+        history: Summary {
+            base: log.last(),
+            ends: Vec::new(),
+        },
+        snapshot: recovered.snapshot,
+        // Alone, whatever is in the log is committed, and the state holds all of it.
+        delivered: log.last(),
+        nonce,
     };
     let settings = ReplicaSettings {
         id: plan.id,
@@ -385,7 +391,9 @@ fn recover(plan: Plan, parts: CoreParts) -> Result<(Pipeline, String), String> {
         wall_s: clock::wall_s(),
         seeds: seeds(),
     };
-    let peer = Peer::new(boot, &[plan.id]);
+    let mut zab = ZabSettings::alone(plan.id);
+    zab.limits.in_flight_max = plan.in_flight_max;
+    let peer = Peer::new(zab, boot);
     let CoreParts {
         inbox,
         reports,

@@ -30,7 +30,7 @@ use crate::log::{FileDisk, FileFlush, FileLog, LogError, SnapshotWriter, SyncTic
 use crate::mail::{Ask, Mail, ShardIndex, Tell};
 use crate::metrics::{CoreCounters, Latency};
 use crate::replica::Replica;
-use crate::zab::Ready;
+use crate::zab::{Persisted, Ready, Write};
 
 use super::clock;
 
@@ -125,7 +125,7 @@ impl Pipeline {
     /// acknowledged after that, and the process must end.
     pub async fn run(mut self, on_serving: impl FnOnce()) -> Result<(), CoreFailure> {
         let mut on_serving = Some(on_serving);
-        self.replica.start();
+        self.replica.start(clock::now());
         let mut stopping = false;
         loop {
             self.settle()?;
@@ -160,8 +160,9 @@ impl Pipeline {
     fn take(&mut self, message: ToCore) -> Result<bool, CoreFailure> {
         match message {
             ToCore::Asks(shard, asks) => {
+                let now = clock::now();
                 for ask in asks {
-                    self.replica.ask(shard, ask);
+                    self.replica.ask(now, shard, ask);
                 }
             }
             ToCore::Synced(ticket, result) => {
@@ -169,7 +170,8 @@ impl Pipeline {
                 self.sync_latency.record(took_ns, 1);
                 let durable = self.log.end_sync(ticket, result).map_err(failure)?;
                 self.counters.syncs.add(1);
-                self.replica.on_log_persisted(durable);
+                let now = clock::now();
+                self.replica.on_persisted(now, Persisted::Log(durable));
             }
             ToCore::Snapshot(result) => self.on_snapshot(result),
             ToCore::Nudge => self.sync_latency.publish(),
@@ -217,30 +219,47 @@ impl Pipeline {
                 self.ready = ready;
                 return Ok(());
             }
-            if let Some(epoch) = ready.accepted_epoch {
-                self.log.set_accepted_epoch(epoch).map_err(failure)?;
-                self.replica.on_accepted_epoch_persisted(epoch);
-            }
-            if let Some(epoch) = ready.current_epoch {
-                self.log.set_current_epoch(epoch).map_err(failure)?;
-                self.replica.on_current_epoch_persisted(epoch);
-            }
-            for entry in &ready.append {
-                self.logged_bytes += entry.payload.len() as u64;
-                self.log
-                    .append(entry.zxid, &entry.payload)
-                    .map_err(failure)?;
+            for write in &ready.writes {
+                self.write(write)?;
             }
             self.replica.deliver(&ready.deliver).map_err(|corrupt| {
                 CoreFailure(format!(
                     "a committed transaction cannot be applied: {corrupt}"
                 ))
             })?;
-            if ready.established.is_some() {
-                self.replica.on_established();
+            if let Some(standing) = &ready.standing {
+                self.replica.on_standing(clock::now(), standing);
             }
             self.ready = ready;
         }
+    }
+
+    /// Makes one write; those that are durable at once are reported at once.
+    fn write(&mut self, write: &Write) -> Result<(), CoreFailure> {
+        let persisted = match write {
+            Write::Append(entry) => {
+                self.logged_bytes += entry.payload.len() as u64;
+                let appended = self.log.append(entry.zxid, &entry.payload);
+                return appended.map_err(failure);
+            }
+            Write::AcceptedEpoch(epoch) => {
+                self.log.set_accepted_epoch(*epoch).map_err(failure)?;
+                Persisted::AcceptedEpoch(*epoch)
+            }
+            Write::CurrentEpoch(epoch) => {
+                self.log.set_current_epoch(*epoch).map_err(failure)?;
+                Persisted::CurrentEpoch(*epoch)
+            }
+            // Only a leader asks for these, and an ensemble of one has none to ask.
+            Write::Truncate(_)
+            | Write::SnapshotBegin(_)
+            | Write::SnapshotPiece(_)
+            | Write::SnapshotEnd(_) => {
+                return Err(CoreFailure("an ensemble of one was told to follow".into()));
+            }
+        };
+        self.replica.on_persisted(clock::now(), persisted);
+        Ok(())
     }
 
     /// Starts a sync of what has been appended, unless one is out.

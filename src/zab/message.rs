@@ -13,7 +13,7 @@ use super::ready::Entry;
 use crate::types::{Epoch, ServerId, Zxid};
 
 /// A message and whom it is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Envelope {
     /// Its receiver.
     pub to: ServerId,
@@ -22,7 +22,7 @@ pub struct Envelope {
 }
 
 /// One message between two servers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     /// Of an election.
     Vote(Notification),
@@ -41,7 +41,7 @@ pub enum Message {
 ///
 /// `boot` is drawn at random at each start, so that attempts of an earlier run, or of one from
 /// before the disk was wiped, are not taken for those of the present one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tenure {
     /// The learner's run.
     pub boot: u64,
@@ -61,7 +61,7 @@ pub struct Vote {
 }
 
 /// What a server says of itself to those who look for a leader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Notification {
     /// What the sender is doing.
     pub stance: Stance,
@@ -77,7 +77,7 @@ pub struct Notification {
 }
 
 /// What a server is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stance {
     /// Looking for a leader.
     Looking,
@@ -88,7 +88,7 @@ pub enum Stance {
 }
 
 /// What is said between a leader and one of its learners.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Body {
     /// Learner, discovery: I would follow you.
     FollowerInfo {
@@ -192,7 +192,7 @@ pub enum Body {
 ///
 /// Two histories that share a transaction share all before it, so this is enough to find the
 /// last one they have in common.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Summary {
     /// Everything up to here is in a snapshot, or is not told here.
     pub base: Zxid,

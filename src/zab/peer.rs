@@ -1,36 +1,42 @@
-//! One server's part in the broadcast.
+//! One server's part in the broadcast: moves between the roles.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::quorum::Quorum;
-use super::ready::{Entry, Ready};
+use super::core::Core;
+use super::election::{Early, Election};
+use super::follower::{Follower, Step};
+use super::leader::{Leader, Stage};
+use super::message::{Body, Message, Notification, Stance, Tenure, Vote};
+use super::plant::Plant;
+use super::ready::{Fault, Persisted, Piece, Ready, Standing};
+use super::settings::{Boot, Settings};
+use crate::time::Millis;
 use crate::types::{Epoch, ServerId, Zxid};
 
 /// The state machine of one server.
 ///
-/// Its methods are of three kinds: inputs ([`Peer::start`], `on_…_persisted`,
-/// [`Peer::on_write_failed`], [`Peer::propose`]), the one output ([`Peer::ready`]), and
-/// getters.
+/// Its methods are of four kinds: inputs ([`Peer::start`], [`Peer::tick`], `on_…`), commands
+/// ([`Peer::propose`], [`Peer::barrier`], [`Peer::send`]), the one output ([`Peer::ready`]),
+/// to be taken after each of these, and getters.
 ///
-/// Positions, in the order that always holds:
-/// `delivered = committed ≤ durable ≤ handed out to the log ≤ proposed`.
+/// Where a method takes `now`, that is this server's own monotonic clock.
+#[derive(Clone, Hash)]
 pub struct Peer {
-    id: ServerId,
-    phase: Phase,
-    accepted_epoch: Epoch,
-    current_epoch: Epoch,
-    /// What each voter has on disk.
-    quorum: Quorum,
-    /// Proposed and not yet committed, oldest first; the first `logging` of them have been
-    /// handed out to the log.
-    in_flight: VecDeque<Entry>,
-    logging: usize,
-    in_flight_max: usize,
-    proposed: Zxid,
-    durable: Zxid,
-    committed: Zxid,
-    ready: Ready,
+    core: Core,
+    role: Role,
+    why: Why,
+}
+
+#[derive(Clone, Hash)]
+enum Role {
+    /// Not started yet.
+    Resting,
+    Looking(Election),
+    Leading(Leader, Vote),
+    Following(Follower),
+    /// It acknowledges, votes and proposes nothing any more. Only a restart, which reads again
+    /// what the disk really holds, ends this.
+    Fenced,
 }
 
 /// Where a peer stands.
@@ -38,30 +44,59 @@ pub struct Peer {
 pub enum Phase {
     /// Has not been started, or has no leader.
     Looking,
-    /// Has won, and waits for its new accepted epoch to be durable.
+    /// Leads or follows, and agrees on an epoch.
     Discovery,
-    /// Its history is durable; it waits for its new current epoch to be.
+    /// Leads or follows, and agrees on a history.
     Synchronization,
-    /// The established leader: takes proposals.
+    /// Follows and has all that is committed.
+    Following,
+    /// Is the established leader: takes proposals.
     Leading,
-    /// A write failed: it acknowledges, votes and proposes nothing any more. Only a restart,
-    /// which reads again what the disk really holds, ends this.
+    /// Does not vote, follows and has all that is committed.
+    Observing,
+    /// Has withdrawn for good.
     Fenced,
 }
 
-/// What a peer finds on its disk when it starts.
-#[derive(Clone, Copy, Debug)]
-pub struct Boot {
-    /// This server.
-    pub id: ServerId,
-    /// The newest epoch it has promised to follow.
-    pub accepted_epoch: Epoch,
-    /// The newest epoch whose history it holds.
-    pub current_epoch: Epoch,
-    /// The last transaction in its log or snapshot, durable.
-    pub last_logged: Zxid,
-    /// How many proposals may be in flight; more are refused.
-    pub in_flight_max: usize,
+/// Why a peer looks for a leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Why {
+    /// It has just started.
+    Started,
+    /// A leader that has no quorum behind it any more.
+    NoQuorum,
+    /// A leader that was not established in time.
+    InitLimit,
+    /// A leader whose disk finishes no write.
+    DiskStuck,
+    /// A leader that met a voter with a more recent history.
+    MoreRecentFollower,
+    /// A leader that met a voter which has accepted a newer epoch.
+    NewerEpoch,
+    /// A leader that has used up the counter of its epoch.
+    CounterSpent,
+    /// A follower that has not heard its leader for too long.
+    LeaderSilent,
+    /// A follower whose transport lost the leader.
+    LeaderLost,
+    /// A follower whose leader looks for a leader itself.
+    LeaderLooks,
+    /// A follower that its leader let go.
+    Closed,
+    /// A follower that was not sent everything.
+    Gap,
+    /// A follower whose leader announced an epoch below the one it accepted.
+    LowerEpoch,
+    /// A follower that was told what cannot be.
+    Nonsense,
+}
+
+/// What a role makes of an input.
+pub(super) enum Next {
+    /// It goes on.
+    Stay,
+    /// It ends.
+    Look(Why),
 }
 
 /// Why a proposal was not taken. Nothing has happened; the caller may try again later.
@@ -70,95 +105,161 @@ pub enum ProposeError {
     /// This peer does not lead at present.
     #[error("not the established leader")]
     NotLeading,
-    /// As many proposals are in flight as may be.
+    /// As much is in flight as may be.
     #[error("too many proposals in flight")]
     Full,
 }
 
 impl Peer {
-    /// A peer of an ensemble of `voters`, resting until [`Peer::start`].
+    /// A peer that rests until [`Peer::start`].
     ///
     /// # Panics
-    /// If the disk contradicts itself: accepted ≥ current ≥ epoch of the last transaction
-    /// holds on every disk this code has written (invariant Z12); or if `boot.id` does not
-    /// vote.
+    /// If the disk contradicts itself: accepted ≥ current, and accepted ≥ the epoch of the last
+    /// transaction, hold on every disk this code has written (invariant Z12); or if the server is
+    /// not of the ensemble.
     #[must_use]
-    pub fn new(boot: Boot, voters: &[ServerId]) -> Peer {
-        let Boot {
-            id,
-            accepted_epoch,
-            current_epoch,
-            last_logged,
-            in_flight_max,
-        } = boot;
-        assert!(
-            accepted_epoch >= current_epoch,
-            "Z12: {accepted_epoch} < {current_epoch}"
-        );
-        assert!(
-            current_epoch >= last_logged.epoch,
-            "Z12: {current_epoch} < {last_logged}"
-        );
-        assert!(voters.contains(&id), "server {id} does not vote");
+    pub fn new(settings: Settings, boot: Boot) -> Peer {
         Peer {
-            id,
-            phase: Phase::Looking,
-            accepted_epoch,
-            current_epoch,
-            quorum: Quorum::new(voters),
-            in_flight: VecDeque::new(),
-            logging: 0,
-            in_flight_max,
-            proposed: last_logged,
-            durable: last_logged,
-            committed: Zxid::ZERO,
-            ready: Ready::default(),
+            core: Core::new(settings, boot),
+            role: Role::Resting,
+            why: Why::Started,
         }
     }
 
-    /// Looks for a leader. Alone, the peer's own vote is a quorum, so it begins to lead.
+    /// Begins to look for a leader. Alone, the peer's own vote is a quorum, so it leads at once.
     ///
     /// # Panics
-    /// If the peer has been started before, or has company it cannot yet talk to.
-    pub fn start(&mut self) {
-        assert_eq!(self.phase, Phase::Looking, "started twice");
-        assert_eq!(self.quorum.len(), 1, "an ensemble of one");
-        self.phase = Phase::Discovery;
-        self.accepted_epoch = self.accepted_epoch.next();
-        self.ready.accepted_epoch = Some(self.accepted_epoch);
+    /// If the peer has been started before.
+    pub fn start(&mut self, now: Millis) {
+        assert!(matches!(self.role, Role::Resting), "started twice");
+        self.core.now = now;
+        self.look(Why::Started);
     }
 
-    /// The accepted epoch given out in a [`Ready`] is durable.
-    pub fn on_accepted_epoch_persisted(&mut self, epoch: Epoch) {
-        if self.phase != Phase::Discovery || epoch != self.accepted_epoch {
-            return;
+    /// Time has passed. To be called at [`Peer::deadline`] or soon after; sooner does no harm.
+    pub fn tick(&mut self, now: Millis) {
+        self.core.now = now;
+        let core = &mut self.core;
+        match &mut self.role {
+            Role::Looking(election) => {
+                let elected = election.tick(core);
+                self.elect(elected);
+            }
+            Role::Leading(leader, _) => {
+                let next = leader.tick(core);
+                self.go(next);
+            }
+            Role::Following(follower) => {
+                let next = follower.tick(core);
+                self.go(next);
+            }
+            Role::Resting | Role::Fenced => {}
         }
-        // The history was durable before this peer was built, so the current epoch may
-        // follow at once: history, then current epoch, then the acknowledgement.
-        assert_eq!(
-            self.durable, self.proposed,
-            "the history is durable before NewLeader"
-        );
-        self.phase = Phase::Synchronization;
-        self.current_epoch = epoch;
-        self.ready.current_epoch = Some(epoch);
     }
 
-    /// The current epoch given out in a [`Ready`] is durable: that is this server's
-    /// acknowledgement of NewLeader, and with a quorum of those the whole initial history is
-    /// committed.
-    pub fn on_current_epoch_persisted(&mut self, epoch: Epoch) {
-        if self.phase != Phase::Synchronization || epoch != self.current_epoch {
+    /// When [`Peer::tick`] is next of use.
+    #[must_use]
+    pub fn deadline(&self) -> Millis {
+        match &self.role {
+            Role::Looking(election) => election.deadline(),
+            Role::Leading(leader, _) => leader.deadline(&self.core),
+            Role::Following(follower) => follower.deadline(&self.core),
+            Role::Resting | Role::Fenced => Millis(u64::MAX),
+        }
+    }
+
+    /// Another server has said something.
+    pub fn on_message(&mut self, now: Millis, from: ServerId, message: Message) {
+        self.core.now = now;
+        if from == self.core.id() {
             return;
         }
-        self.quorum.ack(self.id, self.durable);
-        if self.quorum.acked_by_majority() < self.durable {
+        match message {
+            Message::Vote(said) => self.on_notification(from, said),
+            Message::Link { tenure, seq, body } => self.on_link(from, tenure, seq, body),
+        }
+    }
+
+    /// The transport has a connection to `peer`. A hint: it spares an election the wait.
+    pub fn on_connected(&mut self, now: Millis, peer: ServerId) {
+        self.core.now = now;
+        self.core.set_connected(peer, true);
+        if let Role::Looking(election) = &self.role {
+            // It may not have heard this server's vote.
+            let own = self.core.notification(Stance::Looking, election.vote());
+            if !self.core.disk_is_stuck() {
+                self.core.send(peer, own);
+            }
+        }
+    }
+
+    /// The transport has lost its connection to `peer`. A hint: it spares the silence.
+    pub fn on_disconnected(&mut self, now: Millis, peer: ServerId) {
+        self.core.now = now;
+        self.core.set_connected(peer, false);
+        let core = &mut self.core;
+        match &mut self.role {
+            Role::Looking(election) => {
+                let elected = election.on_disconnected(core, peer);
+                self.elect(elected);
+            }
+            Role::Leading(leader, _) => {
+                let next = leader.drop_learner(core, peer);
+                self.go(next);
+            }
+            Role::Following(follower) if follower.leader() == peer => {
+                self.go(Next::Look(Why::LeaderLost));
+            }
+            _ => {}
+        }
+    }
+
+    /// A write given out in a [`Ready`] would survive a loss of power.
+    ///
+    /// # Panics
+    /// If it was never given out: the disk and the peer disagree.
+    pub fn on_persisted(&mut self, now: Millis, persisted: Persisted) {
+        self.core.now = now;
+        self.core.on_persisted(persisted);
+        let core = &mut self.core;
+        let next = match &mut self.role {
+            Role::Leading(leader, _) => leader.on_progress(core),
+            Role::Following(follower) => follower.on_progress(core),
+            Role::Looking(_) | Role::Resting | Role::Fenced => Next::Stay,
+        };
+        self.go(next);
+    }
+
+    /// A write or a sync failed. The bytes may or may not be on disk, and asking again would
+    /// prove nothing, so this server withdraws for good.
+    pub fn on_write_failed(&mut self) {
+        if self.core.plants().has(Plant::GoesOnAfterFault) {
             return;
         }
-        self.phase = Phase::Leading;
-        self.committed = self.durable;
-        self.proposed = Zxid::new(epoch, 0);
-        self.ready.established = Some(epoch);
+        self.core.fence(Fault::WriteFailed);
+        self.go(Next::Stay);
+    }
+
+    /// The answer to a [`super::Read`] given out in a [`Ready`].
+    pub fn on_read(&mut self, now: Millis, learner: ServerId, tenure: Tenure, piece: Piece) {
+        self.core.now = now;
+        if let Role::Leading(leader, _) = &mut self.role {
+            let next = leader.on_read(&mut self.core, learner, tenure, piece);
+            self.go(next);
+        }
+    }
+
+    /// A snapshot of this server's own state as of `zxid` is on its disk.
+    pub fn on_snapshot_taken(&mut self, zxid: Zxid) {
+        let newer = self.core.snapshot.is_none_or(|known| zxid > known);
+        if newer && self.core.history.contains(zxid) {
+            self.core.snapshot = Some(zxid);
+        }
+    }
+
+    /// The log now begins after `begins_after`: what came before is in a snapshot.
+    pub fn on_trimmed(&mut self, begins_after: Zxid) {
+        self.core.history.trim(begins_after);
     }
 
     /// Proposes `payload`; its place in the order is returned at once, its commit arrives in
@@ -166,296 +267,241 @@ impl Peer {
     ///
     /// # Errors
     /// See [`ProposeError`]; nothing was proposed then.
-    pub fn propose(&mut self, payload: Arc<[u8]>) -> Result<Zxid, ProposeError> {
-        if self.phase != Phase::Leading {
-            return Err(ProposeError::NotLeading);
+    pub fn propose(&mut self, now: Millis, payload: Arc<[u8]>) -> Result<Zxid, ProposeError> {
+        self.core.now = now;
+        match &mut self.role {
+            Role::Leading(leader, _) => leader.propose(&mut self.core, payload),
+            _ => Err(ProposeError::NotLeading),
         }
-        if self.in_flight.len() >= self.in_flight_max {
-            return Err(ProposeError::Full);
-        }
-        let zxid = self.proposed.next();
-        debug_assert!(
-            zxid.epoch == self.current_epoch,
-            "a leader proposes in its own epoch"
-        );
-        self.in_flight.push_back(Entry { zxid, payload });
-        self.proposed = zxid;
-        Ok(zxid)
     }
 
-    /// Everything up to and including `zxid` is durable in the log. The leader's own
-    /// acknowledgement counts from here, not from the append.
+    /// Asks for proof that this server still leads: `token` comes back in
+    /// [`Ready::barriers`] once a quorum has confirmed it later than now, and everything that
+    /// was committed before now is then delivered here. If it ceases to lead, it never comes
+    /// back.
     ///
-    /// # Panics
-    /// If `zxid` was never handed out to the log: the log and the peer disagree.
-    pub fn on_log_persisted(&mut self, zxid: Zxid) {
-        if self.phase != Phase::Leading || zxid <= self.durable {
-            return;
+    /// # Errors
+    /// See [`ProposeError`]; nothing was asked then.
+    pub fn barrier(&mut self, now: Millis, token: u64) -> Result<(), ProposeError> {
+        self.core.now = now;
+        match &mut self.role {
+            Role::Leading(leader, _) => leader.barrier(&mut self.core, token),
+            _ => Err(ProposeError::NotLeading),
         }
-        let handed_out = self
-            .logging
-            .checked_sub(1)
-            .map(|last| self.in_flight[last].zxid);
-        assert!(
-            Some(zxid) <= handed_out,
-            "{zxid} durable, {handed_out:?} handed out"
-        );
-        self.durable = zxid;
-        self.quorum.ack(self.id, zxid);
-        self.commit_acked();
     }
 
-    /// A write or a sync failed. The bytes may or may not be on disk, and asking again would
-    /// prove nothing, so this server withdraws for good.
-    pub fn on_write_failed(&mut self) {
-        self.phase = Phase::Fenced;
-        self.ready = Ready::default();
+    /// Sends a message of the application, to a learner or (`None`) to the leader. It is neither
+    /// logged nor ordered with commits, and lost if the tenure ends. False if there is no such
+    /// learner, or no leader, at present.
+    pub fn send(&mut self, to: Option<ServerId>, payload: Arc<[u8]>) -> bool {
+        let core = &mut self.core;
+        match (&mut self.role, to) {
+            (Role::Leading(leader, _), Some(to)) => match leader.learner_mut(to) {
+                Some(learner) if learner.up_to_date => {
+                    learner.link.say(core, Body::Payload(payload));
+                    true
+                }
+                _ => false,
+            },
+            (Role::Following(follower), None) if follower.step == Step::Active => {
+                follower.link.say(core, Body::Payload(payload));
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Moves what has come up since the last call into `ready`, whose old contents are
     /// dropped while its memory is used again.
     pub fn ready(&mut self, ready: &mut Ready) {
         ready.clear();
-        std::mem::swap(ready, &mut self.ready);
-        if self.phase == Phase::Leading {
-            ready
-                .append
-                .extend(self.in_flight.range(self.logging..).cloned());
-            self.logging = self.in_flight.len();
-        }
+        std::mem::swap(ready, &mut self.core.ready);
+        self.core.shrink();
+    }
+
+    /// This server.
+    #[must_use]
+    pub fn id(&self) -> ServerId {
+        self.core.id()
     }
 
     /// Where this peer stands.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        self.phase
+        match &self.role {
+            Role::Resting | Role::Looking(_) => Phase::Looking,
+            Role::Leading(leader, _) => match leader.stage {
+                Stage::Gathering | Stage::Choosing | Stage::Announced => Phase::Discovery,
+                Stage::Synchronizing => Phase::Synchronization,
+                Stage::Established => Phase::Leading,
+            },
+            Role::Following(follower) => match follower.step {
+                Step::Connecting | Step::Accepting => Phase::Discovery,
+                Step::Active if self.core.votes() => Phase::Following,
+                Step::Active => Phase::Observing,
+                _ => Phase::Synchronization,
+            },
+            Role::Fenced => Phase::Fenced,
+        }
+    }
+
+    /// Why it last began to look for a leader.
+    #[must_use]
+    pub fn why(&self) -> Why {
+        self.why
+    }
+
+    /// The newest epoch this server has promised to follow.
+    #[must_use]
+    pub fn accepted_epoch(&self) -> Epoch {
+        self.core.accepted
     }
 
     /// The epoch whose history this server holds.
     #[must_use]
     pub fn current_epoch(&self) -> Epoch {
-        self.current_epoch
+        self.core.current
     }
 
-    /// The newest committed transaction.
+    /// The newest transaction known to be committed.
     #[must_use]
     pub fn committed(&self) -> Zxid {
-        self.committed
+        self.core.committed
     }
 
-    /// The newest transaction this server has proposed, or found in its log.
+    /// The newest transaction given out for delivery.
     #[must_use]
-    pub fn last_proposed(&self) -> Zxid {
-        // The counter 0 stands for the beginning of an epoch, before its first transaction.
-        if self.proposed.counter == 0 {
-            self.committed
-        } else {
-            self.proposed
+    pub fn delivered(&self) -> Zxid {
+        self.core.delivered
+    }
+
+    /// The newest transaction of the history; its write is at least queued.
+    #[must_use]
+    pub fn last_logged(&self) -> Zxid {
+        self.core.history.last()
+    }
+
+    /// The newest transaction known to be durable here.
+    #[must_use]
+    pub fn durable(&self) -> Zxid {
+        self.core.durable()
+    }
+
+    /// The leader this server follows, itself included; `None` while there is none.
+    #[must_use]
+    pub fn leader(&self) -> Option<ServerId> {
+        match &self.role {
+            Role::Leading(..) => Some(self.core.id()),
+            Role::Following(follower) => Some(follower.leader()),
+            Role::Resting | Role::Looking(_) | Role::Fenced => None,
         }
     }
 
-    /// How many proposals are neither committed nor abandoned.
+    /// How many proposals of this leader are not committed; 0 if it does not lead.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
-    }
-
-    /// Commits, in order, what a quorum has acknowledged.
-    fn commit_acked(&mut self) {
-        let acked = self.quorum.acked_by_majority();
-        while self
-            .in_flight
-            .front()
-            .is_some_and(|entry| entry.zxid <= acked)
-        {
-            assert!(
-                self.logging > 0,
-                "an entry is committed before it was handed to the log"
-            );
-            let Some(entry) = self.in_flight.pop_front() else {
-                break;
-            };
-            debug_assert!(entry.zxid.follows(self.committed), "commits leave no gap");
-            self.logging -= 1;
-            self.committed = entry.zxid;
-            self.ready.deliver.push(entry);
+        match &self.role {
+            Role::Leading(leader, _) => leader.in_flight(&self.core),
+            _ => 0,
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn booted(accepted: u64, current: u64, last: Zxid) -> Peer {
-        let boot = Boot {
-            id: ServerId(1),
-            accepted_epoch: Epoch(accepted),
-            current_epoch: Epoch(current),
-            last_logged: last,
-            in_flight_max: 4,
+    fn on_notification(&mut self, from: ServerId, said: Notification) {
+        let core = &mut self.core;
+        let (stance, vote) = match &mut self.role {
+            Role::Looking(election) => {
+                let elected = election.on_notification(core, from, said);
+                return self.elect(elected);
+            }
+            Role::Leading(_, vote) => (Stance::Leading, *vote),
+            Role::Following(follower) => {
+                let looks = said.stance == Stance::Looking && said.round > core.round;
+                if follower.leader() == from && looks {
+                    return self.go(Next::Look(Why::LeaderLooks));
+                }
+                (Stance::Following, follower.vote)
+            }
+            Role::Resting | Role::Fenced => return,
         };
-        Peer::new(boot, &[ServerId(1)])
-    }
-
-    fn take(peer: &mut Peer) -> Ready {
-        let mut ready = Ready::default();
-        peer.ready(&mut ready);
-        ready
-    }
-
-    fn leading() -> Peer {
-        let mut peer = booted(0, 0, Zxid::ZERO);
-        peer.start();
-        peer.on_accepted_epoch_persisted(Epoch(1));
-        peer.on_current_epoch_persisted(Epoch(1));
-        assert_eq!(take(&mut peer).established, Some(Epoch(1)));
-        peer
-    }
-
-    fn payload(text: &str) -> Arc<[u8]> {
-        Arc::from(text.as_bytes())
-    }
-
-    fn zxid(counter: u64) -> Zxid {
-        Zxid::new(Epoch(1), counter)
-    }
-
-    #[test]
-    fn each_epoch_is_durable_before_the_next_step_is_taken() {
-        let last = Zxid::new(Epoch(4), 17);
-        let mut peer = booted(6, 4, last);
-        assert!(take(&mut peer).is_empty());
-        peer.start();
-        let ready = take(&mut peer);
-        assert_eq!(
-            (ready.accepted_epoch, ready.current_epoch),
-            (Some(Epoch(7)), None)
-        );
-        assert_eq!(
-            peer.propose(payload("early")),
-            Err(ProposeError::NotLeading)
-        );
-        peer.on_accepted_epoch_persisted(Epoch(6));
-        assert!(
-            take(&mut peer).is_empty(),
-            "an older write says nothing about this one"
-        );
-        peer.on_accepted_epoch_persisted(Epoch(7));
-        let ready = take(&mut peer);
-        assert_eq!(
-            (ready.current_epoch, ready.established),
-            (Some(Epoch(7)), None)
-        );
-        assert_eq!(
-            peer.propose(payload("early")),
-            Err(ProposeError::NotLeading)
-        );
-        assert_eq!(peer.committed(), Zxid::ZERO, "history is not committed yet");
-        peer.on_current_epoch_persisted(Epoch(7));
-        assert_eq!(take(&mut peer).established, Some(Epoch(7)));
-        assert_eq!(peer.committed(), last, "the whole initial history");
-        assert_eq!(peer.propose(payload("a")), Ok(Zxid::new(Epoch(7), 1)));
-    }
-
-    #[test]
-    fn nothing_is_committed_before_it_is_durable() {
-        let mut peer = leading();
-        peer.propose(payload("a")).unwrap();
-        peer.propose(payload("b")).unwrap();
-        let ready = take(&mut peer);
-        assert_eq!(ready.append.len(), 2);
-        assert!(ready.deliver.is_empty());
-        peer.on_log_persisted(zxid(1));
-        let ready = take(&mut peer);
-        assert!(
-            ready.append.is_empty(),
-            "an entry is handed to the log once"
-        );
-        assert_eq!(
-            ready.deliver,
-            [Entry {
-                zxid: zxid(1),
-                payload: payload("a")
-            }]
-        );
-        assert_eq!(peer.committed(), zxid(1));
-        peer.on_log_persisted(zxid(2));
-        assert_eq!(take(&mut peer).deliver.len(), 1);
-        assert_eq!(peer.in_flight(), 0);
-    }
-
-    #[test]
-    fn a_ready_used_again_brings_nothing_back() {
-        let mut peer = booted(0, 0, Zxid::ZERO);
-        let mut ready = Ready::default();
-        peer.start();
-        peer.ready(&mut ready);
-        assert!(!ready.is_empty());
-        peer.ready(&mut ready);
-        assert!(ready.is_empty());
-        peer.on_accepted_epoch_persisted(Epoch(1));
-        peer.ready(&mut ready);
-        assert_eq!(
-            (ready.accepted_epoch, ready.current_epoch),
-            (None, Some(Epoch(1)))
-        );
-    }
-
-    #[test]
-    fn entries_proposed_while_a_sync_is_under_way_go_to_the_next() {
-        let mut peer = leading();
-        peer.propose(payload("a")).unwrap();
-        assert_eq!(take(&mut peer).append.len(), 1);
-        peer.propose(payload("b")).unwrap();
-        peer.on_log_persisted(zxid(1));
-        let ready = take(&mut peer);
-        assert_eq!(ready.append[0].zxid, zxid(2));
-        assert_eq!(ready.deliver[0].zxid, zxid(1));
-    }
-
-    #[test]
-    #[should_panic(expected = "durable")]
-    fn a_sync_of_what_was_never_handed_out_is_a_bug() {
-        let mut peer = leading();
-        peer.propose(payload("a")).unwrap();
-        peer.on_log_persisted(zxid(1));
-    }
-
-    #[test]
-    fn proposals_in_flight_are_bounded() {
-        let mut peer = leading();
-        for _ in 0..4 {
-            peer.propose(payload("x")).unwrap();
+        if said.stance == Stance::Looking && core.settings.ensemble.contains(from) {
+            let own = core.notification(stance, vote);
+            core.send(from, own);
         }
-        assert_eq!(peer.propose(payload("y")), Err(ProposeError::Full));
-        take(&mut peer);
-        peer.on_log_persisted(zxid(1));
-        assert_eq!(peer.propose(payload("y")), Ok(zxid(5)));
     }
 
-    #[test]
-    fn a_failed_write_silences_the_peer_for_good() {
-        let mut peer = leading();
-        peer.propose(payload("a")).unwrap();
-        take(&mut peer);
-        peer.on_write_failed();
-        peer.on_log_persisted(zxid(1));
-        assert!(take(&mut peer).is_empty());
-        assert_eq!(peer.phase(), Phase::Fenced);
-        assert_eq!(peer.propose(payload("b")), Err(ProposeError::NotLeading));
-        assert_eq!(peer.committed(), Zxid::ZERO);
+    fn on_link(&mut self, from: ServerId, tenure: Tenure, seq: u64, body: Body) {
+        let core = &mut self.core;
+        let next = match &mut self.role {
+            Role::Leading(leader, _) => leader.on_link(core, from, tenure, seq, body),
+            Role::Following(follower) => follower.on_link(core, from, tenure, seq, body),
+            Role::Looking(election) => {
+                let known = core.settings.ensemble.contains(from);
+                if let (Body::FollowerInfo { .. }, 0, true) = (&body, seq, known) {
+                    election.on_early(Early { from, tenure, body });
+                }
+                Next::Stay
+            }
+            Role::Resting | Role::Fenced => Next::Stay,
+        };
+        self.go(next);
     }
 
-    #[test]
-    #[should_panic(expected = "Z12")]
-    fn a_disk_whose_epochs_go_back_is_refused() {
-        let _ = booted(3, 4, Zxid::ZERO);
+    /// Takes the role that an election has given.
+    fn elect(&mut self, elected: Option<ServerId>) {
+        let Some(elected) = elected else {
+            return;
+        };
+        let Role::Looking(election) = std::mem::replace(&mut self.role, Role::Resting) else {
+            return;
+        };
+        let vote = Vote {
+            leader: elected,
+            ..election.vote()
+        };
+        if elected == self.core.id() {
+            let (leader, next) = Leader::begin(&mut self.core, election.into_early());
+            self.role = Role::Leading(leader, vote);
+            self.go(next);
+        } else {
+            for early in election.into_early() {
+                early.refuse(&mut self.core);
+            }
+            self.role = Role::Following(Follower::begin(&mut self.core, vote));
+        }
     }
 
-    #[test]
-    #[should_panic(expected = "Z12")]
-    fn a_log_newer_than_the_current_epoch_is_refused() {
-        let _ = booted(4, 3, Zxid::new(Epoch(4), 1));
+    /// Goes where a role points to, and withdraws if there is a fault.
+    fn go(&mut self, next: Next) {
+        if let Some(fault) = self.core.fault.clone() {
+            if !matches!(self.role, Role::Fenced) {
+                // What was about to be said or written may rest on what failed.
+                self.core.ready.clear();
+                self.core.ready.fenced = Some(fault);
+                self.role = Role::Fenced;
+            }
+            return;
+        }
+        if let Next::Look(why) = next {
+            match &mut self.role {
+                Role::Leading(leader, _) => leader.resign(&mut self.core),
+                Role::Following(follower) => follower.leave(&mut self.core),
+                Role::Resting | Role::Looking(_) | Role::Fenced => {}
+            }
+            self.core.stand(Standing::Recovering);
+            self.look(why);
+        }
+    }
+
+    fn look(&mut self, why: Why) {
+        self.why = why;
+        let mut election = Election::begin(&mut self.core);
+        let alone = self.core.settings.ensemble.voters().len() == 1;
+        let elected = if alone {
+            election.tick(&mut self.core)
+        } else {
+            None
+        };
+        self.role = Role::Looking(election);
+        self.elect(elected);
     }
 }

@@ -6,7 +6,7 @@
 //! at compile time.
 
 /// The faults that have been planted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Plants {
     #[cfg(any(test, feature = "sim"))]
     bits: u64,

@@ -1,107 +1,108 @@
-//! Which servers vote, and how far enough of them have come.
+//! When enough servers agree.
+//!
+//! Every count of servers is taken here, so that a change of the ensemble, with its quorums of
+//! the old and of the new members, has one place to go to.
 
-use crate::types::{ServerId, Zxid};
+use super::plant::{Plant, Plants};
+use super::settings::{Ensemble, VOTERS_MAX};
+use crate::types::ServerId;
 
-/// The voters of one configuration, and the last transaction each has made durable.
-#[derive(Clone, Debug)]
-pub struct Quorum {
-    /// Sorted by id, without repetition; never empty.
-    voters: Vec<(ServerId, Zxid)>,
+/// The quorums of one ensemble.
+#[derive(Clone, Copy)]
+pub(super) struct Quorum<'a> {
+    voters: &'a [ServerId],
+    observers: &'a [ServerId],
+    plants: Plants,
 }
 
-impl Quorum {
-    /// A quorum over `voters`, none of which has acknowledged anything.
-    ///
-    /// # Panics
-    /// If there is no voter: nothing could ever be decided.
-    #[must_use]
-    pub fn new(voters: &[ServerId]) -> Quorum {
-        assert!(!voters.is_empty(), "an ensemble has at least one voter");
-        let mut voters: Vec<_> = voters.iter().map(|&id| (id, Zxid::ZERO)).collect();
-        voters.sort_unstable();
-        voters.dedup_by_key(|(id, _)| *id);
-        Quorum { voters }
-    }
-
-    /// Takes note that `voter` has everything up to `zxid` on disk. Acknowledgements from
-    /// strangers count for nothing, and one that goes back is old news.
-    pub fn ack(&mut self, voter: ServerId, zxid: Zxid) {
-        if let Ok(at) = self.voters.binary_search_by_key(&voter, |(id, _)| *id) {
-            let acked = &mut self.voters[at].1;
-            *acked = zxid.max(*acked);
+impl<'a> Quorum<'a> {
+    pub(super) fn of(ensemble: &'a Ensemble, plants: Plants) -> Quorum<'a> {
+        Quorum {
+            voters: ensemble.voters(),
+            observers: ensemble.observers(),
+            plants,
         }
     }
 
-    /// The newest transaction that more than half of the voters have acknowledged.
-    #[must_use]
-    pub fn acked_by_majority(&self) -> Zxid {
-        let mut acked: Vec<Zxid> = self.voters.iter().map(|(_, zxid)| *zxid).collect();
-        acked.sort_unstable_by(|a, b| b.cmp(a));
-        // Of n voters sorted from the newest, the one at n / 2 and all before it are a
-        // majority: floor(n / 2) + 1 of n.
-        acked[self.voters.len() / 2]
+    /// True if more than half of the voters `agree`.
+    pub(super) fn agrees(self, mut agree: impl FnMut(ServerId) -> bool) -> bool {
+        let mut count = self.voters.iter().filter(|&&id| agree(id)).count();
+        if self.plants.has(Plant::ObserversCount) {
+            count += self.observers.iter().filter(|&&id| agree(id)).count();
+        }
+        count >= self.needed()
     }
 
-    /// How many servers vote.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.voters.len()
+    /// True if every voter `agrees`.
+    pub(super) fn all_agree(self, agree: impl FnMut(&ServerId) -> bool) -> bool {
+        self.voters.iter().all(agree)
     }
 
-    /// Never true; there is at least one voter.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.voters.is_empty()
+    /// The greatest value that more than half of the voters have reached, `reached` being how
+    /// far each has come.
+    pub(super) fn settled<T: Ord + Copy + Default>(
+        self,
+        mut reached: impl FnMut(ServerId) -> T,
+    ) -> T {
+        let mut values = [T::default(); VOTERS_MAX];
+        let values = &mut values[..self.voters.len()];
+        for (value, &id) in values.iter_mut().zip(self.voters) {
+            *value = reached(id);
+        }
+        values.sort_unstable();
+        values[self.voters.len() - self.needed()]
+    }
+
+    /// How many voters are more than half of them.
+    fn needed(self) -> usize {
+        if self.plants.has(Plant::HalfIsQuorum) {
+            return (self.voters.len() / 2).max(1);
+        }
+        self.voters.len() / 2 + 1
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Epoch;
 
-    fn at(counter: u64) -> Zxid {
-        Zxid::new(Epoch(1), counter)
-    }
-
-    fn of(count: u32) -> Quorum {
-        Quorum::new(&(1..=count).map(ServerId).collect::<Vec<_>>())
+    fn ensemble(voters: u32) -> Ensemble {
+        let voters: Vec<ServerId> = (1..=voters).map(ServerId).collect();
+        Ensemble::new(1, &voters, &[ServerId(90), ServerId(91), ServerId(92)])
     }
 
     #[test]
-    fn more_than_half_must_have_acknowledged() {
-        for (voters, needed) in [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (7, 4)] {
-            let mut quorum = of(voters);
-            for id in 1..needed {
-                quorum.ack(ServerId(id), at(5));
-                assert_eq!(quorum.acked_by_majority(), Zxid::ZERO, "{id} of {voters}");
-            }
-            quorum.ack(ServerId(needed), at(5));
-            assert_eq!(quorum.acked_by_majority(), at(5), "{needed} of {voters}");
+    fn more_than_half_of_the_voters_is_a_quorum_and_half_is_not() {
+        for (voters, needed) in [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (6, 4), (7, 4)] {
+            let ensemble = ensemble(voters);
+            let quorum = Quorum::of(&ensemble, Plants::NONE);
+            assert!(quorum.agrees(|id| id.0 <= needed), "{needed} of {voters}");
+            assert!(
+                !quorum.agrees(|id| id.0 < needed),
+                "below {needed} of {voters}"
+            );
+            assert_eq!(quorum.all_agree(|id| id.0 <= needed), needed == voters);
         }
     }
 
     #[test]
-    fn the_slower_half_decides_how_far_the_majority_is() {
-        let mut quorum = of(3);
-        quorum.ack(ServerId(1), at(9));
-        quorum.ack(ServerId(2), at(4));
-        assert_eq!(quorum.acked_by_majority(), at(4));
-        quorum.ack(ServerId(2), at(2));
-        assert_eq!(
-            quorum.acked_by_majority(),
-            at(4),
-            "an old acknowledgement takes nothing back"
-        );
+    fn observers_count_for_nothing() {
+        let ensemble = ensemble(3);
+        let quorum = Quorum::of(&ensemble, Plants::NONE);
+        assert!(!quorum.agrees(|id| id.0 == 1 || id.0 >= 90));
     }
 
     #[test]
-    fn a_stranger_and_a_repeated_voter_count_for_nothing() {
-        let mut quorum = Quorum::new(&[ServerId(1), ServerId(1), ServerId(2), ServerId(3)]);
-        assert_eq!(quorum.len(), 3);
-        quorum.ack(ServerId(9), at(7));
-        quorum.ack(ServerId(1), at(7));
-        quorum.ack(ServerId(1), at(7));
-        assert_eq!(quorum.acked_by_majority(), Zxid::ZERO);
+    fn the_slower_half_decides_how_far_the_majority_is() {
+        let reached = [9, 4, 7, 1, 3];
+        for (voters, settled) in [(1, 9), (2, 4), (3, 7), (4, 4), (5, 4)] {
+            let ensemble = ensemble(voters);
+            let quorum = Quorum::of(&ensemble, Plants::NONE);
+            assert_eq!(
+                quorum.settled(|id| reached[id.0 as usize - 1]),
+                settled,
+                "{voters}"
+            );
+        }
     }
 }

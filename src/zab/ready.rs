@@ -6,7 +6,7 @@ use super::message::{Envelope, Tenure};
 use crate::types::{Epoch, ServerId, Zxid};
 
 /// A transaction and its place in the order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// Where it stands.
     pub zxid: Zxid,
@@ -18,7 +18,7 @@ pub struct Entry {
 ///
 /// Take it after every input. Each list is in order; what a field waits for is said with it. A
 /// write is reported back when, and only when, it would survive a loss of power.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Ready {
     /// To be written in this order, one after the other, each reported with `on_persisted`.
     ///
@@ -57,7 +57,7 @@ pub struct Ready {
 }
 
 /// One durable change of this server's disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Write {
     /// Raise the accepted epoch; reported as [`Persisted::AcceptedEpoch`].
     AcceptedEpoch(Epoch),
@@ -79,7 +79,7 @@ pub enum Write {
 }
 
 /// A write that would survive a loss of power.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Persisted {
     /// The accepted epoch.
     AcceptedEpoch(Epoch),
@@ -94,7 +94,7 @@ pub enum Persisted {
 }
 
 /// A question to this server's own disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Read {
     /// For whom.
     pub learner: ServerId,
@@ -105,7 +105,7 @@ pub struct Read {
 }
 
 /// What is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReadWhat {
     /// Transactions of the log after `after`, up to `upto`, at least one, about `bytes_max`
     /// bytes in all.
@@ -129,7 +129,7 @@ pub enum ReadWhat {
 }
 
 /// The answer to a [`Read`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Piece {
     /// Of the log.
     Entries(Vec<Entry>),
@@ -145,7 +145,7 @@ pub enum Piece {
 }
 
 /// A part of this server's own log that is to be delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Replay {
     /// Everything up to here has been delivered.
     pub after: Zxid,
@@ -154,7 +154,7 @@ pub struct Replay {
 }
 
 /// A barrier that has been passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Barrier {
     /// What was given to [`super::Peer::barrier`].
     pub token: u64,
@@ -163,7 +163,7 @@ pub struct Barrier {
 }
 
 /// Where a peer stands in the ensemble, as the application sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Standing {
     /// It has no leader; nothing is proposed, and what was proposed has an open fate.
     Recovering,
@@ -185,7 +185,7 @@ pub enum Standing {
 }
 
 /// Why a peer has withdrawn for good.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Fault {
     /// A write or a sync failed: what the disk holds is not known until it is read again.
     #[error("a write failed")]

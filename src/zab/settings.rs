@@ -7,7 +7,7 @@ use crate::types::{Epoch, ServerId, Zxid};
 
 /// Who belongs to the ensemble. A value with a version: messages carry the version, and a
 /// leader does not lead a server that knows a newer one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ensemble {
     version: u64,
     /// Sorted, without repetition, never empty.
@@ -20,10 +20,11 @@ impl Ensemble {
     /// An ensemble of these servers; whoever is named as both votes.
     ///
     /// # Panics
-    /// If there is no voter: nothing could ever be decided.
+    /// If there is no voter, since nothing could ever be decided, or more than [`VOTERS_MAX`].
     #[must_use]
     pub fn new(version: u64, voters: &[ServerId], observers: &[ServerId]) -> Ensemble {
         assert!(!voters.is_empty(), "an ensemble has at least one voter");
+        assert!(voters.len() <= VOTERS_MAX, "more than {VOTERS_MAX} voters");
         let sorted = |ids: &[ServerId]| {
             let mut ids = ids.to_vec();
             ids.sort_unstable();
@@ -77,8 +78,12 @@ impl Ensemble {
     }
 }
 
+/// The most voters of an ensemble. Each commit waits for half of them, so that more would make
+/// it slower, not safer; servers beyond these are observers.
+pub const VOTERS_MAX: usize = 31;
+
 /// How a peer behaves, the same over all its runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Settings {
     /// This server.
     pub id: ServerId,
@@ -92,8 +97,22 @@ pub struct Settings {
     pub plants: Plants,
 }
 
+impl Settings {
+    /// The settings of a production server that is an ensemble of its own.
+    #[must_use]
+    pub fn alone(id: ServerId) -> Settings {
+        Settings {
+            id,
+            ensemble: Ensemble::new(1, &[id], &[]),
+            timing: Timing::DEFAULT,
+            limits: Limits::DEFAULT,
+            plants: Plants::NONE,
+        }
+    }
+}
+
 /// How long a peer waits for what.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct Timing {
     /// Between two pings of a leader.
     pub ping: Millis,
@@ -133,7 +152,7 @@ impl Timing {
 }
 
 /// The maxima of a peer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct Limits {
     /// Proposals in flight; more are refused.
     pub in_flight_max: usize,
@@ -141,6 +160,8 @@ pub struct Limits {
     pub window_entries_max: usize,
     /// Bytes of these.
     pub window_bytes_max: usize,
+    /// Bytes of proposals in flight; more are refused.
+    pub in_flight_bytes_max: usize,
     /// Proposals sent to one learner and not acknowledged; the rest waits at the leader.
     pub unacknowledged_max: u64,
     /// Bytes of one piece read from the disk for a learner.
@@ -157,6 +178,7 @@ impl Limits {
         in_flight_max: 100_000,
         window_entries_max: 65_536,
         window_bytes_max: 16 << 20,
+        in_flight_bytes_max: 64 << 20,
         unacknowledged_max: 200_000,
         read_bytes_max: 256 << 10,
         barriers_max: 65_536,

@@ -9,6 +9,7 @@ use std::path::Path;
 const SETTINGS: Settings = Settings {
     segment_bytes: 64 << 10,
     salt: 7,
+    snapshot_is_enough: true,
 };
 
 fn open(dir: &Path) -> FileLog {

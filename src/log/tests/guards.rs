@@ -4,7 +4,7 @@ use super::world::{SETTINGS, collect};
 use crate::log::disk::Disk as _;
 use crate::log::record::{Found, Header, Kind, Position, read_at};
 use crate::log::segment::{self, FIRST_RECORD};
-use crate::log::{Log, LogError, OpenError, ReadError, snapshots};
+use crate::log::{Log, LogError, OpenError, ReadError, Settings, snapshots};
 use crate::sim::disk::{Plan, SimDisk};
 use crate::types::{Epoch, Zxid};
 use std::io::Write as _;
@@ -17,6 +17,7 @@ fn open(disk: &SimDisk) -> Log<SimDisk> {
     let (mut log, _) = Log::open(disk.clone(), SETTINGS).expect("the log opens");
     if log.epochs().accepted < Epoch(2) {
         log.set_accepted_epoch(Epoch(2)).expect("nothing fails");
+        log.set_current_epoch(Epoch(2)).expect("nothing fails");
         log.next_incarnation().expect("nothing fails");
     }
     log
@@ -90,7 +91,7 @@ fn epochs_older_than_the_log_are_refused() {
 }
 
 #[test]
-fn a_used_directory_without_any_segment_is_refused_unless_a_snapshot_was_put_there() {
+fn a_used_directory_without_any_segment_is_refused_unless_a_snapshot_is_enough() {
     let disk = SimDisk::new(1, Plan::default());
     let log = log_of(&disk, &first_segment());
     snapshot(&log, zxid(1, 4));
@@ -99,8 +100,14 @@ fn a_used_directory_without_any_segment_is_refused_unless_a_snapshot_was_put_the
         disk.remove(&segment::name_of(index))
             .expect("nothing fails");
     }
+    let text = refusal(disk.kill(Plan::default()));
+    assert!(text.contains("the beginning of the log"), "{text}");
+    let alone = Settings {
+        snapshot_is_enough: true,
+        ..SETTINGS
+    };
     let (mut log, recovered) =
-        Log::open(disk.kill(Plan::default()), SETTINGS).expect("the snapshot is enough");
+        Log::open(disk.kill(Plan::default()), alone).expect("the snapshot is enough");
     assert_eq!(
         (recovered.snapshot, log.last()),
         (Some(zxid(1, 4)), zxid(1, 4))
@@ -108,7 +115,10 @@ fn a_used_directory_without_any_segment_is_refused_unless_a_snapshot_was_put_the
     log.append(zxid(1, 5), b"on").expect("it goes on");
     disk.remove(&snapshots::name_of(zxid(1, 4)))
         .expect("nothing fails");
-    let text = refusal(disk);
+    let Err(error) = Log::open(disk, alone) else {
+        panic!("a used directory without anything was opened");
+    };
+    let text = error.to_string();
     assert!(text.contains("the beginning of the log"), "{text}");
 }
 

@@ -1,9 +1,11 @@
 //! The log under every fault: what was reported durable is read back, byte for byte.
 
+mod aside;
 mod crash;
 mod damage;
 mod faults;
 mod files;
 mod guards;
 mod inspect;
+mod install;
 mod world;

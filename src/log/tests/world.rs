@@ -11,6 +11,7 @@ use std::io::{Read as _, Write as _};
 pub(super) const SETTINGS: Settings = Settings {
     segment_bytes: 1024,
     salt: 0x1234_5678_9abc_def0,
+    snapshot_is_enough: false,
 };
 
 /// What the log has promised, and what it was asked for.
@@ -20,6 +21,10 @@ pub(super) struct Promises {
     pub appended: Vec<(Zxid, Vec<u8>)>,
     /// Reported durable.
     pub durable: Zxid,
+    /// The transaction the log begins after, if another server's snapshot was installed.
+    pub base: Zxid,
+    /// An install of another server's snapshot that was begun and has not returned.
+    pub installing: Option<Zxid>,
     /// A cut that was begun and has not returned.
     pub cutting: Option<Zxid>,
     /// Snapshots that were finished, oldest first; trimming may have removed old ones.
@@ -34,7 +39,7 @@ pub(super) struct Promises {
 
 impl Promises {
     fn last(&self) -> Zxid {
-        self.appended.last().map_or(Zxid::ZERO, |(zxid, _)| *zxid)
+        self.appended.last().map_or(self.base, |(zxid, _)| *zxid)
     }
 
     /// Compares a log just opened with what was promised, and takes it as the new truth.
@@ -49,6 +54,12 @@ impl Promises {
             self.epochs_asked
         );
         (self.epochs, self.epochs_asked) = (found, found);
+        if let Some(zxid) = self.installing.take()
+            && [log.last(), log.begins_after()] == [zxid; 2]
+            && recovered.snapshot == Some(zxid)
+        {
+            self.installed(zxid);
+        }
         let was_cut = self.check_last(log.last());
         self.appended.retain(|(zxid, _)| *zxid <= log.last());
         assert_eq!(
@@ -59,7 +70,34 @@ impl Promises {
         self.check_snapshot(log, recovered.snapshot, was_cut);
         self.check_entries(log, log.begins_after());
         self.check_entries(log, recovered.snapshot.unwrap_or(Zxid::ZERO));
+        self.check_history(log);
         self.durable = log.last();
+    }
+
+    /// Another server's snapshot has taken the place of everything.
+    fn installed(&mut self, zxid: Zxid) {
+        self.appended.clear();
+        self.base = zxid;
+        self.durable = zxid;
+        self.snapshots = vec![zxid];
+        self.cutting = None;
+        self.snapshotting = None;
+    }
+
+    /// Compares the history in short with what was appended.
+    pub(super) fn check_history<D: Disk>(&self, log: &Log<D>) {
+        let history = log.history();
+        assert_eq!(history.last(), log.last());
+        assert!(history.base >= log.begins_after());
+        let newest = log.snapshots().expect("the disk works").first().copied();
+        let covered = newest.unwrap_or_default();
+        assert!(history.base <= covered, "{} uncovered", history.base);
+        let mut ends: Vec<Zxid> = Vec::new();
+        for &(zxid, _) in self.appended.iter().filter(|(at, _)| *at > history.base) {
+            ends.pop_if(|end| end.epoch == zxid.epoch);
+            ends.push(zxid);
+        }
+        assert_eq!(history.ends, ends, "after {}", history.base);
     }
 
     /// True if a cut was under way and is done.
@@ -152,7 +190,7 @@ pub(super) struct User {
 #[derive(Debug)]
 pub(super) struct Stopped(pub String);
 
-fn stopped(error: impl std::fmt::Display) -> Stopped {
+pub(super) fn stopped(error: impl std::fmt::Display) -> Stopped {
     Stopped(error.to_string())
 }
 
@@ -185,7 +223,7 @@ impl User {
         promises: &mut Promises,
     ) -> Result<(), Stopped> {
         for _ in 0..steps {
-            match random.below(42) {
+            match random.below(43) {
                 0..=19 => self.append(random, promises)?,
                 20..=25 => {
                     self.ticket = self.ticket.take().or_else(|| self.log.begin_sync());
@@ -211,8 +249,10 @@ impl User {
                         job.run().map_err(stopped)?;
                     }
                 }
-                _ => self.cut(random, promises)?,
+                41 => self.cut(random, promises)?,
+                _ => self.install(random, promises)?,
             }
+            promises.check_history(&self.log);
             assert!(self.log.durable() <= self.log.last());
         }
         Ok(())
@@ -271,6 +311,29 @@ impl User {
         writer.finish().map_err(stopped)?;
         promises.snapshots.push(zxid);
         promises.snapshotting = None;
+        Ok(())
+    }
+
+    /// Installs another server's snapshot: of this log's own past, of its future, or of another.
+    fn install(&mut self, random: &mut Random, promises: &mut Promises) -> Result<(), Stopped> {
+        let last = self.log.last();
+        let past = promises
+            .appended
+            .len()
+            .checked_sub(random.below(8) as usize + 1);
+        let zxid = match random.below(3) {
+            0 => past.map_or(last, |at| promises.appended[at].0),
+            1 => Zxid::new(last.epoch, last.counter + 1 + random.below(9)),
+            _ => Zxid::new(Epoch(promises.epochs[1]), 1 + random.below(9)),
+        };
+        let mut receiver = self.log.snapshot_receiver(zxid).map_err(stopped)?;
+        receiver
+            .write_all(&snapshot_content(zxid))
+            .map_err(stopped)?;
+        promises.installing = Some(zxid);
+        self.log.install_snapshot(receiver).map_err(stopped)?;
+        promises.installing = None;
+        promises.installed(zxid);
         Ok(())
     }
 

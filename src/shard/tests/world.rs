@@ -15,7 +15,7 @@ use crate::metrics::{CoreCounters, Registry, ShardCounters};
 use crate::replica::{Replica, Settings as ReplicaSettings};
 use crate::time::{Millis, TICK_MS};
 use crate::types::{Epoch, Incarnation, ServerId, Zxid};
-use crate::zab::{Boot, Entry, Peer, Ready};
+use crate::zab::{Boot, Entry, Peer, Persisted, Ready, Settings as ZabSettings, Summary, Write};
 
 /// Shards, the core, and everything between them and their clients.
 pub(super) struct World {
@@ -96,7 +96,7 @@ impl World {
 
     /// Elects, replays, deals, and opens the doors.
     pub(super) fn start(&mut self) {
-        self.replica.start();
+        self.replica.start(self.now);
         self.core_writes();
         self.quiet();
     }
@@ -119,13 +119,20 @@ impl World {
             let done = state.apply(entry.zxid, &entry.payload, &mut applied);
             done.expect("the log was written by this code");
         }
+        let last = log.last().map_or(Zxid::ZERO, |entry| entry.zxid);
         let boot = Boot {
-            id: ServerId(1),
             accepted_epoch: epochs.0,
             current_epoch: epochs.1,
-            last_logged: log.last().map_or(Zxid::ZERO, |entry| entry.zxid),
-            in_flight_max: tune.in_flight_max,
+            history: Summary {
+                base: last,
+                ends: Vec::new(),
+            },
+            snapshot: None,
+            delivered: last,
+            nonce: 1,
         };
+        let mut zab = ZabSettings::alone(ServerId(1));
+        zab.limits.in_flight_max = tune.in_flight_max;
         let settings = ReplicaSettings {
             id: ServerId(1),
             shards: tune.shards,
@@ -134,7 +141,7 @@ impl World {
             wall_s: 1_700_000_000,
             seeds: [5, 6, 7, 8],
         };
-        let peer = Peer::new(boot, &[ServerId(1)]);
+        let peer = Peer::new(zab, boot);
         let registry = Registry {
             shards: (0..count)
                 .map(|_| Arc::new(ShardCounters::default()))
@@ -208,7 +215,7 @@ impl World {
         let Some(ask) = self.to_core[shard].pop_front() else {
             return false;
         };
-        self.replica.ask(shard as u16, ask);
+        self.replica.ask(self.now, shard as u16, ask);
         self.told();
         true
     }
@@ -221,15 +228,22 @@ impl World {
             if ready.is_empty() {
                 return;
             }
-            if let Some(epoch) = ready.accepted_epoch {
-                self.epochs.0 = epoch;
-                self.replica.on_accepted_epoch_persisted(epoch);
+            for write in ready.writes.drain(..) {
+                match write {
+                    Write::AcceptedEpoch(epoch) => {
+                        self.epochs.0 = epoch;
+                        let persisted = Persisted::AcceptedEpoch(epoch);
+                        self.replica.on_persisted(self.now, persisted);
+                    }
+                    Write::CurrentEpoch(epoch) => {
+                        self.epochs.1 = epoch;
+                        let persisted = Persisted::CurrentEpoch(epoch);
+                        self.replica.on_persisted(self.now, persisted);
+                    }
+                    Write::Append(entry) => self.log.push(entry),
+                    other => panic!("an ensemble of one was told to {other:?}"),
+                }
             }
-            if let Some(epoch) = ready.current_epoch {
-                self.epochs.1 = epoch;
-                self.replica.on_current_epoch_persisted(epoch);
-            }
-            self.log.append(&mut ready.append);
             for entry in &ready.deliver {
                 let expired = self.counters.expired.get();
                 self.replica
@@ -248,8 +262,8 @@ impl World {
                 }
                 self.told();
             }
-            if ready.established.is_some() {
-                self.replica.on_established();
+            if let Some(standing) = &ready.standing {
+                self.replica.on_standing(self.now, standing);
                 self.told();
             }
         }
@@ -262,8 +276,8 @@ impl World {
             return false;
         }
         self.durable = self.log.len();
-        self.replica
-            .on_log_persisted(self.log[self.durable - 1].zxid);
+        let persisted = Persisted::Log(self.log[self.durable - 1].zxid);
+        self.replica.on_persisted(self.now, persisted);
         self.core_writes();
         true
     }
