@@ -380,9 +380,11 @@ fn may_lose(stage: &Stage, hosts: &[Host], at: usize) -> bool {
     let voters = stage.profile.voters;
     let vouched = durable_of(&hosts[at]);
     let others = || hosts[..voters].iter().filter(|host| host.at != at);
-    let nobody_blank = others().all(|host| !host.blank && has_entered(host));
+    let whole = |host: &Host| !host.blank && !host.damaged && has_entered(host);
     let held = others().filter(|host| durable_of(host) >= vouched).count();
-    nobody_blank && held > voters / 2
+    // The checker counts what is synced, and the log is told of a sync a little later.
+    let counted = stage.judge.checker().ghost().can_lose(hosts[at].id());
+    others().all(whole) && held > voters / 2 && counted
 }
 
 fn durable_of(host: &Host) -> Zxid {
