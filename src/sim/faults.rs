@@ -312,6 +312,8 @@ fn wipe(stage: &mut Stage, hosts: &mut [Host], at: usize) {
     host.stop(stage, Stop::PowerLost, REPAIRED);
     host.disk = SimDisk::new(stage.random.any(), Plan::default());
     host.durable_at_stop = Zxid::ZERO;
+    host.durable = Zxid::ZERO;
+    host.setting_aside = false;
     host.blank = true;
     host.damaged = false;
     stage.see(Observation::Wiped { server: host.id() });
@@ -380,11 +382,12 @@ fn may_lose(stage: &Stage, hosts: &[Host], at: usize) -> bool {
     let voters = stage.profile.voters;
     let vouched = durable_of(&hosts[at]);
     let others = || hosts[..voters].iter().filter(|host| host.at != at);
-    let whole = |host: &Host| !host.blank && !host.damaged && has_entered(host);
-    let held = others().filter(|host| durable_of(host) >= vouched).count();
-    // The checker counts what is synced, and the log is told of a sync a little later.
+    let whole = |host: &Host| !host.blank && !host.damaged && !host.setting_aside;
+    let nobody_blank = others().all(|host| whole(host) && has_entered(host));
+    let held = others().filter(|host| host.durable >= vouched).count();
+    // What is synced beyond that and not vouched for may yet be committed with it.
     let counted = stage.judge.checker().ghost().can_lose(hosts[at].id());
-    others().all(whole) && held > voters / 2 && counted
+    nobody_blank && held > voters / 2 && counted
 }
 
 fn durable_of(host: &Host) -> Zxid {

@@ -56,6 +56,10 @@ pub struct Host {
     pub blank: bool,
     /// True if bits of its disk were flipped since its last start.
     pub damaged: bool,
+    /// True from when its history is being set aside until that has come to an end.
+    pub setting_aside: bool,
+    /// The last transaction it was told is durable; more may be.
+    pub durable: Zxid,
     /// The last durable transaction when it stopped.
     pub durable_at_stop: Zxid,
     /// True if it had taken over a history when it stopped.
@@ -136,6 +140,8 @@ impl Host {
             stuck_events: Vec::new(),
             blank: false,
             damaged: false,
+            setting_aside: false,
+            durable: Zxid::ZERO,
             durable_at_stop: Zxid::ZERO,
             entered_at_stop: false,
             stopped: None,

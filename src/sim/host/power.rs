@@ -100,9 +100,9 @@ impl Host {
         let opened = match Log::open(self.disk.clone(), settings) {
             Err(OpenError::Corrupt { .. }) if self.damaged => {
                 stage.probes.hit(Probe::SetAside);
+                // If this is interrupted, the next start may do the rest.
+                self.setting_aside = true;
                 crate::log::set_aside(&self.disk, Incarnation(0))?;
-                stage.see(Observation::SetAside { server: self.id() });
-                self.blank = true;
                 Log::open(self.disk.clone(), settings)
             }
             opened => opened,
@@ -113,6 +113,11 @@ impl Host {
             stage.judge.condemn(stage.now, what);
         }
         let (mut log, recovered) = opened?;
+        if self.setting_aside && log.epochs().current == Epoch(0) {
+            stage.see(Observation::SetAside { server: self.id() });
+            self.setting_aside = false;
+            self.blank = true;
+        }
         log.next_incarnation().map_err(|fatal| OpenError::Io {
             dir: "the simulated disk".into(),
             doing: "raise the incarnation".into(),
@@ -139,6 +144,7 @@ impl Host {
         app: App,
     ) {
         let epochs = log.epochs();
+        self.durable = recovered.last;
         self.note_recovery(stage, &recovered);
         let history = log.history().clone();
         let forgets = stage.planted.has(HostPlant::ForgetsEpochs) && stage.random.chance(200_000);

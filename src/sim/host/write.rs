@@ -129,12 +129,16 @@ impl Host {
         let Some(server) = &mut self.server else {
             return Ok(None);
         };
-        server.log.append(entry.zxid, &entry.payload)?;
-        stage.see(Observation::Appended {
-            server: id,
-            zxid: entry.zxid,
-            hash: hash_of(&entry.payload),
-        });
+        let appended = server.log.append(entry.zxid, &entry.payload);
+        // If power was lost meanwhile all of the record may be there.
+        if appended.is_ok() || self.disk.crashed() {
+            stage.see(Observation::Appended {
+                server: id,
+                zxid: entry.zxid,
+                hash: hash_of(&entry.payload),
+            });
+        }
+        appended?;
         let idle = matches!(server.sync, Sync::Idle);
         if idle {
             server.sync = Sync::Coming;
@@ -192,6 +196,7 @@ impl Host {
         if matches!(server.sync, Sync::Out(_) | Sync::Done(..)) {
             stage.probes.hit(Probe::CutDuringSync);
         }
+        self.durable = to;
         stage.see(Observation::Truncated { server: id, to });
         Ok(Some(Persisted::Truncated(to)))
     }
@@ -250,6 +255,7 @@ impl Host {
             stage.judge.condemn(stage.now, what);
             return Ok(None);
         };
+        self.durable = zxid;
         stage.see(Observation::Installed {
             server: id,
             zxid,
@@ -311,6 +317,7 @@ impl Host {
         let wished = ticket.upto;
         match server.log.end_sync(ticket, result) {
             Ok(upto) => {
+                self.durable = upto;
                 stage.see(Observation::Durable { server: id, upto });
                 self.report(stage, Persisted::Log(upto));
                 self.sync_again(stage);
