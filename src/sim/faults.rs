@@ -385,7 +385,9 @@ fn may_lose(stage: &Stage, hosts: &[Host], at: usize) -> bool {
     let whole = |host: &Host| !host.blank && !host.damaged && !host.setting_aside;
     let nobody_blank = others().all(|host| whole(host) && has_entered(host));
     let held = others().filter(|host| host.durable >= vouched).count();
-    nobody_blank && held > voters / 2
+    // What is synced beyond that and not vouched for may yet be committed with it.
+    let counted = stage.judge.checker().ghost().can_lose(hosts[at].id());
+    nobody_blank && held > voters / 2 && counted
 }
 
 fn durable_of(host: &Host) -> Zxid {

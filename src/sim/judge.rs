@@ -63,6 +63,12 @@ impl Judge {
         }
     }
 
+    /// The invariants, and what they know to be true.
+    #[must_use]
+    pub fn checker(&self) -> &Checker {
+        &self.checker
+    }
+
     /// Holds what the oracle or the world says.
     pub fn check(&mut self, now: u64, result: Result<(), String>) {
         if let Err(what) = result {

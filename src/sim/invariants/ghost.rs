@@ -231,7 +231,6 @@ impl Ghost {
                 let server = &mut self.servers[at];
                 server.replace(to);
                 server.snapshot = to;
-                server.done.synced = server.done.synced.max(zxid);
                 server.done.installs += 1;
                 return self.hold(at);
             }
@@ -370,7 +369,7 @@ impl Ghost {
         let forks = !self.tree.holds(to, from);
         if !forks {
             let mut node = to;
-            while node.run() != 0 && !self.is_committed(node) {
+            while !self.is_committed(node) {
                 self.reigns[node.run()]
                     .commits
                     .push((node.counter(), by as u32));
@@ -604,3 +603,7 @@ impl Reign {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "ghost_tests.rs"]
+mod tests;

@@ -71,6 +71,13 @@ impl Script {
         assert_eq!(violation.at_us, self.now_us);
     }
 
+    /// Something becomes true that an invariant would refuse, for the others to meet.
+    pub(super) fn force(&mut self, seen: Observation) {
+        let server = super::subject(&seen).unwrap();
+        let at = self.checker.ghost.index(server).unwrap();
+        self.checker.ghost.apply(at, &seen);
+    }
+
     fn look(&mut self, seen: Observation) -> Result<(), Violation> {
         self.now_us += 1;
         self.checker.observe(self.now_us, &seen)

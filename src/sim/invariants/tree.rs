@@ -225,7 +225,7 @@ impl Tree {
         let mut tip = tip;
         while tip.run != node.run {
             let run = &self.runs[tip.run()];
-            if run.base_depth < depth || tip.run == 0 {
+            if run.base_depth < depth {
                 return false;
             }
             tip = run.base;

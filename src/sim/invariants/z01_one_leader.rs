@@ -70,3 +70,78 @@ impl OneLeader {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::invariants::script::{
+        Script, accepted, at, current, established, new_leader, said,
+    };
+    use crate::sim::observe::Said;
+    use crate::types::Zxid;
+
+    #[test]
+    fn a_second_server_may_not_lead_the_epoch() {
+        let mut script = Script::settled();
+        script.refused(Invariant::Z1, established(3, 1));
+        let mut script = Script::settled();
+        script.refused(Invariant::Z1, new_leader(3, 2, 1, at(1, 2)));
+    }
+
+    #[test]
+    fn a_server_may_not_lead_an_epoch_of_its_earlier_run() {
+        let mut script = Script::settled();
+        script.stop(1);
+        script.start(1);
+        script.refused(Invariant::Z1, new_leader(1, 2, 1, at(1, 2)));
+    }
+
+    #[test]
+    fn a_leader_is_established_once() {
+        let mut script = Script::settled();
+        script.refused(Invariant::Z1, established(1, 1));
+    }
+
+    #[test]
+    fn an_epoch_needs_the_promises_of_a_quorum() {
+        let mut script = Script::of(5);
+        script.discover(1, 1, &[2]);
+        script.refused(Invariant::Z1, new_leader(1, 2, 1, Zxid::ZERO));
+        let mut script = Script::of(5);
+        script.discover(1, 1, &[2, 3]);
+        script.see(new_leader(1, 2, 1, Zxid::ZERO));
+        let mut script = Script::of(3);
+        script.see(accepted(1, 1));
+        script.see(current(1, 1));
+        script.refused(Invariant::Z1, established(1, 1));
+    }
+
+    #[test]
+    fn promises_of_observers_to_others_and_of_old_do_not_count() {
+        let mut script = Script::with_observers(3, 1);
+        script.discover(1, 1, &[4]);
+        script.refused(Invariant::Z1, new_leader(1, 4, 1, Zxid::ZERO));
+
+        let mut script = Script::of(3);
+        script.accept(1, 1);
+        script.promise(2, 3, 1);
+        script.refused(Invariant::Z1, new_leader(1, 2, 1, Zxid::ZERO));
+
+        let mut script = Script::of(3);
+        script.promise(2, 1, 1);
+        script.accept(1, 2);
+        script.refused(Invariant::Z1, new_leader(1, 2, 2, Zxid::ZERO));
+
+        let mut script = Script::of(3);
+        script.accept(1, 1);
+        script.accept(2, 1);
+        let what = Said::AckEpoch {
+            epoch: Epoch(1),
+            current: Epoch(0),
+            promises: false,
+            last: Zxid::ZERO,
+        };
+        script.see(said(2, 1, what));
+        script.refused(Invariant::Z1, new_leader(1, 2, 1, Zxid::ZERO));
+    }
+}

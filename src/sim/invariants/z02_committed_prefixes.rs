@@ -80,3 +80,60 @@ pub(super) fn snapshot(ghost: &Ghost, at: usize, zxid: Zxid) -> Verdict {
         },
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::invariants::script::{Script, at, committed, snapshotting};
+
+    /// 1:3 is on server 1 alone, and 2:1 is committed without it.
+    fn parted() -> Script {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.append(1, at(1, 3));
+        script.sync(1);
+        script.stop(1);
+        script.elect(2, 2, &[3]);
+        script.write(at(2, 1), 2, &[3]);
+        script.start(1);
+        script
+    }
+
+    #[test]
+    fn a_commit_on_another_branch_is_refused() {
+        parted().refused(Invariant::Z2, committed(1, at(1, 3)));
+    }
+
+    #[test]
+    fn a_commit_of_what_the_own_log_has_parted_from_is_refused() {
+        parted().refused(Invariant::Z2, committed(1, at(2, 1)));
+    }
+
+    #[test]
+    fn a_committed_position_that_goes_back_is_refused() {
+        let mut script = Script::settled();
+        script.see(committed(2, at(1, 2)));
+        script.refused(Invariant::Z2, committed(2, at(1, 1)));
+    }
+
+    #[test]
+    fn a_commit_may_come_before_the_append() {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        for server in [1, 2] {
+            script.append(server, at(1, 3));
+            script.sync(server);
+        }
+        script.commit(3, at(1, 3));
+        script.deliver(3, at(1, 3));
+    }
+
+    #[test]
+    fn a_snapshot_beyond_what_is_committed_is_refused() {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.append(2, at(1, 3));
+        let digest = script.digest(at(1, 3));
+        script.refused(Invariant::Z2, snapshotting(2, at(1, 3), digest));
+    }
+}

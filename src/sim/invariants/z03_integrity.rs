@@ -41,3 +41,71 @@ pub(super) fn delivered(ghost: &Ghost, at: usize, zxid: Zxid) -> Verdict {
         format!("{zxid} is delivered a second time")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::invariants::script::{
+        Script, at, broadcast, committed, installing, restored, snapshotting,
+    };
+    use crate::sim::observe::Observation;
+    use crate::types::ServerId;
+
+    const THERE: ServerId = ServerId(2);
+
+    #[test]
+    fn a_zxid_is_broadcast_once() {
+        let mut script = Script::settled();
+        script.refused(Invariant::Z3, broadcast(1, at(1, 2)));
+    }
+
+    #[test]
+    fn what_was_never_broadcast_is_refused_wherever_it_turns_up() {
+        let nowhere = at(1, 3);
+        let (server, zxid, hash, digest) = (THERE, nowhere, 0, 0);
+        for seen in [
+            Observation::Appended { server, zxid, hash },
+            Observation::Delivered {
+                server,
+                zxid,
+                hash,
+                digest,
+            },
+            committed(2, nowhere),
+            restored(2, nowhere, 0),
+            snapshotting(2, nowhere, 0),
+            installing(2, nowhere, 0),
+        ] {
+            Script::settled().refused(Invariant::Z3, seen);
+        }
+    }
+
+    #[test]
+    fn other_bytes_than_were_broadcast_are_refused() {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        let (server, zxid, hash) = (THERE, at(1, 3), 1);
+        script.refused(Invariant::Z3, Observation::Appended { server, zxid, hash });
+
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        let digest = script.digest(zxid);
+        let seen = Observation::Delivered {
+            server,
+            zxid,
+            hash,
+            digest,
+        };
+        script.refused(Invariant::Z3, seen);
+    }
+
+    #[test]
+    fn a_second_delivery_is_refused_and_one_after_a_restart_is_not() {
+        let mut script = Script::settled();
+        let again = script.delivered(2, at(1, 1));
+        script.stop(2);
+        script.start(2);
+        script.see(again);
+        script.refused(Invariant::Z3, again);
+    }
+}

@@ -49,3 +49,61 @@ pub(super) fn restored(ghost: &Ghost, at: usize, zxid: Zxid) -> Verdict {
         },
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::invariants::script::{Script, at, restored};
+
+    /// Server 1 delivers 1:3 where the others are about to deliver 2:1.
+    fn parted() -> Script {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.append(1, at(1, 3));
+        let early = script.delivered(1, at(1, 3));
+        script.elect(2, 2, &[3]);
+        script.broadcast(at(2, 1), 2);
+        script.force(early);
+        script
+    }
+
+    #[test]
+    fn two_orders_are_refused() {
+        let mut script = parted();
+        let other = script.delivered(2, at(2, 1));
+        script.refused(Invariant::Z4, other);
+    }
+
+    #[test]
+    fn a_snapshot_of_another_order_is_refused() {
+        let mut script = parted();
+        let digest = script.digest(at(2, 1));
+        script.refused(Invariant::Z4, restored(2, at(2, 1), digest));
+    }
+
+    #[test]
+    fn an_application_is_not_set_back() {
+        let mut script = Script::settled();
+        let digest = script.digest(at(1, 2));
+        script.see(restored(2, at(1, 2), digest));
+        let digest = script.digest(at(1, 1));
+        script.refused(Invariant::Z4, restored(2, at(1, 1), digest));
+    }
+
+    #[test]
+    fn a_snapshot_counts_as_the_delivery_of_all_it_covers() {
+        let mut script = Script::settled();
+        script.stop(3);
+        script.write(at(1, 3), 1, &[2]);
+        script.start(3);
+        let digest = script.digest(at(1, 3));
+        script.see(restored(3, at(1, 3), digest));
+        let order: Vec<u64> = script
+            .ghost()
+            .delivered()
+            .iter()
+            .map(|z| z.counter)
+            .collect();
+        assert_eq!(order, [1, 2, 3]);
+    }
+}

@@ -87,3 +87,56 @@ impl PrimaryIntegrity {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::invariants::script::{Script, at, broadcast, established};
+
+    #[test]
+    fn a_primary_that_has_not_delivered_what_came_before_is_refused() {
+        let mut script = Script::settled();
+        script.stop(2);
+        script.start(2);
+        script.synchronize(2, 2, &[3]);
+        script.see(established(2, 2));
+        script.deliver(2, at(1, 1));
+        script.refused(Invariant::Z7, broadcast(2, at(2, 1)));
+    }
+
+    #[test]
+    fn a_delivery_that_a_later_primary_did_not_know_of_is_refused() {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.append(1, at(1, 3));
+        script.elect(2, 2, &[3]);
+        script.broadcast(at(2, 1), 2);
+        let seen = script.delivered(1, at(1, 3));
+        script.refused(Invariant::Z7, seen);
+    }
+
+    #[test]
+    fn late_deliveries_of_what_the_primary_had_are_right() {
+        let mut script = Script::settled();
+        script.stop(3);
+        script.start(3);
+        script.elect(2, 2, &[1]);
+        script.broadcast(at(2, 1), 2);
+        script.deliver(3, at(1, 1));
+        script.deliver(3, at(1, 2));
+    }
+
+    #[test]
+    fn the_least_of_all_later_primaries_counts_in_whatever_order_they_begin() {
+        let mut known = PrimaryIntegrity::default();
+        known.insert(Epoch(2), 5);
+        known.insert(Epoch(9), 9);
+        known.insert(Epoch(1), 7);
+        known.insert(Epoch(4), 3);
+        let least: Vec<u64> = known.firsts.iter().map(|first| first.least).collect();
+        assert_eq!(least, [3, 3, 3, 9]);
+        known.insert(Epoch(3), 4);
+        let least: Vec<u64> = known.firsts.iter().map(|first| first.least).collect();
+        assert_eq!(least, [3, 3, 3, 3, 9]);
+    }
+}

@@ -46,3 +46,72 @@ pub(super) fn grown(ghost: &Ghost, at: usize, growth: &Growth) -> Verdict {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::invariants::script::established as becomes_established;
+    use crate::sim::invariants::script::{
+        Script, appended, at, broadcast, current, durable, new_leader, truncated,
+    };
+
+    /// 1:2 is committed without server 3.
+    fn behind() -> Script {
+        let mut script = Script::of(3);
+        script.elect(1, 1, &[2, 3]);
+        script.write(at(1, 1), 1, &[2, 3]);
+        script.write(at(1, 2), 1, &[2]);
+        script
+    }
+
+    #[test]
+    fn a_leader_without_the_committed_log_is_refused() {
+        let mut script = behind();
+        script.discover(3, 2, &[2]);
+        let at_3 = script.ghost().index(crate::types::ServerId(3)).unwrap();
+        let unannounced = established(script.ghost(), at_3, Epoch(2));
+        assert_eq!(unannounced.unwrap_err().invariant, Invariant::Z8);
+        script.see(new_leader(3, 2, 2, at(1, 1)));
+        let announced = established(script.ghost(), at_3, Epoch(2));
+        assert_eq!(announced.unwrap_err().invariant, Invariant::Z8);
+        let before = established(script.ghost(), at_3, Epoch(1));
+        assert_eq!(before, Ok(()), "nothing was committed before epoch 1");
+    }
+
+    #[test]
+    fn a_quorum_on_another_branch_is_refused() {
+        let mut script = behind();
+        script.discover(3, 2, &[2]);
+        script.see(new_leader(3, 2, 2, at(1, 1)));
+        script.force(truncated(2, at(1, 1)));
+        script.force(becomes_established(3, 2));
+        script.force(broadcast(3, at(2, 1)));
+        for server in [2, 3] {
+            script.see(current(server, 2));
+            script.see(appended(server, at(2, 1)));
+        }
+        script.see(durable(3, at(2, 1)));
+        script.refused(Invariant::Z8, durable(2, at(2, 1)));
+    }
+
+    #[test]
+    fn a_commit_that_a_later_leader_began_without_is_refused() {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.append(3, at(1, 3));
+        script.sync(3);
+        script.elect(2, 2, &[3]);
+        script.append(1, at(1, 3));
+        script.refused(Invariant::Z8, durable(1, at(1, 3)));
+    }
+
+    #[test]
+    fn a_leader_that_wakes_up_late_need_not_have_what_later_epochs_commit() {
+        let mut script = Script::settled();
+        script.synchronize(1, 2, &[2]);
+        script.elect(2, 3, &[3]);
+        script.write(at(3, 1), 2, &[3]);
+        script.see(becomes_established(1, 2));
+        script.commit(1, at(1, 2));
+    }
+}

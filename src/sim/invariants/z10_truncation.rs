@@ -50,3 +50,82 @@ fn keeps_committed(ghost: &Ghost, at: usize, to: Node, what: &str) -> Verdict {
         },
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::invariants::script::{Script, at, installing, truncated, truncating};
+
+    #[test]
+    fn a_cut_below_what_is_committed_is_refused() {
+        for cut in [truncating, truncated] {
+            let mut script = Script::settled();
+            script.accept(3, 2);
+            script.refused(Invariant::Z10, cut(3, at(1, 1)));
+            Script::settled().refused(Invariant::Z10, cut(3, at(1, 1)));
+        }
+    }
+
+    #[test]
+    fn what_is_committed_need_not_be_synced_to_be_kept() {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.append(3, at(1, 3));
+        for server in [1, 2] {
+            script.append(server, at(1, 3));
+            script.sync(server);
+        }
+        script.accept(3, 2);
+        script.refused(Invariant::Z10, truncating(3, at(1, 2)));
+    }
+
+    #[test]
+    fn a_cut_of_an_uncommitted_suffix_is_right() {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.append(3, at(1, 3));
+        script.accept(3, 2);
+        script.see(truncating(3, at(1, 2)));
+        script.see(truncated(3, at(1, 2)));
+        assert_eq!(script.tip(3), at(1, 2));
+    }
+
+    #[test]
+    fn a_cut_at_what_the_log_does_not_hold_is_refused() {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.refused(Invariant::Z10, truncating(3, at(1, 3)));
+    }
+
+    #[test]
+    fn a_snapshot_that_lacks_what_is_committed_is_refused() {
+        let mut script = Script::settled();
+        let digest = script.digest(at(1, 1));
+        script.accept(3, 2);
+        script.refused(Invariant::Z10, installing(3, at(1, 1), digest));
+    }
+
+    /// Server 4 goes along with the leader of epoch 2, which has 1:2, and is slow to cut 1:3;
+    /// server 5 gets 1:3 committed in epoch 3.
+    #[test]
+    fn a_late_cut_may_remove_what_a_later_epoch_has_committed_without_it() {
+        let mut script = Script::of(5);
+        script.elect(1, 1, &[2, 3, 4, 5]);
+        script.write(at(1, 1), 1, &[2, 3, 4, 5]);
+        script.write(at(1, 2), 1, &[2, 3, 4, 5]);
+        script.broadcast(at(1, 3), 1);
+        for server in [4, 5] {
+            script.append(server, at(1, 3));
+            script.sync(server);
+        }
+        script.discover(2, 2, &[1, 3, 4]);
+        script.tell(2, 4, 2, at(1, 2));
+        script.elect(5, 3, &[1, 3]);
+        assert_eq!(script.ghost().committed_zxid(), at(1, 3));
+        script.see(truncating(4, at(1, 2)));
+        script.see(truncated(4, at(1, 2)));
+
+        script.accept(1, 4);
+        script.refused(Invariant::Z10, truncating(1, at(1, 2)));
+    }
+}

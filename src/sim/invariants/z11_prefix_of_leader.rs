@@ -36,7 +36,7 @@ impl PrefixOfLeader {
         let node = known(ghost, at, Invariant::Z11, upto)?;
         let own = match tree.run_of(epoch) {
             Some(run) => tree.holds(tree.tip(run), node) && tree.holds(node, tree.base(run)),
-            None => upto.epoch < epoch && tree.holds(server.tip, node),
+            None => tree.holds(server.tip, node),
         };
         ensure(own, Invariant::Z11, server.id, || {
             format!("it says that its history for epoch {epoch} ends at {upto}, and it does not")
@@ -127,4 +127,99 @@ pub(super) fn replaced(ghost: &Ghost, at: usize, zxid: Zxid) -> Verdict {
             )
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::invariants::script::{
+        Script, ack_new_leader, appended, at, current, installing, new_leader, truncating,
+    };
+
+    /// 1:3 is broadcast, and on server 3 alone.
+    fn with_suffix() -> Script {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.append(3, at(1, 3));
+        script.sync(3);
+        script
+    }
+
+    #[test]
+    fn a_leader_names_its_own_history() {
+        let mut script = with_suffix();
+        script.discover(2, 2, &[3]);
+        script.refused(Invariant::Z11, new_leader(2, 3, 2, at(1, 3)));
+
+        let mut script = with_suffix();
+        script.discover(2, 2, &[1, 3]);
+        script.tell(2, 1, 2, at(1, 2));
+        script.refused(Invariant::Z11, new_leader(2, 3, 2, at(1, 1)));
+
+        let mut script = with_suffix();
+        script.discover(2, 2, &[1, 3]);
+        script.tell(2, 1, 2, at(1, 2));
+        script.refused(Invariant::Z11, new_leader(2, 3, 2, at(1, 3)));
+    }
+
+    #[test]
+    fn an_ack_before_the_history_is_synced_is_refused() {
+        let mut script = Script::settled();
+        script.stop(3);
+        script.write(at(1, 3), 1, &[2]);
+        script.start(3);
+        script.tell(1, 3, 1, at(1, 3));
+        script.append(3, at(1, 3));
+        script.refused(Invariant::Z11, ack_new_leader(3, 1, 1));
+    }
+
+    #[test]
+    fn an_ack_of_a_history_that_was_never_told_is_refused() {
+        let mut script = Script::of(3);
+        script.discover(1, 1, &[2, 3]);
+        script.tell(1, 2, 1, Zxid::ZERO);
+        script.see(current(3, 1));
+        script.refused(Invariant::Z11, ack_new_leader(3, 1, 1));
+    }
+
+    #[test]
+    fn an_ack_with_a_suffix_of_its_own_is_refused() {
+        let mut script = with_suffix();
+        script.discover(2, 2, &[3]);
+        script.tell(2, 3, 2, at(1, 2));
+        script.see(current(3, 2));
+        script.refused(Invariant::Z11, ack_new_leader(3, 2, 2));
+    }
+
+    #[test]
+    fn a_follower_takes_nothing_but_its_leaders_broadcasts() {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.elect(2, 2, &[3]);
+        script.refused(Invariant::Z11, appended(3, at(1, 3)));
+    }
+
+    #[test]
+    fn a_follower_cuts_nothing_off() {
+        let mut script = with_suffix();
+        script.see(truncating(3, at(1, 3)));
+        script.refused(Invariant::Z11, truncating(3, at(1, 2)));
+    }
+
+    #[test]
+    fn a_follower_goes_to_no_snapshot_behind_its_log() {
+        let mut script = with_suffix();
+        let digest = script.digest(at(1, 3));
+        script.see(installing(3, at(1, 3), digest));
+        let digest = script.digest(at(1, 2));
+        script.refused(Invariant::Z11, installing(3, at(1, 2), digest));
+    }
+
+    #[test]
+    fn a_server_that_has_accepted_a_newer_epoch_may_go_back_to_a_snapshot() {
+        let mut script = with_suffix();
+        script.accept(3, 2);
+        let digest = script.digest(at(1, 2));
+        script.see(installing(3, at(1, 2), digest));
+    }
 }

@@ -133,3 +133,159 @@ pub(super) fn restarted(ghost: &Ghost, at: usize) -> Verdict {
         format!("it starts with a snapshot of {snapshot}, which is not committed")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::invariants::script::{
+        Script, at, durable, hash, installing, restored, snapshotted, snapshotting, started,
+        truncating,
+    };
+    use crate::sim::observe::Observation;
+    use crate::types::ServerId;
+
+    #[test]
+    fn a_digest_that_is_not_of_the_history_is_refused() {
+        let zxid = at(1, 2);
+        for seen in [
+            restored(2, zxid, 1),
+            snapshotting(2, zxid, 1),
+            installing(2, zxid, 1),
+        ] {
+            Script::settled().refused(Invariant::Z13, seen);
+        }
+        let mut script = Script::settled();
+        script.stop(2);
+        script.start(2);
+        let seen = Observation::Delivered {
+            server: ServerId(2),
+            zxid: at(1, 1),
+            hash: hash(at(1, 1)),
+            digest: 1,
+        };
+        script.refused(Invariant::Z13, seen);
+    }
+
+    #[test]
+    fn a_delivery_on_another_branch_than_the_log_is_refused() {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.append(3, at(1, 3));
+        script.elect(2, 2, &[1]);
+        script.write(at(2, 1), 2, &[1]);
+        let seen = script.delivered(3, at(2, 1));
+        script.refused(Invariant::Z13, seen);
+    }
+
+    #[test]
+    fn a_cut_below_what_is_applied_is_refused() {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.append(3, at(1, 3));
+        let early = script.delivered(3, at(1, 3));
+        script.force(early);
+        script.accept(3, 2);
+        script.refused(Invariant::Z13, truncating(3, at(1, 2)));
+    }
+
+    #[test]
+    fn a_sync_of_what_was_not_appended_is_refused() {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.see(durable(3, at(1, 1)));
+        script.append(3, at(1, 3));
+        script.see(durable(3, at(1, 3)));
+        script.refused(Invariant::Z13, durable(2, at(1, 3)));
+    }
+
+    #[test]
+    fn a_snapshot_is_the_one_that_was_begun_and_newer_than_the_last() {
+        let mut script = Script::settled();
+        script.snapshot(2, at(1, 1));
+        script.refused(Invariant::Z13, snapshotted(2, at(1, 2)));
+
+        let mut script = Script::settled();
+        script.snapshot(2, at(1, 2));
+        let digest = script.digest(at(1, 1));
+        script.see(snapshotting(2, at(1, 1), digest));
+        script.refused(Invariant::Z13, snapshotted(2, at(1, 1)));
+    }
+
+    /// Server 3 has 1:3 in its log, not committed, and is down; its disk as it would be found.
+    fn down() -> (Script, Boot) {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.broadcast(at(1, 4), 1);
+        script.append(3, at(1, 3));
+        script.snapshot(3, at(1, 2));
+        let boot = script.boot(3);
+        script.stop(3);
+        (script, boot)
+    }
+
+    #[test]
+    fn a_start_that_agrees_with_itself_is_right() {
+        let (mut script, boot) = down();
+        assert_eq!(boot.applied, at(1, 2));
+        let begins_after = at(1, 1);
+        script.see(started(
+            3,
+            Boot {
+                begins_after,
+                ..boot
+            },
+        ));
+    }
+
+    #[test]
+    fn a_snapshot_that_the_log_does_not_lead_to_is_refused_at_the_start() {
+        let (mut script, boot) = down();
+        let snapshot = Some(at(1, 4));
+        script.refused(Invariant::Z13, started(3, Boot { snapshot, ..boot }));
+        let (mut script, boot) = down();
+        let snapshot = Some(at(1, 5));
+        script.refused(Invariant::Z13, started(3, Boot { snapshot, ..boot }));
+    }
+
+    #[test]
+    fn a_committed_snapshot_newer_than_the_log_is_refused_at_the_start() {
+        let mut script = Script::settled();
+        let boot = script.boot(3);
+        script.stop(3);
+        script.write(at(1, 3), 1, &[2]);
+        let snapshot = Some(at(1, 3));
+        script.refused(Invariant::Z13, started(3, Boot { snapshot, ..boot }));
+    }
+
+    #[test]
+    fn a_log_that_begins_after_its_snapshot_is_refused_at_the_start() {
+        let (mut script, boot) = down();
+        let begins_after = at(1, 3);
+        let boot = Boot {
+            begins_after,
+            ..boot
+        };
+        script.refused(Invariant::Z13, started(3, boot));
+    }
+
+    #[test]
+    fn an_application_or_a_snapshot_with_what_is_not_committed_is_refused_at_the_start() {
+        let (mut script, boot) = down();
+        let (applied, digest) = (at(1, 3), script.digest(at(1, 3)));
+        let early = Boot {
+            applied,
+            digest,
+            ..boot
+        };
+        script.refused(Invariant::Z13, started(3, early));
+        let (mut script, boot) = down();
+        let snapshot = Some(at(1, 3));
+        script.refused(Invariant::Z13, started(3, Boot { snapshot, ..boot }));
+    }
+
+    #[test]
+    fn another_digest_is_refused_at_the_start() {
+        let (mut script, boot) = down();
+        script.refused(Invariant::Z13, started(3, Boot { digest: 1, ..boot }));
+    }
+}

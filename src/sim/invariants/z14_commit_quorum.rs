@@ -26,8 +26,8 @@ pub(super) struct CommitQuorum {
 
 #[derive(Clone, Copy, Debug)]
 struct Acked {
-    /// By server: one more than the depth it has acknowledged; 0 if it has not acknowledged the
-    /// history.
+    /// By server: one more than the depth it has acknowledged; 0 if it has acknowledged nothing,
+    /// not even the history, which Z15 asks to be the first.
     depth: [u64; SERVERS_MAX],
     /// One more than the depth up to which commits are known to be right.
     passed: u64,
@@ -54,9 +54,7 @@ impl CommitQuorum {
         if let Some((run, node)) = found {
             let depth = ghost.tree().depth(node) + 1;
             let acked = &mut self.of(run).depth[at];
-            if *acked > 0 {
-                *acked = depth.max(*acked);
-            }
+            *acked = depth.max(*acked);
         }
     }
 
@@ -148,4 +146,136 @@ pub(super) fn relied_on(ghost: &Ghost, at: usize, zxid: Zxid) -> Verdict {
             format!("its application gets {zxid}, while quorums hold up to {end} only")
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::invariants::script::{
+        Script, at, commit, committed, current, deposed, established, restored, said,
+    };
+    use crate::sim::observe::Said;
+
+    /// 1:3 is on the way: synced at the leader if `own`, acknowledged by `acked`.
+    fn under_way(own: bool, acked: &[u32]) -> Script {
+        let mut script = Script::with_observers(5, 1);
+        script.elect(1, 1, &[2, 3, 4, 5, 6]);
+        script.write(at(1, 1), 1, &[2, 3, 4, 5, 6]);
+        script.broadcast(at(1, 2), 1);
+        script.append(1, at(1, 2));
+        if own {
+            script.sync(1);
+        }
+        for &server in acked {
+            script.append(server, at(1, 2));
+            script.sync(server);
+            script.ack(server, 1, at(1, 2));
+        }
+        script
+    }
+
+    #[test]
+    fn a_leader_needs_a_quorum_of_acks_to_be_established() {
+        let mut script = Script::with_observers(5, 1);
+        script.discover(1, 1, &[2, 3, 6]);
+        for server in [2, 3, 6] {
+            script.tell(1, server, 1, Zxid::ZERO);
+        }
+        script.see(current(1, 1));
+        script.join(2, 1, 1);
+        script.join(6, 1, 1);
+        script.see(current(3, 1));
+        script.refused(Invariant::Z14, established(1, 1));
+    }
+
+    #[test]
+    fn a_commit_needs_a_quorum_of_acks_or_the_leaders_own_sync_among_them() {
+        for (own, acked, right) in [
+            (true, &[2, 3][..], true),
+            (false, &[2, 3, 4], true),
+            (true, &[2, 6], false),
+            (false, &[2, 3], false),
+        ] {
+            for seen in [
+                committed(1, at(1, 2)),
+                commit(1, 2, 1, at(1, 2)),
+                said(
+                    1,
+                    2,
+                    Said::UpToDate {
+                        epoch: Epoch(1),
+                        upto: at(1, 2),
+                    },
+                ),
+                said(
+                    1,
+                    6,
+                    Said::Inform {
+                        epoch: Epoch(1),
+                        zxid: at(1, 2),
+                    },
+                ),
+            ] {
+                let mut script = under_way(own, acked);
+                if right {
+                    script.see(seen);
+                    script.see(seen);
+                } else {
+                    script.refused(Invariant::Z14, seen);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_synced_and_not_acknowledged_does_not_count() {
+        let mut script = under_way(true, &[2]);
+        script.append(3, at(1, 2));
+        script.sync(3);
+        script.refused(Invariant::Z14, commit(1, 2, 1, at(1, 2)));
+    }
+
+    #[test]
+    fn a_rejoining_follower_acknowledges_all_that_it_has() {
+        let mut script = under_way(true, &[2]);
+        script.append(3, at(1, 2));
+        script.sync(3);
+        script.tell(1, 3, 1, at(1, 2));
+        script.see(crate::sim::invariants::script::ack_new_leader(3, 1, 1));
+        script.see(commit(1, 2, 1, at(1, 2)));
+    }
+
+    #[test]
+    fn a_rejoining_follower_acknowledges_no_more_than_it_has() {
+        let mut script = under_way(true, &[2]);
+        script.tell(1, 3, 1, at(1, 1));
+        script.see(crate::sim::invariants::script::ack_new_leader(3, 1, 1));
+        script.refused(Invariant::Z14, commit(1, 2, 1, at(1, 2)));
+    }
+
+    #[test]
+    fn a_leader_that_has_ceased_to_lead_may_be_told_of_commits() {
+        let mut script = under_way(true, &[2]);
+        script.append(3, at(1, 2));
+        script.sync(3);
+        script.see(deposed(1, 1));
+        script.see(committed(1, at(1, 2)));
+    }
+
+    #[test]
+    fn an_application_gets_only_what_is_committed() {
+        let mut script = under_way(true, &[2]);
+        let seen = script.delivered(2, at(1, 2));
+        script.refused(Invariant::Z14, seen);
+        let mut script = under_way(true, &[2]);
+        let digest = script.digest(at(1, 2));
+        script.refused(Invariant::Z14, restored(2, at(1, 2), digest));
+    }
+
+    #[test]
+    fn an_acknowledgement_of_less_takes_nothing_back() {
+        let mut script = under_way(true, &[2, 3]);
+        script.ack(3, 1, at(1, 1));
+        script.see(commit(1, 2, 1, at(1, 2)));
+    }
 }

@@ -171,3 +171,144 @@ pub(super) fn committed(ghost: &Ghost, at: usize, upto: Zxid) -> Verdict {
         format!("it commits {upto} in phase {phase:?}")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::invariants::script::{
+        Script, ack, ack_new_leader, at, broadcast, commit, committed, current, deposed, durable,
+        established, new_leader, said, set_aside, started, wiped,
+    };
+    use crate::sim::observe::Said;
+
+    fn pong(from: u32, to: u32, loyal: bool) -> Observation {
+        let (epoch, round) = (Epoch(1), 1);
+        let what = Said::Pong {
+            epoch,
+            round,
+            loyal,
+        };
+        said(from, to, what)
+    }
+
+    #[test]
+    fn a_server_that_does_not_run_does_nothing_and_one_that_runs_does_not_start() {
+        let mut script = Script::settled();
+        script.stop(3);
+        script.refused(Invariant::Z15, durable(3, at(1, 2)));
+        for seen in [wiped(3), set_aside(3)] {
+            Script::settled().refused(Invariant::Z15, seen);
+        }
+        let mut script = Script::settled();
+        let boot = script.boot(3);
+        script.refused(Invariant::Z15, started(3, boot));
+    }
+
+    #[test]
+    fn a_leader_that_has_accepted_a_newer_epoch_is_silent() {
+        let info = said(1, 2, Said::LeaderInfo { epoch: Epoch(1) });
+        for seen in [
+            info,
+            commit(1, 2, 1, at(1, 2)),
+            new_leader(1, 2, 1, at(1, 2)),
+            broadcast(1, at(1, 3)),
+        ] {
+            let mut script = Script::settled();
+            script.see(info);
+            script.accept(1, 2);
+            script.refused(Invariant::Z15, seen);
+        }
+    }
+
+    #[test]
+    fn a_leader_that_has_ceased_to_lead_is_silent() {
+        for cease in [true, false] {
+            let mut script = Script::settled();
+            if cease {
+                script.see(deposed(1, 1));
+            } else {
+                script.enter(1, Phase::Looking);
+            }
+            script.see_at_once(commit(1, 2, 1, at(1, 2)));
+            script.refused(Invariant::Z15, commit(1, 2, 1, at(1, 2)));
+        }
+    }
+
+    #[test]
+    fn a_reign_ends_with_its_run_and_is_nobody_elses() {
+        let mut script = Script::settled();
+        script.stop(1);
+        script.start(1);
+        script.refused(Invariant::Z15, commit(1, 2, 1, at(1, 2)));
+        Script::settled().refused(Invariant::Z15, commit(3, 2, 1, at(1, 2)));
+    }
+
+    #[test]
+    fn a_leader_is_established_after_its_current_epoch_is_durable() {
+        let mut script = Script::of(3);
+        script.discover(1, 1, &[2, 3]);
+        for server in [2, 3] {
+            script.tell(1, server, 1, Zxid::ZERO);
+            script.join(server, 1, 1);
+        }
+        script.refused(Invariant::Z15, established(1, 1));
+    }
+
+    #[test]
+    fn a_broadcast_comes_after_the_establishment() {
+        let mut script = Script::of(3);
+        script.synchronize(1, 1, &[2]);
+        script.refused(Invariant::Z15, broadcast(1, at(1, 1)));
+    }
+
+    #[test]
+    fn a_follower_that_has_accepted_a_newer_epoch_acknowledges_nothing() {
+        for seen in [
+            ack(3, 1, 1, at(1, 2)),
+            ack_new_leader(3, 1, 1),
+            pong(3, 1, true),
+        ] {
+            let mut script = Script::settled();
+            script.see(seen);
+            script.accept(3, 2);
+            script.see(pong(3, 1, false));
+            script.refused(Invariant::Z15, seen);
+        }
+    }
+
+    #[test]
+    fn a_follower_acknowledges_to_its_leader_in_its_own_epoch() {
+        let mut script = Script::settled();
+        script.refused(Invariant::Z15, ack(3, 2, 1, at(1, 2)));
+        let mut script = Script::settled();
+        script.accept(3, 2);
+        script.see(current(3, 2));
+        script.refused(Invariant::Z15, pong(3, 1, true));
+    }
+
+    #[test]
+    fn transactions_are_acknowledged_after_the_history_in_each_run_and_each_role() {
+        let mut script = Script::settled();
+        script.stop(3);
+        script.start(3);
+        script.refused(Invariant::Z15, ack(3, 1, 1, at(1, 2)));
+        for phase in [Phase::Looking, Phase::Discovery] {
+            let mut script = Script::settled();
+            script.enter(3, phase);
+            script.refused(Invariant::Z15, ack(3, 1, 1, at(1, 2)));
+        }
+        let mut script = Script::settled();
+        script.enter(3, Phase::Synchronization);
+        script.see(ack(3, 1, 1, at(1, 2)));
+    }
+
+    #[test]
+    fn a_server_without_a_leader_commits_nothing() {
+        for phase in [Phase::Looking, Phase::Discovery, Phase::Fenced] {
+            let mut script = Script::settled();
+            script.enter(3, phase);
+            script.see_at_once(committed(3, at(1, 2)));
+            script.refused(Invariant::Z15, committed(3, at(1, 2)));
+        }
+    }
+}
