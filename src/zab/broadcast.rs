@@ -148,7 +148,6 @@ impl Leader {
     /// Asks everybody whether they are still there.
     pub(super) fn ping(&mut self, core: &mut Core) {
         self.round += 1;
-        self.ping_at = core.now + core.settings.timing.ping;
         let (round, now) = (self.round, core.now);
         for learner in &mut self.learners {
             learner.link.say(core, Body::Ping { round });

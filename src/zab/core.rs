@@ -224,7 +224,11 @@ impl Core {
     }
 
     pub(super) fn write(&mut self, write: Write) {
-        self.busy_since.get_or_insert(self.now);
+        // Parts of a snapshot are not reported, only its end: one that is given up would leave
+        // the disk busy for ever.
+        if !matches!(write, Write::SnapshotBegin(_) | Write::SnapshotPiece(_)) {
+            self.busy_since.get_or_insert(self.now);
+        }
         self.ready.writes.push(write);
     }
 

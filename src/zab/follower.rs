@@ -177,7 +177,11 @@ impl Follower {
     /// The disk has finished a write.
     pub(super) fn on_progress(&mut self, core: &mut Core) -> Next {
         match self.step {
-            Step::Accepting if core.has_accepted(self.epoch) => self.ack_epoch(core),
+            // Its current epoch is part of what it says, and may still be under way from an
+            // earlier attempt.
+            Step::Accepting if core.has_accepted(self.epoch) && core.has_entered(core.current) => {
+                self.ack_epoch(core)
+            }
             Step::Adopting { .. } | Step::Entering { .. } => {
                 if core.plants().has(Plant::AckOvertakesNewLeader) {
                     self.ack(core);

@@ -29,6 +29,10 @@ pub(super) struct Leader {
     pub(super) initial: Zxid,
     /// Unless established by then, it looks anew.
     pub(super) give_up_at: Millis,
+    /// Since when it has had no quorum of learners, before it is established.
+    pub(super) alone_since: Option<Millis>,
+    /// When the next round is due that nobody asked for. A round for a barrier leaves it alone:
+    /// it is also when silent learners are let go and the quorum is counted.
     pub(super) ping_at: Millis,
     /// The newest round of pings.
     pub(super) round: u64,
@@ -113,6 +117,7 @@ impl Leader {
             founding: false,
             initial: Zxid::ZERO,
             give_up_at: core.now + core.settings.timing.init_limit,
+            alone_since: Some(core.now),
             ping_at: core.now + core.settings.timing.ping,
             round: 0,
             confirmed: 0,
@@ -184,10 +189,30 @@ impl Leader {
                 return Next::Look(why);
             }
         }
+        if self.is_alone_too_long(core) {
+            return Next::Look(Why::NoQuorum);
+        }
         if self.ping_at <= core.now {
+            self.ping_at = core.now + core.settings.timing.ping;
             self.ping(core);
         }
         self.check_quorum(core)
+    }
+
+    /// True if a leader to be has had no quorum of learners for the sync limit: those who elected
+    /// it are gone, and wait elsewhere for its vote. The init limit is for a quorum that is there
+    /// and is being synchronized.
+    fn is_alone_too_long(&mut self, core: &Core) -> bool {
+        let me = core.id();
+        let company = core
+            .quorum()
+            .agrees(|id| id == me || self.learner(id).is_some());
+        if company || self.stage == Stage::Established {
+            self.alone_since = None;
+            return false;
+        }
+        let since = *self.alone_since.get_or_insert(core.now);
+        core.now.since(since) > core.settings.timing.sync_limit
     }
 
     pub(super) fn deadline(&self, core: &Core) -> Millis {

@@ -166,13 +166,22 @@ impl Leader {
                 learner.sync_by = give_up_at;
             }
             (Piece::Entries(entries), None) => {
+                let inform = !learner.votes && feed.new_leader_sent;
                 for entry in entries {
                     // A piece that does not continue what was sent is none of this history.
                     if !entry.zxid.follows(feed.sent) {
                         return self.let_go(core, id);
                     }
                     feed.sent = entry.zxid;
-                    learner.link.say(core, Body::Proposal(entry));
+                    let body = if inform {
+                        Body::Inform(entry)
+                    } else {
+                        Body::Proposal(entry)
+                    };
+                    learner.link.say(core, body);
+                }
+                if inform {
+                    learner.commit_sent = feed.sent;
                 }
                 learner.sync_by = give_up_at;
             }
@@ -230,9 +239,9 @@ impl Leader {
         let me = core.id();
         let own = core.has_entered(self.epoch);
         let synced = |id: ServerId| self.learner(id).is_some_and(|learner| learner.synced);
-        let mut enough = core
-            .quorum()
-            .agrees(|id| if id == me { own } else { synced(id) });
+        // Its own part must be durable even if the others are enough: it will count itself for
+        // what it proposes, and would stand for less than that after a crash.
+        let mut enough = own && core.quorum().agrees(|id| id == me || synced(id));
         if core.plants().has(Plant::EstablishedByOne) {
             enough = own || self.learners.iter().any(|learner| learner.synced);
         }

@@ -1,0 +1,113 @@
+//! Faults of the host, planted on purpose: what a server around a correct core can do wrong.
+//!
+//! Those of the core itself are in `zab/plant.rs`. The simulator must find all of them.
+
+use crate::zab::{Plant, Plants};
+
+/// What is planted in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Planted {
+    /// In the core.
+    pub core: Plants,
+    /// In the host.
+    pub host: Option<HostPlant>,
+}
+
+impl Planted {
+    /// The plant of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Planted> {
+        let core = Plant::ALL.iter().find(|plant| plant.name() == name);
+        let host = HostPlant::ALL.iter().find(|plant| plant.name() == name);
+        if core.is_none() && host.is_none() {
+            return None;
+        }
+        Some(Planted {
+            core: core.map_or(Plants::NONE, |&plant| Plants::only(plant)),
+            host: host.copied(),
+        })
+    }
+
+    /// The names of all plants, those of the core first.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        let core = Plant::ALL.iter().map(|plant| plant.name());
+        core.chain(HostPlant::ALL.iter().map(|plant| plant.name()))
+    }
+
+    /// True if this fault of the host is planted.
+    #[must_use]
+    pub fn has(&self, plant: HostPlant) -> bool {
+        self.host == Some(plant)
+    }
+}
+
+macro_rules! host_plants {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
+        /// A fault of the host.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum HostPlant {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl HostPlant {
+            /// Every one of them.
+            pub const ALL: &[HostPlant] = &[$(HostPlant::$name,)*];
+
+            /// Its name on the command line.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(HostPlant::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+host_plants! {
+    /// An append is reported durable before its sync.
+    ReportsBeforeSync = "host-reports-before-sync",
+    /// A sync that failed is tried again, and believed the second time.
+    RetriesFailedSync = "host-retries-failed-sync",
+    /// An epoch is reported durable before it is written.
+    ReportsEpochBeforeWrite = "host-reports-epoch-before-write",
+    /// A report about the disk outlives the run it belongs to.
+    ReportsAcrossRuns = "host-reports-across-runs",
+    /// A transaction is sometimes given to the application twice.
+    DeliversTwice = "host-delivers-twice",
+    /// A transaction is sometimes not given to the application.
+    SkipsDelivery = "host-skips-delivery",
+    /// A snapshot holds what is durable and not what is committed (ZOOKEEPER-2845).
+    SnapshotsUncommitted = "host-snapshots-uncommitted",
+    /// A snapshot is received and the application not restored from it (ZOOKEEPER-3642).
+    KeepsStateOnInstall = "host-keeps-state-on-install",
+    /// What is committed is replayed before the log holds it.
+    ReplaysTooSoon = "host-replays-too-soon",
+    /// Reads for a learner skip a transaction now and then.
+    ReadsWithHoles = "host-reads-with-holes",
+    /// Every run draws the same number at its start.
+    SameNonce = "host-same-nonce",
+    /// A restarted server is told it holds no data, though it does.
+    ForgetsEpochs = "host-forgets-epochs",
+    /// Disks are wiped without regard for what is on the others: more than any protocol bears.
+    WipesTooMuch = "host-wipes-too-much",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plant_has_a_name_of_its_own() {
+        let mut names: Vec<_> = Planted::names().collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        for name in names {
+            let planted = Planted::named(name).unwrap();
+            assert_ne!(planted, Planted::default(), "{name}");
+        }
+        assert_eq!(Planted::named("nothing"), None);
+    }
+}
