@@ -497,6 +497,12 @@ impl Ghost {
         (set & self.voters).count_ones() as usize >= self.majority
     }
 
+    /// True if the servers of this set, a bit for each index, are all voters there are.
+    #[must_use]
+    pub fn is_everyone(&self, set: u32) -> bool {
+        set & self.voters == self.voters
+    }
+
     /// The highest value that a quorum of voters have reached.
     #[must_use]
     pub fn quorum_of(&self, values: &[u64; SERVERS_MAX]) -> u64 {

@@ -104,8 +104,8 @@ pub(super) fn trimmed(ghost: &Ghost, at: usize, begins_after: Zxid) -> Verdict {
 mod tests {
     use super::*;
     use crate::sim::invariants::script::{
-        Script, at, committed, durable, installing, set_aside, started, trimmed, truncated,
-        truncating, wiped,
+        Script, at, committed, durable, installing, new_leader, set_aside, started, trimmed,
+        truncated, truncating, wiped,
     };
 
     /// Starts server 3 with a log up to `last`.
@@ -132,7 +132,7 @@ mod tests {
         script.append(3, at(1, 3));
         script.sync(3);
         script.discover(2, 2, &[3]);
-        script.tell(2, 3, 2, at(1, 2));
+        script.force(new_leader(2, 3, 2, at(1, 2)));
         script.catch_up(3, at(1, 2));
         script.append(1, at(1, 3));
         script.refused(Invariant::Z9, durable(1, at(1, 3)));
