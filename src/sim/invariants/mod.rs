@@ -9,6 +9,7 @@
 //! incremental: nothing here walks a log.
 
 pub mod ghost;
+pub mod server;
 pub mod tree;
 mod z01_one_leader;
 mod z02_committed_prefixes;

@@ -14,9 +14,9 @@
 //! Disk loss: a wiped disk, or a log that is set aside, holds nothing from then on. The world
 //! may do that only where [`Ghost::can_lose`] lets it; it is told if a quorum is gone then.
 
+use super::server::{Loss, Server};
 use super::tree::{Node, ROOT};
 use super::{Ghost, Growth, Invariant, Verdict, ensure, known};
-use crate::sim::invariants::ghost::{Loss, Server};
 use crate::sim::observe::Boot;
 use crate::types::Zxid;
 
