@@ -30,6 +30,10 @@ pub mod profile;
 pub mod queue;
 pub mod random;
 pub mod run;
+pub mod script;
 pub mod stage;
 pub mod trace;
 pub mod world;
+
+#[cfg(test)]
+mod tests;

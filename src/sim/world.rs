@@ -8,17 +8,17 @@ use std::sync::Arc;
 
 use super::clock::Clock;
 use super::disk::{Plan, SimDisk};
-use super::faults::{Ended, Faults, pairs};
+use super::faults::{Ended, FaultKind, Faults, pairs};
 use super::host::Host;
 use super::judge::{Judge, Sink, Violation};
-use super::net::{Arrival, Net, Weather, id_of};
+use super::net::{Arrival, Net, Weather, id_of, index_of};
 use super::observe::Observation;
 use super::plants::Planted;
 use super::probes::{Probe, Probes};
 use super::profile::Profile;
 use super::queue::Queue;
 use super::random::{Random, Span};
-use super::stage::{Event, Stage};
+use super::stage::{Event, HostEvent, Stage};
 use crate::zab::{Ensemble, Phase, Settings};
 
 /// A simulated ensemble and its surroundings.
@@ -83,6 +83,7 @@ impl World {
                 probes: Probes::new(),
                 profile,
                 planted,
+                entered: None,
                 fallen: Vec::new(),
             },
             hosts,
@@ -112,6 +113,9 @@ impl World {
             self.step();
         }
         let recovery_us = self.recover();
+        if self.stage.judge.oracle.barriers_open() > 0 {
+            self.stage.probes.hit(Probe::BarrierLost);
+        }
         Outcome {
             steps: self.steps,
             fingerprint: self.stage.judge.fingerprint(),
@@ -142,9 +146,9 @@ impl World {
                 quiet = true;
                 self.stage.profile.burst_max = 0;
             }
-            let applied = self.applied();
-            if quiet && applied > furthest {
-                (furthest, until) = (applied, self.stage.now + RECOVERY_US);
+            let done = self.work_done();
+            if quiet && done > furthest {
+                (furthest, until) = (done, self.stage.now + RECOVERY_US);
             }
             if quiet && self.agrees() {
                 break;
@@ -161,10 +165,13 @@ impl World {
         self.stage.now - began
     }
 
-    /// How many transactions the running servers have been given, in all.
-    fn applied(&self) -> u64 {
+    /// What the running servers have written and delivered, in all: it grows while somebody who
+    /// is behind is being brought up to date.
+    fn work_done(&self) -> u64 {
         let running = self.hosts.iter().filter_map(|host| host.server.as_ref());
-        running.map(|server| server.app.count).sum()
+        running
+            .map(|server| server.app.count + server.writes_made())
+            .sum()
     }
 
     /// Ends all faults, at once and for good.
@@ -195,7 +202,29 @@ impl World {
         self.steps += 1;
         self.stage.judge.mix(time);
         self.happen(event);
+        self.ambush();
         self.clean_up();
+    }
+
+    /// Faults love changes: a server that has just gone on to another phase, or its leader, is
+    /// struck more often than by chance.
+    fn ambush(&mut self) {
+        let Some(at) = self.stage.entered.take() else {
+            return;
+        };
+        if self.stage.profile.faults.is_empty()
+            || !self.stage.random.chance(self.stage.profile.ambush)
+        {
+            return;
+        }
+        let leader = self.hosts[at].server.as_ref().and_then(|s| s.peer.leader());
+        let victim = match leader {
+            Some(leader) if self.stage.random.chance(400_000) => index_of(leader),
+            _ => at,
+        };
+        let kind = self.stage.random.pick(&AMBUSHES);
+        let (at, kind) = (victim as u8, kind);
+        self.stage.after(AMBUSH_WITHIN, Event::Ambush { at, kind });
     }
 
     /// Runs for so long.
@@ -218,7 +247,10 @@ impl World {
             Event::Deliver { packet } => self.deliver(event, packet),
             Event::Host { at, run, what } => {
                 let host = &mut self.hosts[usize::from(at)];
-                if host.run != run {
+                if host.run != run || host.server.is_none() {
+                    if what != HostEvent::Tick {
+                        self.stage.probes.hit(Probe::DiskOutlivesRun);
+                    }
                     return;
                 }
                 if host.pauses > 0 {
@@ -252,6 +284,14 @@ impl World {
                 self.stage
                     .after(self.stage.profile.faults_every, Event::Fault);
             }
+            Event::Ambush { at, kind } => {
+                let (stage, hosts) = (&mut self.stage, &mut self.hosts);
+                let breaks = self.faults.inflict(stage, hosts, kind, usize::from(at));
+                for (a, b) in breaks {
+                    self.disconnect(a, b);
+                }
+            }
+            Event::Barrier { at } => self.barrier(event, usize::from(at)),
             Event::FaultEnds { slot } => self.end_fault(slot as usize),
         }
     }
@@ -381,21 +421,22 @@ impl World {
         if burst_max == 0 {
             return;
         }
-        let leaders = self
-            .hosts
-            .iter()
-            .filter(|host| host.leads() && host.pauses == 0);
+        let leaders = self.hosts.iter().filter(|host| host.leads());
         let leaders: Vec<usize> = leaders.map(|host| host.at).collect();
         if leaders.is_empty() {
             return;
         }
-        let at = self.stage.random.pick(&leaders);
         if self.stage.random.chance(barriers) {
-            let token = self.stage.judge.oracle.ask_barrier();
-            self.hosts[at].input(&mut self.stage, |peer, now| {
-                // One that is refused is one that does not pass.
-                let _ = peer.barrier(now, token);
-            });
+            // Of everybody who takes itself for the leader, those that do not run included:
+            // they find the question when they do.
+            for at in leaders {
+                let at = at as u8;
+                self.stage.after(TOLD, Event::Barrier { at });
+            }
+            return;
+        }
+        let at = self.stage.random.pick(&leaders);
+        if self.hosts[at].pauses > 0 {
             return;
         }
         for _ in 0..=self.stage.random.below(burst_max) {
@@ -412,6 +453,19 @@ impl World {
                 self.hosts[at].propose(&mut self.stage, payload);
             }
         }
+    }
+
+    /// A client asks for a barrier.
+    fn barrier(&mut self, event: Event, at: usize) {
+        if self.hosts[at].pauses > 0 {
+            return self.hosts[at].deferred.push(event);
+        }
+        let token = self.stage.judge.oracle.ask_barrier();
+        let mut refused = true;
+        self.hosts[at].input(&mut self.stage, |peer, now| {
+            refused = peer.barrier(now, token).is_err();
+        });
+        self.stage.judge.oracle.refused(refused);
     }
 
     fn end_fault(&mut self, slot: usize) {
@@ -434,6 +488,7 @@ impl World {
         if self.hosts[at].pauses > 0 {
             return;
         }
+        self.hosts[at].absent_at = self.stage.now;
         for event in std::mem::take(&mut self.hosts[at].deferred) {
             self.stage.queue.put(self.stage.now, event);
         }
@@ -517,6 +572,17 @@ const STARTS: Span = Span::new(1, 1_000_000);
 const CONNECTS: Span = Span::new(200, 20_000);
 /// How soon a connection that broke is tried again.
 const RECONNECTS: Span = Span::new(2_000, 400_000);
+/// What befalls a server that has just gone on to another phase.
+const AMBUSHES: [FaultKind; 6] = [
+    FaultKind::Crash,
+    FaultKind::CrashInWrite,
+    FaultKind::Kill,
+    FaultKind::Pause,
+    FaultKind::Isolate,
+    FaultKind::Wipe,
+];
+/// How soon.
+const AMBUSH_WITHIN: Span = Span::new(1, 60_000);
 /// How soon a server is told of a connection.
 const TOLD: Span = Span::new(1, 3_000);
 /// How long the ensemble may take to recover once all is healed.

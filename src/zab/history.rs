@@ -240,3 +240,7 @@ fn points(base: Zxid, ends: &[Zxid]) -> impl Iterator<Item = Zxid> + '_ {
     let begins = ends.first().is_none_or(|end| end.epoch != base.epoch);
     ends.iter().rev().copied().chain(begins.then_some(base))
 }
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;

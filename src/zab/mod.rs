@@ -18,9 +18,12 @@
 //! `core` holds what outlives every role, `history` the log as the core knows it; `quorum` is
 //! where servers are counted.
 //!
+//! [`app`] is the way in for an application: it stands on a [`Peer`] and hides it.
+//!
 //! Source: Junqueira, Reed, Serafini, "Zab: high-performance broadcast for primary-backup
 //! systems" (DSN 2011).
 
+pub mod app;
 mod broadcast;
 mod core;
 mod discovery;
@@ -36,6 +39,8 @@ mod quorum;
 mod ready;
 mod settings;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use message::{Body, Envelope, Message, Notification, Stance, Summary, Tenure, Vote};
 pub use peer::{Peer, Phase, ProposeError, Why};

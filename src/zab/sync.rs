@@ -278,6 +278,7 @@ impl Leader {
         learner.up_to_date = true;
         learner.commit_sent = committed;
         learner.marks.clear();
+        // A mark that it has passed already would never be taken away.
         if feed.sent > learner.acked {
             learner.marks.push_back((feed.sent, now));
         }

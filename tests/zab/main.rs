@@ -2,5 +2,4 @@
 //!
 //! What happens in other orders, with losses, crashes and slow disks, is the simulator's.
 
-mod ensemble;
 mod golden;

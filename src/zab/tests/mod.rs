@@ -1,0 +1,11 @@
+//! Tests of the whole: several peers in a small world.
+
+pub(in crate::zab) mod disk;
+mod elections;
+mod failures;
+mod joining;
+mod liveness;
+mod paper;
+mod peers;
+mod phases;
+pub(in crate::zab) mod world;
