@@ -34,3 +34,6 @@ pub mod script;
 pub mod stage;
 pub mod trace;
 pub mod world;
+
+#[cfg(test)]
+mod tests;

@@ -87,6 +87,11 @@ pub enum Event {
     },
     /// Clients have something to propose.
     Clients,
+    /// A client asks a server for a barrier.
+    Barrier {
+        /// Index of the server.
+        at: u8,
+    },
     /// Something goes wrong.
     Fault,
     /// Something goes wrong with a server that has just gone on to another phase.

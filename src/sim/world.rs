@@ -146,9 +146,9 @@ impl World {
                 quiet = true;
                 self.stage.profile.burst_max = 0;
             }
-            let applied = self.applied();
-            if quiet && applied > furthest {
-                (furthest, until) = (applied, self.stage.now + RECOVERY_US);
+            let done = self.work_done();
+            if quiet && done > furthest {
+                (furthest, until) = (done, self.stage.now + RECOVERY_US);
             }
             if quiet && self.agrees() {
                 break;
@@ -165,10 +165,13 @@ impl World {
         self.stage.now - began
     }
 
-    /// How many transactions the running servers have been given, in all.
-    fn applied(&self) -> u64 {
+    /// What the running servers have written and delivered, in all: it grows while somebody who
+    /// is behind is being brought up to date.
+    fn work_done(&self) -> u64 {
         let running = self.hosts.iter().filter_map(|host| host.server.as_ref());
-        running.map(|server| server.app.count).sum()
+        running
+            .map(|server| server.app.count + server.writes_made())
+            .sum()
     }
 
     /// Ends all faults, at once and for good.
@@ -288,6 +291,7 @@ impl World {
                     self.disconnect(a, b);
                 }
             }
+            Event::Barrier { at } => self.barrier(event, usize::from(at)),
             Event::FaultEnds { slot } => self.end_fault(slot as usize),
         }
     }
@@ -417,22 +421,22 @@ impl World {
         if burst_max == 0 {
             return;
         }
-        let leaders = self
-            .hosts
-            .iter()
-            .filter(|host| host.leads() && host.pauses == 0);
+        let leaders = self.hosts.iter().filter(|host| host.leads());
         let leaders: Vec<usize> = leaders.map(|host| host.at).collect();
         if leaders.is_empty() {
             return;
         }
-        let at = self.stage.random.pick(&leaders);
         if self.stage.random.chance(barriers) {
-            let token = self.stage.judge.oracle.ask_barrier();
-            let mut refused = false;
-            self.hosts[at].input(&mut self.stage, |peer, now| {
-                refused = peer.barrier(now, token).is_err();
-            });
-            self.stage.judge.oracle.refused(refused);
+            // Of everybody who takes itself for the leader, those that do not run included:
+            // they find the question when they do.
+            for at in leaders {
+                let at = at as u8;
+                self.stage.after(TOLD, Event::Barrier { at });
+            }
+            return;
+        }
+        let at = self.stage.random.pick(&leaders);
+        if self.hosts[at].pauses > 0 {
             return;
         }
         for _ in 0..=self.stage.random.below(burst_max) {
@@ -449,6 +453,19 @@ impl World {
                 self.hosts[at].propose(&mut self.stage, payload);
             }
         }
+    }
+
+    /// A client asks for a barrier.
+    fn barrier(&mut self, event: Event, at: usize) {
+        if self.hosts[at].pauses > 0 {
+            return self.hosts[at].deferred.push(event);
+        }
+        let token = self.stage.judge.oracle.ask_barrier();
+        let mut refused = true;
+        self.hosts[at].input(&mut self.stage, |peer, now| {
+            refused = peer.barrier(now, token).is_err();
+        });
+        self.stage.judge.oracle.refused(refused);
     }
 
     fn end_fault(&mut self, slot: usize) {

@@ -50,7 +50,7 @@ pub struct Host {
     pub slow: u32,
     /// See `slow`.
     pub stuck: u32,
-    /// Since when something waits for the disk.
+    /// Since when a write waits for the disk.
     pub waits_since: Option<u64>,
     /// When it was last paused or stopped.
     pub absent_at: u64,
@@ -189,7 +189,12 @@ impl Host {
         }
         let disk_event = !matches!(what, HostEvent::Tick | HostEvent::Report);
         if disk_event && self.stuck > 0 {
-            self.waits_since.get_or_insert(stage.now);
+            if matches!(
+                what,
+                HostEvent::Write | HostEvent::SyncRun | HostEvent::SyncEnd
+            ) {
+                self.waits_since.get_or_insert(stage.now);
+            }
             self.stuck_events.push(what);
             return;
         }

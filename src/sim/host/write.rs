@@ -9,7 +9,7 @@ use super::super::plants::HostPlant;
 use super::super::probes::Probe;
 use super::super::stage::{HostEvent, Stage};
 use super::power::read_snapshot;
-use super::{Host, Sync};
+use super::{Host, Server, Sync};
 use crate::log::{Fatal, LogError};
 use crate::types::{Epoch, Zxid};
 use crate::zab::{Entry, Persisted, Ready, Write};
@@ -379,6 +379,14 @@ impl Host {
             persisted,
         });
         self.input(stage, |peer, now| peer.on_persisted(now, persisted));
+    }
+}
+
+impl Server {
+    /// How many writes this run has made.
+    #[must_use]
+    pub fn writes_made(&self) -> u64 {
+        self.made
     }
 }
 
