@@ -421,7 +421,7 @@ impl Host {
 
 fn probe_of(why: Why) -> Probe {
     match why {
-        Why::Started => Probe::PhaseChange,
+        Why::Started => Probe::Started,
         Why::NoQuorum => Probe::NoQuorum,
         Why::InitLimit => Probe::InitLimit,
         Why::DiskStuck => Probe::Abdicated,
@@ -433,8 +433,8 @@ fn probe_of(why: Why) -> Probe {
         Why::LeaderLooks => Probe::LeaderLooks,
         Why::Closed => Probe::Closed,
         Why::Gap => Probe::Gap,
-        Why::LowerEpoch => Probe::LowerEpoch,
-        Why::Nonsense => Probe::Nonsense,
+        // The leader lets go of whom it cannot lead before that one notices.
+        Why::LowerEpoch | Why::Nonsense => Probe::PhaseChange,
     }
 }
 
