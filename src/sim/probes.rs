@@ -93,7 +93,6 @@ probes! {
     BlankAdmitted = "a server that lost its data was led again",
     ProposalRefused = "a proposal was refused: too many in flight",
     ProposalForwarded = "a follower's request was proposed by the leader",
-    Started = "a server looked for its first leader",
     NoQuorum = "a leader had no quorum behind it any more",
     InitLimit = "a leader was not established in time",
     MoreRecentFollower = "a leader met a voter with a more recent history",

@@ -421,7 +421,7 @@ impl Host {
 
 fn probe_of(why: Why) -> Probe {
     match why {
-        Why::Started => Probe::Started,
+        Why::Started => Probe::PhaseChange,
         Why::NoQuorum => Probe::NoQuorum,
         Why::InitLimit => Probe::InitLimit,
         Why::DiskStuck => Probe::Abdicated,
