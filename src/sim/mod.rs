@@ -32,6 +32,7 @@ pub mod random;
 pub mod run;
 pub mod script;
 pub mod stage;
+pub mod stories;
 pub mod trace;
 pub mod world;
 

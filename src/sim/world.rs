@@ -30,7 +30,8 @@ pub struct World {
     faults: Faults,
     ensemble: Ensemble,
     steps: u64,
-    healed_at: Option<u64>,
+    /// True while a script says who starts and when.
+    scripted: bool,
 }
 
 /// What came of a run.
@@ -90,7 +91,7 @@ impl World {
             faults: Faults::default(),
             ensemble,
             steps: 0,
-            healed_at: None,
+            scripted: false,
         }
     }
 
@@ -112,6 +113,12 @@ impl World {
         while self.steps < steps && self.stage.judge.violation().is_none() {
             self.step();
         }
+        self.finish()
+    }
+
+    /// Heals everything, demands recovery, and sums up.
+    #[must_use]
+    pub fn finish(mut self) -> Outcome {
         let recovery_us = self.recover();
         if self.stage.judge.oracle.barriers_open() > 0 {
             self.stage.probes.hit(Probe::BarrierLost);
@@ -176,7 +183,7 @@ impl World {
 
     /// Ends all faults, at once and for good.
     pub fn heal(&mut self) {
-        self.healed_at = Some(self.stage.now);
+        self.scripted = false;
         self.stage.profile.faults.clear();
         self.stage.profile.weather = Weather::default();
         self.stage.net.weather = Weather::default();
@@ -188,8 +195,62 @@ impl World {
         for host in &mut self.hosts {
             host.relieve_disk();
         }
+        for host in &self.hosts {
+            let (at, run) = (host.at as u8, host.run);
+            self.stage.after(RESTARTS, Event::Start { at, run });
+        }
         self.stage.see(Observation::Healed);
         self.clean_up();
+    }
+
+    /// From here on servers start only when told to, until all is healed.
+    pub fn script(&mut self) {
+        self.scripted = true;
+    }
+
+    /// Starts a server that does not run.
+    pub fn start_now(&mut self, at: usize) {
+        let run = self.hosts[at].run;
+        self.start(at, run);
+        self.clean_up();
+    }
+
+    /// Does something to a server, with all that follows from it.
+    pub fn act(&mut self, at: usize, act: impl FnOnce(&mut Host, &mut Stage)) {
+        act(&mut self.hosts[at], &mut self.stage);
+        self.clean_up();
+    }
+
+    /// Lets a fault begin that ends by itself.
+    pub fn inflict(&mut self, kind: FaultKind, at: usize) {
+        self.stage.entered = None;
+        let (stage, hosts) = (&mut self.stage, &mut self.hosts);
+        for (a, b) in self.faults.inflict(stage, hosts, kind, at) {
+            self.disconnect(a, b);
+        }
+        self.clean_up();
+    }
+
+    /// Closes every way between a server and all others; they notice soon.
+    pub fn cut_off(&mut self, at: usize, holding: bool) {
+        for peer in (0..self.hosts.len()).filter(|&peer| peer != at) {
+            self.stage.net.close(at, peer, holding);
+            self.stage.net.close(peer, at, holding);
+            self.disconnect(at, peer);
+        }
+    }
+
+    /// Opens the ways that [`World::cut_off`] has closed.
+    pub fn let_in(&mut self, at: usize, holding: bool) {
+        for peer in (0..self.hosts.len()).filter(|&peer| peer != at) {
+            for (from, to) in [(at, peer), (peer, at)] {
+                for packet in self.stage.net.reopen(from, to, holding) {
+                    self.stage
+                        .queue
+                        .put(self.stage.now, Event::Deliver { packet });
+                }
+            }
+        }
     }
 
     /// Lets the next event happen.
@@ -502,7 +563,9 @@ impl World {
                 self.disconnect(at, peer);
             }
             let (run, at) = (self.hosts[at].run, at as u8);
-            self.stage.after(fallen.down, Event::Start { at, run });
+            if !self.scripted {
+                self.stage.after(fallen.down, Event::Start { at, run });
+            }
         }
     }
 
@@ -568,6 +631,8 @@ impl World {
 const WORLD_SALT: u64 = 0x5157_5f3a_9c01_d2b4;
 /// When servers start at first.
 const STARTS: Span = Span::new(1, 1_000_000);
+/// When servers that are down start once all is healed.
+const RESTARTS: Span = Span::new(1, 1_000_000);
 /// How soon a server that has started is connected.
 const CONNECTS: Span = Span::new(200, 20_000);
 /// How soon a connection that broke is tried again.

@@ -433,8 +433,8 @@ fn probe_of(why: Why) -> Probe {
         Why::LeaderLooks => Probe::LeaderLooks,
         Why::Closed => Probe::Closed,
         Why::Gap => Probe::Gap,
-        Why::LowerEpoch => Probe::LowerEpoch,
-        Why::Nonsense => Probe::Nonsense,
+        // The leader lets go of whom it cannot lead before that one notices.
+        Why::LowerEpoch | Why::Nonsense => Probe::PhaseChange,
     }
 }
 

@@ -193,9 +193,6 @@ impl Host {
         if last.epoch > to.epoch {
             stage.probes.hit(Probe::CutAcrossEpochs);
         }
-        if matches!(server.sync, Sync::Out(_) | Sync::Done(..)) {
-            stage.probes.hit(Probe::CutDuringSync);
-        }
         self.durable = to;
         stage.see(Observation::Truncated { server: id, to });
         Ok(Some(Persisted::Truncated(to)))
@@ -236,9 +233,6 @@ impl Host {
         };
         if server.log.last() > Zxid::ZERO {
             stage.probes.hit(Probe::InstallOverHistory);
-        }
-        if matches!(server.sync, Sync::Out(_) | Sync::Done(..)) {
-            stage.probes.hit(Probe::InstallDuringSync);
         }
         stage.see(Observation::Installing {
             server: id,
