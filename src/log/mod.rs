@@ -223,6 +223,10 @@ impl<D: Disk> Log<D> {
             return None;
         }
         self.flushing = true;
+        if let Err(error) = self.write_mark() {
+            // The end of the sync tells it.
+            self.fence("write to the log", &error);
+        }
         Some(SyncTicket {
             flushes: self.flushes(),
             upto: self.last,
@@ -260,6 +264,9 @@ impl<D: Disk> Log<D> {
         self.check()?;
         self.assert_no_ticket();
         if self.written > self.synced {
+            if let Err(error) = self.write_mark() {
+                return Err(self.fence("write to the log", &error));
+            }
             for flush in self.flushes() {
                 if let Err(error) = flush.run() {
                     return Err(self.fence("sync the log", &error));
@@ -470,6 +477,14 @@ impl<D: Disk> Log<D> {
         if self.synced < self.written {
             return Ok(());
         }
+        self.write_mark()
+    }
+
+    /// Writes a mark behind the last record, which says how far the log is synced.
+    ///
+    /// Each sync takes one along, because the records it syncs may all have been appended while
+    /// the sync before was under way, and then none of them knows how that ended.
+    fn write_mark(&mut self) -> io::Result<()> {
         let header = Header::new(Kind::Mark, self.last, self.synced, b"");
         let header = header.encode(self.salt, self.written);
         self.active.write(self.written.offset as usize, &header)
