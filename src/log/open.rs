@@ -41,7 +41,7 @@ pub struct Cut {
 impl<D: Disk> Log<D> {
     /// Opens the log in a directory, or begins one if the directory has none.
     ///
-    /// All that is read back is durable when this returns. Reads the newest snapshot and the
+    /// All that is read back is durable when this returns, and vouched for. Reads the newest snapshot and the
     /// segments after it once.
     ///
     /// # Errors
@@ -95,7 +95,8 @@ impl<D: Disk> Log<D> {
             slot: Slot::new(),
             fatal: None,
         };
-        let marked = log.mark();
+        // From here on the disk itself knows that all this is durable.
+        let marked = log.mark().and_then(|()| log.active.flush().run());
         at_open(&log.disk, "write to the log", marked)?;
         Ok((log, recovered))
     }
@@ -341,14 +342,13 @@ impl<'a, D: Disk> Opening<'a, D> {
         let Some(active) = self.chain.last().map(|link| link.index) else {
             return self.check_absence().map(|()| None);
         };
-        let cut = truncate_to(
-            self.disk,
-            extent.end,
-            extent.tail_end,
-            active,
-            &self.segments,
-            keep,
-        );
+        let end = End {
+            position: extent.end,
+            zxid: extent.last,
+            tail_end: extent.tail_end,
+            salt: self.salt,
+        };
+        let cut = truncate_to(self.disk, end, &self.segments, keep);
         at_open(self.disk, "cut the log's torn tail", cut)?;
         self.segments.retain(|&index| index <= active);
         let found = extent.torn.clone().filter(|_| keep.is_none());
@@ -415,33 +415,48 @@ impl<'a, D: Disk> Opening<'a, D> {
     }
 }
 
-/// Makes `end` the end of the log, durably: removes the segments above `active`, snapshots
-/// above `keep`, and zeroes what is behind `end`, up to `tail_end`.
+/// Where a log is cut.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    /// Everything before this stays, and is durable.
+    pub(super) position: Position,
+    /// The last transaction that stays.
+    pub(super) zxid: Zxid,
+    /// From here on the segment is zero.
+    pub(super) tail_end: u32,
+    pub(super) salt: u64,
+}
+
+/// Makes `end` the end of the log, durably: removes the segments above, snapshots above `keep`,
+/// and replaces what is behind `end` by zeroes and a mark.
 ///
 /// May be interrupted anywhere and done again.
 pub(super) fn truncate_to<D: Disk>(
     disk: &D,
-    end: Position,
-    tail_end: u32,
-    active: u32,
+    end: End,
     segments: &[u32],
     keep: Option<Zxid>,
 ) -> io::Result<()> {
+    let Position { segment, offset } = end.position;
     // Snapshots first: one that is newer than the log must not survive the cut.
     for zxid in snapshots::list(disk)? {
         if keep.is_some_and(|keep| zxid > keep) {
             snapshots::remove(disk, zxid)?;
         }
     }
-    if tail_end > end.offset {
-        let mut segment = disk.map(&segment::name_of(active))?;
-        let zeroes = vec![0; (tail_end - end.offset) as usize];
-        segment.write(end.offset as usize, &zeroes)?;
+    if end.tail_end > offset {
+        let mut segment = disk.map(&segment::name_of(segment))?;
+        let zeroes = vec![0; (end.tail_end - offset) as usize];
+        segment.write(offset as usize, &zeroes)?;
+        // What goes may be all that vouched for what stays: the mark does so in its place.
+        let mark = Header::new(Kind::Mark, end.zxid, end.position, b"");
+        let mark = mark.encode(end.salt, end.position);
+        segment.write(offset as usize, &mark)?;
         segment.flush().run()?;
     }
     // Only then the segments, since the tail may say that they are there. The highest first,
     // each durably gone before the next: there is never a hole.
-    for &index in segments.iter().rev().filter(|&&index| index > active) {
+    for &index in segments.iter().rev().filter(|&&index| index > segment) {
         disk::remove(disk, &segment::name_of(index))?;
     }
     if keep.is_some() {

@@ -5,7 +5,8 @@
 //! Several records may have been written after the last sync, and a crash leaves any subset of
 //! their sectors. So whole records may well follow a torn one, and that alone proves nothing.
 //! Instead every header says how far the log was **synced** when it was written (`durable`),
-//! and after each sync that finds nothing more to write, a mark at the end of the log says so.
+//! and so do the marks at the end of the log: one that each sync takes along, and one written
+//! after each sync that finds nothing more to write.
 //!
 //! Recovery reads records from the front as long as they are whole and in order. Where that
 //! ends, at E, it looks at every header anywhere behind E whose CRC matches, takes the highest
@@ -20,12 +21,23 @@
 //! when the log was synced no further than S, so D ≤ S ≤ E. This needs a sector to be written
 //! whole or not at all, since the tail's first sector may hold the end of what was synced.
 //!
-//! *What was synced is never cut,* as long as one header that knows of it survives. One does
-//! if a later record or mark reached the disk, which takes the next sync, a clean stop, or the
-//! kernel's own write-back (under a minute; and a killed process loses nothing the kernel
-//! has). What remains: power lost within that time after the last sync **and** a sector of
-//! just that last batch damaged as well. No log can tell that from a torn write, short of
-//! syncing twice.
+//! *What was synced is never cut,* as long as one header that knows of it survives. Each sync
+//! takes a mark along that states how far the one before it got, and a cut and a start sync a
+//! mark that states all that is there. A record that takes a mark's place states no less. So
+//! the disk vouches for everything but **the last batch that was synced**, and for that one too
+//! after a clean stop, or once the kernel has written the mark behind it by itself (within a
+//! minute; and a killed process loses nothing the kernel has).
+//!
+//! What remains: power is lost before that **and** a bit of just that last batch, or of the
+//! `Begin` or `Next` it was written with, is damaged as well. Then the batch is cut from there
+//! on, although it was acknowledged: no log can tell that from a torn write, short of syncing
+//! twice. One case more is not inherent but tolerated: where the mark's place lies across two
+//! sectors, the loss of power may leave half the mark and half the record that was to take its
+//! place; then the batch before is not vouched for either.
+//!
+//! This rests on failures of a sync being told: a disk that reports a sync as done and loses it
+//! is taken for corruption where a later record vouches for it, and not noticed elsewhere. After
+//! a sync that failed nothing is taken from the cache: a start reads every segment from the disk.
 //!
 //! *Nothing wrong is served:* a record is read only if both its CRCs match at its place in
 //! this log, and its zxid follows the one before.

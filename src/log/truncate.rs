@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use super::epochs;
 use super::error::{LogError, ReadError};
-use super::open::truncate_to;
+use super::open::{End, truncate_to};
 use super::record::{self, HEADER_BYTES, Position};
 use super::segment::{self, FIRST_RECORD};
 use super::{Log, disk};
@@ -94,14 +94,13 @@ impl<D: Disk> Log<D> {
         self.generation.end();
         self.draining.clear();
         self.active = self.disk.map(&segment::name_of(end.segment))?;
-        truncate_to(
-            &self.disk,
-            end,
+        let cut = End {
+            position: end,
+            zxid,
             tail_end,
-            end.segment,
-            &segments,
-            Some(zxid),
-        )?;
+            salt: self.salt,
+        };
+        truncate_to(&self.disk, cut, &segments, Some(zxid))?;
         self.chain.retain(|link| link.index <= end.segment);
         self.written = end;
         self.synced = end;

@@ -15,6 +15,7 @@
 mod contents;
 #[cfg(test)]
 mod tests;
+mod vouched;
 mod world;
 
 use crate::log::disk::{Disk, Flush, LockError, Segment, Writer};

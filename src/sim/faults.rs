@@ -321,8 +321,9 @@ fn wipe(stage: &mut Stage, hosts: &mut [Host], at: usize) {
 
 /// Flips a bit of a log or a snapshot. The server may have to put all of its history aside.
 ///
-/// A flip in the very last record is left out if nothing on the disk says any more that the
-/// record was synced: that is what a torn tail looks like, and no log can tell the two apart.
+/// A flip that costs the server only what nothing on its disk says was synced is left out: that
+/// is what a torn tail looks like, and no log can tell the two apart. After a loss of power this
+/// is at most the last batch that was synced. A flip that costs more is the log's fault.
 fn flip(stage: &mut Stage, hosts: &mut [Host], at: usize) {
     if !may_lose(stage, hosts, at) {
         return;
@@ -340,7 +341,16 @@ fn flip(stage: &mut Stage, hosts: &mut [Host], at: usize) {
     let byte = stage.random.below(length) as usize;
     let flipped = host.disk.kill(Plan::default());
     flipped.flip(&name, byte, stage.random.below(8) as u32);
-    if loses_unnoticed(&flipped, host.durable_at_stop) {
+    if let Some(left) = left_unnoticed(&flipped, host.durable_at_stop) {
+        let vouched = host.disk.vouched();
+        if left < vouched {
+            let id = host.id();
+            let what = format!(
+                "server {id} takes a flip in {name} byte {byte} for a torn tail after {left}, \
+                 though {vouched} was vouched for"
+            );
+            stage.judge.condemn(stage.now, what);
+        }
         stage.probes.hit(Probe::FlipUnnoticed);
         return;
     }
@@ -349,15 +359,15 @@ fn flip(stage: &mut Stage, hosts: &mut [Host], at: usize) {
     stage.probes.hit(Probe::Flipped);
 }
 
-/// True if a start would find less than was durable and not say so.
-fn loses_unnoticed(disk: &SimDisk, durable: Zxid) -> bool {
+/// What a start would find if that is less than was durable and it does not say so.
+fn left_unnoticed(disk: &SimDisk, durable: Zxid) -> Option<Zxid> {
     let settings = LogSettings {
         segment_bytes: 4_096,
         salt: 0,
         snapshot_is_enough: false,
     };
-    let opened = Log::open(disk.kill(Plan::default()), settings);
-    opened.is_ok_and(|(log, _)| log.last() < durable)
+    let (log, _) = Log::open(disk.kill(Plan::default()), settings).ok()?;
+    Some(log.last()).filter(|&last| last < durable)
 }
 
 /// The name of a file that holds history.

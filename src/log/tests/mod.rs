@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod faults;
 mod files;
+mod flips;
 mod guards;
 mod inspect;
 mod install;

@@ -21,6 +21,8 @@ pub(super) struct Promises {
     pub appended: Vec<(Zxid, Vec<u8>)>,
     /// Reported durable.
     pub durable: Zxid,
+    /// What the disk itself must know to be durable: all but the last batch that was synced.
+    pub settled: Zxid,
     /// The transaction the log begins after, if another server's snapshot was installed.
     pub base: Zxid,
     /// An install of another server's snapshot that was begun and has not returned.
@@ -72,6 +74,15 @@ impl Promises {
         self.check_entries(log, recovered.snapshot.unwrap_or(Zxid::ZERO));
         self.check_history(log);
         self.durable = log.last();
+        self.settled = log.last();
+    }
+
+    /// A sync has ended.
+    fn synced(&mut self, upto: Zxid) {
+        if upto > self.durable {
+            self.settled = self.durable;
+        }
+        self.durable = upto;
     }
 
     /// Another server's snapshot has taken the place of everything.
@@ -79,6 +90,7 @@ impl Promises {
         self.appended.clear();
         self.base = zxid;
         self.durable = zxid;
+        self.settled = zxid;
         self.snapshots = vec![zxid];
         self.cutting = None;
         self.snapshotting = None;
@@ -285,15 +297,23 @@ impl User {
     fn end_sync(&mut self, promises: &mut Promises) -> Result<(), Stopped> {
         if let Some(ticket) = self.ticket.take() {
             let result = ticket.run();
-            promises.durable = self.log.end_sync(ticket, result).map_err(stopped)?;
+            promises.synced(self.log.end_sync(ticket, result).map_err(stopped)?);
         }
         Ok(())
+    }
+
+    /// Has the disk do a sync that is out, of whose end the log is not told.
+    pub(super) fn run_ticket(&mut self) -> Result<(), Stopped> {
+        match &self.ticket {
+            Some(ticket) => ticket.run().map_err(stopped),
+            None => Ok(()),
+        }
     }
 
     /// Syncs all that is appended, here and now.
     pub(super) fn sync_now(&mut self, promises: &mut Promises) -> Result<(), Stopped> {
         self.end_sync(promises)?;
-        promises.durable = self.log.sync_now().map_err(stopped)?;
+        promises.synced(self.log.sync_now().map_err(stopped)?);
         Ok(())
     }
 
@@ -356,12 +376,16 @@ impl User {
         promises.cutting = Some(zxid);
         match self.log.truncate_after(zxid) {
             Ok(()) => {
+                promises.synced(promises.last());
+                if zxid < promises.last() {
+                    promises.settled = zxid;
+                }
                 promises.appended.retain(|(at, _)| *at <= zxid);
                 promises.durable = zxid;
                 promises.snapshots.retain(|at| *at <= zxid);
             }
             Err(crate::log::LogError::BadCut { .. }) => {
-                promises.durable = self.log.durable();
+                promises.synced(self.log.durable());
             }
             Err(error) => return Err(stopped(error)),
         }
