@@ -153,6 +153,29 @@ fn a_failed_sync_whose_end_is_not_told_yet_is_not_made_good_by_filling_segments(
 }
 
 #[test]
+fn a_sync_takes_all_segments_filled_meanwhile_and_those_that_are_synced_no_more() {
+    let (mut log, _) = open(&SimDisk::new(1, Plan::default()));
+    append(&mut log, 2);
+    let mut counts = Vec::new();
+    for more in [26, 2, 6, 0] {
+        let ticket = log.begin_sync().expect("there is something to sync");
+        counts.push(ticket.flushes.len());
+        append(&mut log, more);
+        let (upto, ran) = (ticket.upto, ticket.run());
+        assert_eq!(log.end_sync(ticket, ran), Ok(upto));
+    }
+    assert_eq!(counts, [1, 5, 1, 2]);
+}
+
+#[test]
+fn where_nobody_syncs_the_log_does_when_two_segments_are_full() {
+    let (mut log, _) = open(&SimDisk::new(1, Plan::default()));
+    append(&mut log, 13);
+    let written = log.written().segment;
+    assert_eq!((written, log.durable()), (3, Zxid::new(Epoch(1), 12)));
+}
+
+#[test]
 fn a_cut_far_back_whose_sync_failed_is_made_again() {
     for seed in 0..64 {
         let disk = SimDisk::new(seed, Plan::default());
