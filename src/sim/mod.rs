@@ -16,6 +16,7 @@
 pub mod app;
 pub mod clock;
 pub mod disk;
+pub mod failover;
 pub mod faults;
 pub mod host;
 pub mod invariants;

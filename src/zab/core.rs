@@ -42,6 +42,8 @@ pub(super) struct Core {
     busy_since: Option<Millis>,
     /// Servers the transport has a connection to.
     connected: Vec<ServerId>,
+    /// A leader that fell silent, until it is heard again: an election need not wait for it.
+    pub(super) silent: Option<ServerId>,
     /// Round of the election; counts up over the life of this run.
     pub(super) round: u64,
     /// Attempts to follow somebody; numbers the tenures of this run.
@@ -92,6 +94,7 @@ impl Core {
             snapshot: boot.snapshot,
             busy_since: None,
             connected: Vec::new(),
+            silent: None,
             round: 0,
             attempts: 0,
             nonce: boot.nonce,
@@ -157,7 +160,7 @@ impl Core {
     }
 
     pub(super) fn is_connected(&self, peer: ServerId) -> bool {
-        self.connected.contains(&peer)
+        self.connected.contains(&peer) && self.silent != Some(peer)
     }
 
     pub(super) fn set_connected(&mut self, peer: ServerId, connected: bool) {

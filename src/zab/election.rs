@@ -74,6 +74,11 @@ impl Election {
         self.vote
     }
 
+    /// The transport has a connection to a server, which may not have heard this vote.
+    pub(super) fn on_connected(&self, core: &mut Core, peer: ServerId) {
+        self.tell(core, peer);
+    }
+
     pub(super) fn into_early(self) -> Vec<Early> {
         self.early
     }
@@ -115,20 +120,20 @@ impl Election {
             }
         }
         if said.round < core.round {
-            if !core.disk_is_stuck() {
-                let own = core.notification(Stance::Looking, self.vote);
-                core.send(from, own);
-            }
+            self.tell(core, from);
             return None;
         }
-        if said.round > core.round {
+        let later = said.round > core.round;
+        if later {
             core.round = said.round;
             self.tally.clear();
             self.adopt(core.own_vote());
-            self.consider(core, said.vote);
+        }
+        if self.consider(core, said.vote) || later {
             self.notify(core);
-        } else if self.consider(core, said.vote) {
-            self.notify(core);
+        } else if said.vote < self.vote {
+            // It has not heard this vote: it was not looking yet when everybody was told.
+            self.tell(core, from);
         }
         self.tally.retain(|(id, _)| *id != from);
         let ballot = Ballot {
@@ -213,6 +218,14 @@ impl Election {
         self.notify_at = core.now + self.notify_wait;
         let doubled = Millis(self.notify_wait.0 * 2);
         self.notify_wait = doubled.min(core.settings.timing.notify_max);
+    }
+
+    /// Tells one server the present vote.
+    fn tell(&self, core: &mut Core, to: ServerId) {
+        if !core.disk_is_stuck() {
+            let own = core.notification(Stance::Looking, self.vote);
+            core.send(to, own);
+        }
     }
 
     /// Ends the election if nobody who could be heard is still of another mind; else sets the

@@ -174,6 +174,9 @@ impl Peer {
         if from == self.core.id() {
             return;
         }
+        if self.core.silent == Some(from) {
+            self.core.silent = None;
+        }
         match message {
             Message::Vote(said) => self.on_notification(from, said),
             Message::Link { tenure, seq, body } => self.on_link(from, tenure, seq, body),
@@ -185,11 +188,7 @@ impl Peer {
         self.core.now = now;
         self.core.set_connected(peer, true);
         if let Role::Looking(election) = &self.role {
-            // It may not have heard this server's vote.
-            let own = self.core.notification(Stance::Looking, election.vote());
-            if !self.core.disk_is_stuck() {
-                self.core.send(peer, own);
-            }
+            election.on_connected(&mut self.core, peer);
         }
     }
 
