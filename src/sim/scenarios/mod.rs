@@ -9,6 +9,7 @@
 
 mod crashes;
 mod stage;
+mod sync;
 
 use super::script::Neglect;
 use crate::zab::{Plant, Plants};
@@ -107,4 +108,15 @@ pub const ALL: &[Scenario] = &[
     crashes::ELECTION_ORDER,
     crashes::FORGOTTEN_PROMISE,
     crashes::EPOCH_FILES,
+    sync::ACK_OVERTAKES,
+    sync::EARLY_COMMIT,
+    sync::STALE_REPORT,
+    sync::BROKEN_SNAPSHOT,
+    sync::CUT_BELOW_SNAPSHOT,
+    sync::CUT_ACROSS_EPOCHS,
+    sync::STALE_SERVES_STALE,
+    sync::WINDOW_EDGES,
+    sync::LATE_JOINER,
+    sync::LARGE_SNAPSHOT,
+    sync::OBSERVER,
 ];

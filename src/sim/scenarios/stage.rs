@@ -3,7 +3,7 @@
 use super::Faults;
 use crate::sim::script::{Ensemble, Past};
 use crate::types::{Epoch, ServerId, Zxid};
-use crate::zab::{Fault, Message, Notification, Stance, Vote};
+use crate::zab::{Body, Fault, Limits, Message, Notification, Stance, Vote};
 
 /// `Err` with this sentence unless `holds`.
 pub(super) fn ensure(holds: bool, otherwise: &str) -> Result<(), String> {
@@ -23,6 +23,34 @@ pub(super) fn with_pasts(faults: Faults, pasts: &[&Past]) -> Ensemble {
         ensemble.put(id, past);
     }
     ensemble
+}
+
+/// Servers with these pasts and other maxima.
+pub(super) fn with_limits(faults: Faults, pasts: &[&Past], limits: Limits) -> Ensemble {
+    with_pasts(faults, pasts).limits(limits)
+}
+
+/// What the last recorded message from `from` to `to` would be followed by, if it said `body`.
+///
+/// # Errors
+/// If none was recorded.
+pub(super) fn next_message(
+    ensemble: &Ensemble,
+    from: u32,
+    to: u32,
+    body: Body,
+) -> Result<Message, String> {
+    let recorded = ensemble.record.iter().flatten().rev();
+    let mut links = recorded.filter_map(|(a, b, message)| match message {
+        Message::Link { tenure, seq, .. } if (*a, *b) == (from, to) => Some((*tenure, *seq)),
+        _ => None,
+    });
+    let (tenure, seq) = links.next().ok_or("nothing was said")?;
+    Ok(Message::Link {
+        tenure,
+        seq: seq + 1,
+        body,
+    })
 }
 
 /// Three servers, of which 3 leads epoch 1 and has committed `a`.

@@ -450,14 +450,14 @@ impl Ensemble {
                 self.wires.entry((id, to.0)).or_default().push_back(message);
             }
         }
+        if ready.replay.is_some() || !ready.deliver.is_empty() {
+            self.judge_delivery(id);
+        }
         if let Some(replay) = ready.replay {
             self.write(id);
             if let Err(error) = self.server(id).replay(replay.after, replay.upto) {
                 self.problems.push(format!("server {id}: {error}"));
             }
-        }
-        if !ready.deliver.is_empty() {
-            self.judge_delivery(id);
         }
         let server = self.server(id);
         server.delivered.append(&mut ready.deliver);
