@@ -8,6 +8,9 @@
 //! stories.
 
 mod crashes;
+mod disk;
+mod faults;
+mod links;
 mod stage;
 mod sync;
 
@@ -113,10 +116,33 @@ pub const ALL: &[Scenario] = &[
     sync::STALE_REPORT,
     sync::BROKEN_SNAPSHOT,
     sync::CUT_BELOW_SNAPSHOT,
+    disk::CUT_FAILS,
     sync::CUT_ACROSS_EPOCHS,
+    disk::WRITE_FAILS,
+    disk::DAMAGE,
+    disk::LOST_SYNC,
+    disk::WIPED_VOTER,
+    disk::WIPED_PROMISE,
     sync::STALE_SERVES_STALE,
     sync::WINDOW_EDGES,
+    faults::RETAINED_MEMORY,
     sync::LATE_JOINER,
+    faults::EVERY_PHASE,
+    links::ONE_WAY,
+    links::HALVES,
+    links::SHAPES,
+    links::DEPOSED_LEADER,
+    faults::OLD_PROMISE,
+    faults::MORE_RECENT,
+    faults::NEWER_EPOCH,
+    links::OLD_TENURE,
+    links::EVERY_MESSAGE_TWICE,
+    links::MALFORMED,
+    faults::SLOW_FOLLOWER,
+    faults::STUCK_DISK,
+    faults::SLOW_READ,
+    faults::COUNTER_END,
+    disk::LATE_SNAPSHOT,
     sync::LARGE_SNAPSHOT,
     sync::OBSERVER,
 ];

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::{Ensemble, Past};
 use crate::sim::disk::{Plan, SimDisk};
 use crate::types::{ServerId, Zxid};
-use crate::zab::{Body, Entry, Fault, Message, Persisted, Phase, Standing, Write};
+use crate::zab::{Body, Entry, Fault, Message, Persisted, Phase, ProposeError, Standing, Write};
 
 /// Says of a message, by sender and receiver, whether it stays under way.
 pub type Withhold = fn(u32, u32, &Message) -> bool;
@@ -191,6 +191,17 @@ impl Ensemble {
     /// What is under way from one server to another, oldest first.
     pub fn wire(&mut self, from: u32, to: u32) -> &mut VecDeque<Message> {
         self.wires.entry((from, to)).or_default()
+    }
+
+    /// Asks `id` for a barrier.
+    ///
+    /// # Errors
+    /// What the peer says.
+    pub fn barrier(&mut self, id: u32, token: u64) -> Result<(), ProposeError> {
+        let now = self.now;
+        let asked = self.peer(id).barrier(now, token);
+        self.take(id);
+        asked
     }
 
     /// Cuts the wire one way, unnoticed.
