@@ -436,7 +436,8 @@ impl Follower {
     }
 
     pub(super) fn on_snap(&mut self, core: &mut Core, zxid: Zxid) -> Next {
-        if !self.begins_plan() {
+        // The log takes nothing from above the accepted epoch.
+        if !self.begins_plan() || zxid.epoch > self.epoch {
             return Next::Look(Why::Nonsense);
         }
         if zxid < core.committed && !core.plants().has(Plant::ForgetsCommitted) {

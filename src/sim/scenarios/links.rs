@@ -359,22 +359,62 @@ fn gap_in_an_epoch(faults: Faults) -> Result<(), String> {
     ends_well(&mut ensemble)
 }
 
-/// Before anybody else, 3 hears a voter that has promised the last epoch there can be, and of
-/// the last round.
+/// 3 hears a voter that has promised the last epoch there can be, or is in the last round; and 1
+/// is told of that epoch, or of a snapshot from it, by its leader.
 fn last_of_all(faults: Faults) -> Result<(), String> {
     let past = Past::new(1, &[(1, 1)]);
-    let mut ensemble = with_pasts(faults, &[&past; 3]);
-    ensemble.start(3);
-    let body = nonsense().swap_remove(0);
-    ensemble.hear(1, 3, stranger(body));
     let [_, vote] = odd_votes();
-    let vote = Notification {
+    let vote = Message::Vote(Notification {
         round: u64::MAX,
         ..vote
+    });
+    let info = stranger(Body::FollowerInfo {
+        accepted_epoch: Epoch(u64::MAX),
+        holds_data: true,
+        ensemble: 1,
+    });
+    for message in [info, vote] {
+        let mut ensemble = with_pasts(faults, &[&past; 3]);
+        ensemble.start(3);
+        ensemble.hear(1, 3, message);
+        start(&mut ensemble, &[2]);
+        ensemble.pass(3_000);
+        let leader = ensemble.leader().ok_or("2 and 3 find no leader")?;
+        ensemble.crash(leader);
+        start(&mut ensemble, &[1]);
+        ends_well(&mut ensemble)?;
+    }
+    let far = Zxid::new(Epoch(u64::MAX), 1);
+    let epoch = far.epoch;
+    told_instead(faults, &Body::LeaderInfo { epoch, ensemble: 1 }, |body| {
+        matches!(body, Body::LeaderInfo { .. })
+    })?;
+    told_instead(faults, &Body::Snap { zxid: far }, |body| {
+        matches!(body, Body::Diff { .. })
+    })
+}
+
+/// 1 is told `body` instead of what its leader says first of those that `replaced` names.
+fn told_instead(faults: Faults, body: &Body, replaced: fn(&Body) -> bool) -> Result<(), String> {
+    let past = Past::new(1, &[(1, 1)]);
+    let mut ensemble = with_pasts(faults, &[&past; 3]);
+    ensemble.start(1);
+    ensemble.start(3);
+    let due = |ensemble: &mut Ensemble| match ensemble.wire(3, 1).front() {
+        Some(Message::Link { body, .. }) => replaced(body),
+        _ => false,
     };
-    ensemble.hear(1, 3, Message::Vote(vote));
-    start(&mut ensemble, &[2]);
-    ensemble.pass(1_000);
+    for _ in 0..200 {
+        if due(&mut ensemble) {
+            break;
+        }
+        ensemble.steps(1);
+    }
+    ensure(due(&mut ensemble), "3 does not come to what is replaced")?;
+    let message = in_place(&mut ensemble, 3, 1, body)?;
+    let piece = follow_up(&message);
+    ensemble.hear(3, 1, message);
+    ensemble.hear(3, 1, piece);
     ends_well(&mut ensemble)
 }
 
