@@ -147,6 +147,11 @@ impl Leader {
             // needs an epoch above.
             return Next::Look(Why::NewerEpoch);
         }
+        if !learner.votes && !established && !core.plants().has(Plant::ObserversHearEarly) {
+            // Its promise counts for nothing, and would only keep it from a lower epoch if this
+            // leader is never established.
+            return Next::Stay;
+        }
         let attends = founding && !established;
         if learner.votes && !learner.holds_data && !attends && !trusts_all {
             if !established {

@@ -157,6 +157,8 @@ plants! {
     ForgetsInstalled = "forgets-installed",
     /// A server gives up what it has committed if its leader says so.
     ForgetsCommitted = "forgets-committed",
+    /// An observer is told the epoch of a leader that may never be established.
+    ObserversHearEarly = "observers-hear-early",
 }
 
 const _: () = assert!(Plant::ALL.len() <= 64, "a plant is a bit of a u64");

@@ -366,7 +366,9 @@ fn disk_event(faults: Faults, id: u32, at: u64, power: bool) -> Result<(), Strin
 pub(super) fn fenced_if_failed(ensemble: &mut Ensemble, id: u32) -> Result<(), String> {
     let server = ensemble.server(id);
     let failed = server.log.as_ref().is_some_and(|log| log.fatal().is_some());
-    if failed && ensemble.runs(id) {
+    // A core that is not told goes on, and the story shows what comes of it.
+    let told = !ensemble.neglects(Neglect::ForgetsFailure);
+    if failed && told && ensemble.runs(id) {
         ensure(
             ensemble.phase(id) == Phase::Fenced,
             "a server whose write failed goes on",

@@ -145,4 +145,5 @@ pub const ALL: &[Scenario] = &[
     disk::LATE_SNAPSHOT,
     sync::LARGE_SNAPSHOT,
     sync::OBSERVER,
+    sync::OBSERVER_AHEAD,
 ];

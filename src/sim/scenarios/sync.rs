@@ -6,7 +6,7 @@ use super::stage::{
 use super::{Faults, Guard, Scenario};
 use crate::sim::script::{Ensemble, Neglect, Past};
 use crate::types::{Epoch, Zxid};
-use crate::zab::{Body, Fault, Limits, Persisted, Phase, Plant};
+use crate::zab::{Body, Fault, Limits, Message, Persisted, Phase, Plant};
 
 pub(super) const ACK_OVERTAKES: Scenario = Scenario {
     number: 6,
@@ -512,4 +512,50 @@ fn observer(faults: Faults) -> Result<(), String> {
         ends_well(&mut ensemble)?;
     }
     Ok(())
+}
+
+pub(super) const OBSERVER_AHEAD: Scenario = Scenario {
+    number: 30,
+    name: "observer-ahead",
+    story: "An observer hears of leaders that die before they are established, and then of one \
+            that is, in a lower epoch.",
+    guards: &[Guard::Core(Plant::ObserversHearEarly)],
+    tell: observer_ahead,
+};
+
+fn observer_ahead(faults: Faults) -> Result<(), String> {
+    let past = Past::new(1, &[(1, 1)]);
+    let mut ensemble = Ensemble::with_observers(3, 1);
+    ensemble = ensemble.plants(faults.plants).neglect(faults.neglect);
+    for id in 1..=4 {
+        ensemble.put(id, &past);
+    }
+    ensemble.withhold = Some(|from, to, message| {
+        let info = matches!(
+            message,
+            Message::Link {
+                body: Body::LeaderInfo { .. },
+                ..
+            }
+        );
+        info && (from, to) == (3, 1)
+    });
+    start(&mut ensemble, &[1, 4]);
+    // Each time 3 takes an epoch above the one before, and 1 does not hear of it.
+    for _ in 0..3 {
+        start(&mut ensemble, &[3]);
+        ensemble.pass(500);
+        ensemble.crash(3);
+        ensemble.settle();
+    }
+    ensemble.withhold = None;
+    start(&mut ensemble, &[2]);
+    ensemble.pass(3_000);
+    sound(&ensemble)?;
+    ensure(ensemble.leads(2), "2 does not lead with 1")?;
+    ensure(
+        ensemble.phase(4) == Phase::Observing,
+        "4 does not observe: it has heard of a higher epoch",
+    )?;
+    ends_well(&mut ensemble)
 }
