@@ -4,6 +4,7 @@
 //! sim --seeds 0..1000                 all must be clean; exits with 1 if one is not
 //! sim --seed 17 --trace               everything that happens, line by line
 //! sim --plant NAME|all --seeds 0..1000   each plant must be found
+//! sim --scenario NAME --seeds 0..100     one story, told in many ways
 //! ```
 //!
 //! A panic is a finding too: it ends the process, and the last line names the seed.
@@ -20,6 +21,7 @@ use systole::sim::judge::Sink;
 use systole::sim::plants::Planted;
 use systole::sim::probes::{Probe, Probes};
 use systole::sim::run::{self, Options};
+use systole::sim::stories;
 use systole::sim::world::Outcome;
 
 /// The deterministic simulator.
@@ -47,6 +49,12 @@ struct Args {
     /// Seeds run at the same time.
     #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// Tells a story with a known end, once for each seed, in place of the random world.
+    #[arg(long)]
+    scenario: Option<String>,
+    /// Prints the names of all stories.
+    #[arg(long)]
+    list_scenarios: bool,
     /// Prints the names of all plants.
     #[arg(long)]
     list_plants: bool,
@@ -75,17 +83,27 @@ fn main() -> ExitCode {
         Planted::names().for_each(|name| println!("{name}"));
         return ExitCode::SUCCESS;
     }
+    if args.list_scenarios {
+        stories::all().for_each(|story| println!("{}: {}", story.name, story.about));
+        return ExitCode::SUCCESS;
+    }
+    if let Some(name) = &args.scenario
+        && !stories::all().any(|story| story.name == name)
+    {
+        eprintln!("there is no such scenario; --list-scenarios names them");
+        return ExitCode::from(2);
+    }
     name_the_seed_on_panic();
     if args.plant.as_deref() == Some("all") {
         return try_all_plants(&args);
     }
-    let Some(options) = options_of(&args) else {
+    let Some(job) = job_of(&args) else {
         eprintln!("there is no such plant; --list-plants names them");
         return ExitCode::from(2);
     };
     if args.trace {
         let sink: Sink = Box::new(|line| println!("{line}"));
-        let outcome = run_seed(args.seed.unwrap_or(0), &options, Some(sink));
+        let outcome = run_seed(args.seed.unwrap_or(0), &job, Some(sink));
         println!(
             "fingerprint {:016x}, {} steps",
             outcome.fingerprint, outcome.steps
@@ -93,12 +111,12 @@ fn main() -> ExitCode {
         return verdict(outcome.violation.is_some(), &args);
     }
     let (from, to) = args.seed.map_or(args.seeds, |seed| (seed, seed + 1));
-    let sum = run_seeds(from, to, &options, args.threads, args.plant.is_some());
+    let sum = run_seeds(from, to, &job, args.threads, args.plant.is_some());
     report(from, to, &sum, &args);
     if let Some((seed, what)) = &sum.worst {
         println!("seed {seed}: {what}");
         if args.plant.is_none() {
-            print_the_end(*seed, &options);
+            print_the_end(*seed, &job);
         }
     }
     verdict(sum.worst.is_some(), &args)
@@ -112,27 +130,40 @@ fn verdict(found: bool, args: &Args) -> ExitCode {
     }
 }
 
-fn options_of(args: &Args) -> Option<Options> {
+/// What is done with each seed.
+struct Job {
+    options: Options,
+    scenario: Option<String>,
+}
+
+fn job_of(args: &Args) -> Option<Job> {
     let planted = match &args.plant {
         None => Planted::default(),
         Some(name) => Planted::named(name)?,
     };
-    Some(Options {
-        servers: args.servers,
-        steps: args.steps,
-        planted,
+    Some(Job {
+        options: Options {
+            servers: args.servers,
+            steps: args.steps,
+            planted,
+        },
+        scenario: args.scenario.clone(),
     })
 }
 
-fn run_seed(seed: u64, options: &Options, trace: Option<Sink>) -> Outcome {
+fn run_seed(seed: u64, job: &Job, trace: Option<Sink>) -> Outcome {
     SEED.set(Some(seed));
-    let outcome = run::run(seed, options, trace);
+    let outcome = match &job.scenario {
+        None => run::run(seed, &job.options, trace),
+        Some(name) => stories::play(name, seed, job.options.planted, trace)
+            .expect("the name was looked up at the start"),
+    };
     SEED.set(None);
     outcome
 }
 
 /// Runs all seeds from `from` to below `to`, and after a violation none above it.
-fn run_seeds(from: u64, to: u64, options: &Options, threads: usize, stop: bool) -> Sum {
+fn run_seeds(from: u64, to: u64, job: &Job, threads: usize, stop: bool) -> Sum {
     let next = AtomicU64::new(from);
     let sum = Mutex::new(Sum::default());
     std::thread::scope(|scope| {
@@ -143,7 +174,7 @@ fn run_seeds(from: u64, to: u64, options: &Options, threads: usize, stop: bool) 
                     if seed >= to {
                         return;
                     }
-                    let outcome = run_seed(seed, options, None);
+                    let outcome = run_seed(seed, job, None);
                     let found = outcome.violation.is_some();
                     sum.lock()
                         .expect("a panic ends the process")
@@ -204,7 +235,7 @@ fn report(from: u64, to: u64, sum: &Sum, args: &Args) {
 }
 
 /// Runs a seed again and prints what happened last.
-fn print_the_end(seed: u64, options: &Options) {
+fn print_the_end(seed: u64, job: &Job) {
     static LAST: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let sink: Sink = Box::new(|line| {
         let mut text = String::new();
@@ -215,7 +246,7 @@ fn print_the_end(seed: u64, options: &Options) {
         }
         last.push(text);
     });
-    let _ = run_seed(seed, options, Some(sink));
+    let _ = run_seed(seed, job, Some(sink));
     for line in LAST.lock().expect("a panic ends the process").iter() {
         println!("{line}");
     }
@@ -244,6 +275,9 @@ fn try_plant(name: &str, args: &Args) -> Option<String> {
     command.args(["--seeds", &format!("{}..{}", args.seeds.0, args.seeds.1)]);
     command.args(["--steps", &args.steps.to_string()]);
     command.args(["--threads", &args.threads.to_string()]);
+    if let Some(scenario) = &args.scenario {
+        command.args(["--scenario", scenario]);
+    }
     if let Some(servers) = args.servers {
         command.args(["--servers", &servers.to_string()]);
     }

@@ -33,5 +33,9 @@ pub mod run;
 pub mod scenarios;
 pub mod script;
 pub mod stage;
+pub mod stories;
 pub mod trace;
 pub mod world;
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ impl Planted {
             return None;
         }
         Some(Planted {
-            core: core.map_or(Plants::NONE, |&plant| Plants::only(plant)),
+            core: core.map_or(Plants::NONE, |&plant| with_its_guards(plant)),
             host: host.copied(),
         })
     }
@@ -38,6 +38,20 @@ impl Planted {
     #[must_use]
     pub fn has(&self, plant: HostPlant) -> bool {
         self.host == Some(plant)
+    }
+}
+
+/// A fault, together with those that must be there for it to show: some lines stand behind
+/// others that catch the same thing, and only without all of them is anything wrong.
+fn with_its_guards(plant: Plant) -> Plants {
+    let plants = Plants::only(plant);
+    match plant {
+        // A leader lets nobody in who has accepted a newer epoch.
+        Plant::FollowsLowerEpoch => plants.and(Plant::IgnoresNewerEpoch),
+        // A follower refuses a gap, so that a leader's gap and a lax follower go together.
+        Plant::GapAtSwitch => plants.and(Plant::TakesGaps),
+        Plant::TakesGaps => plants.and(Plant::GapAtSwitch),
+        _ => plants,
     }
 }
 

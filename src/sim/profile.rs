@@ -46,6 +46,8 @@ pub struct Profile {
     pub faults_every: Span,
     /// The faults there are, each as often as it stands here.
     pub faults: Vec<FaultKind>,
+    /// Changes of phase that draw a fault upon them, in a million.
+    pub ambush: u32,
     /// True if clocks drift.
     pub drift: bool,
 }
@@ -93,6 +95,7 @@ impl Profile {
             weather: Weather::default(),
             faults_every: Span::new(100_000, 1_000_000),
             faults: Vec::new(),
+            ambush: 0,
             drift: true,
         }
     }
@@ -108,6 +111,7 @@ impl Profile {
         profile.weather = drawn_weather(random);
         let every = random.pick(&[30_000, 100_000, 300_000, 1_000_000]);
         profile.faults_every = Span::new(every / 10, every * 2);
+        profile.ambush = random.pick(&[0, 0, 20_000, 100_000, 300_000]);
         for &kind in FaultKind::ALL {
             if random.chance(450_000) {
                 let weight = random.pick(&[1, 1, 2, 4]);

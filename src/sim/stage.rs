@@ -1,5 +1,6 @@
 //! What all servers of a world share: time, chance, the network, and the judge.
 
+use super::faults::FaultKind;
 use super::judge::Judge;
 use super::net::{Net, id_of};
 use super::observe::Observation;
@@ -29,6 +30,8 @@ pub struct Stage {
     pub profile: Profile,
     /// Faults planted on purpose.
     pub planted: Planted,
+    /// The server that has gone on to another phase last in this step.
+    pub entered: Option<usize>,
     /// Servers that have stopped in this step, and what becomes of them.
     pub fallen: Vec<Fallen>,
 }
@@ -84,8 +87,20 @@ pub enum Event {
     },
     /// Clients have something to propose.
     Clients,
+    /// A client asks a server for a barrier.
+    Barrier {
+        /// Index of the server.
+        at: u8,
+    },
     /// Something goes wrong.
     Fault,
+    /// Something goes wrong with a server that has just gone on to another phase.
+    Ambush {
+        /// Index of the server.
+        at: u8,
+        /// What.
+        kind: FaultKind,
+    },
     /// A fault is over.
     FaultEnds {
         /// Its place among the faults.

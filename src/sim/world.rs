@@ -8,17 +8,17 @@ use std::sync::Arc;
 
 use super::clock::Clock;
 use super::disk::{Plan, SimDisk};
-use super::faults::{Ended, Faults, pairs};
+use super::faults::{Ended, FaultKind, Faults, pairs};
 use super::host::Host;
 use super::judge::{Judge, Sink, Violation};
-use super::net::{Arrival, Net, Weather, id_of};
+use super::net::{Arrival, Net, Weather, id_of, index_of};
 use super::observe::Observation;
 use super::plants::Planted;
 use super::probes::{Probe, Probes};
 use super::profile::Profile;
 use super::queue::Queue;
 use super::random::{Random, Span};
-use super::stage::{Event, Stage};
+use super::stage::{Event, HostEvent, Stage};
 use crate::zab::{Ensemble, Phase, Settings};
 
 /// A simulated ensemble and its surroundings.
@@ -30,7 +30,8 @@ pub struct World {
     faults: Faults,
     ensemble: Ensemble,
     steps: u64,
-    healed_at: Option<u64>,
+    /// True while a script says who starts and when.
+    scripted: bool,
 }
 
 /// What came of a run.
@@ -83,13 +84,14 @@ impl World {
                 probes: Probes::new(),
                 profile,
                 planted,
+                entered: None,
                 fallen: Vec::new(),
             },
             hosts,
             faults: Faults::default(),
             ensemble,
             steps: 0,
-            healed_at: None,
+            scripted: false,
         }
     }
 
@@ -111,7 +113,16 @@ impl World {
         while self.steps < steps && self.stage.judge.violation().is_none() {
             self.step();
         }
+        self.finish()
+    }
+
+    /// Heals everything, demands recovery, and sums up.
+    #[must_use]
+    pub fn finish(mut self) -> Outcome {
         let recovery_us = self.recover();
+        if self.stage.judge.oracle.barriers_open() > 0 {
+            self.stage.probes.hit(Probe::BarrierLost);
+        }
         Outcome {
             steps: self.steps,
             fingerprint: self.stage.judge.fingerprint(),
@@ -142,9 +153,9 @@ impl World {
                 quiet = true;
                 self.stage.profile.burst_max = 0;
             }
-            let applied = self.applied();
-            if quiet && applied > furthest {
-                (furthest, until) = (applied, self.stage.now + RECOVERY_US);
+            let done = self.work_done();
+            if quiet && done > furthest {
+                (furthest, until) = (done, self.stage.now + RECOVERY_US);
             }
             if quiet && self.agrees() {
                 break;
@@ -161,15 +172,18 @@ impl World {
         self.stage.now - began
     }
 
-    /// How many transactions the running servers have been given, in all.
-    fn applied(&self) -> u64 {
+    /// What the running servers have written and delivered, in all: it grows while somebody who
+    /// is behind is being brought up to date.
+    fn work_done(&self) -> u64 {
         let running = self.hosts.iter().filter_map(|host| host.server.as_ref());
-        running.map(|server| server.app.count).sum()
+        running
+            .map(|server| server.app.count + server.writes_made())
+            .sum()
     }
 
     /// Ends all faults, at once and for good.
     pub fn heal(&mut self) {
-        self.healed_at = Some(self.stage.now);
+        self.scripted = false;
         self.stage.profile.faults.clear();
         self.stage.profile.weather = Weather::default();
         self.stage.net.weather = Weather::default();
@@ -181,8 +195,62 @@ impl World {
         for host in &mut self.hosts {
             host.relieve_disk();
         }
+        for host in &self.hosts {
+            let (at, run) = (host.at as u8, host.run);
+            self.stage.after(RESTARTS, Event::Start { at, run });
+        }
         self.stage.see(Observation::Healed);
         self.clean_up();
+    }
+
+    /// From here on servers start only when told to, until all is healed.
+    pub fn script(&mut self) {
+        self.scripted = true;
+    }
+
+    /// Starts a server that does not run.
+    pub fn start_now(&mut self, at: usize) {
+        let run = self.hosts[at].run;
+        self.start(at, run);
+        self.clean_up();
+    }
+
+    /// Does something to a server, with all that follows from it.
+    pub fn act(&mut self, at: usize, act: impl FnOnce(&mut Host, &mut Stage)) {
+        act(&mut self.hosts[at], &mut self.stage);
+        self.clean_up();
+    }
+
+    /// Lets a fault begin that ends by itself.
+    pub fn inflict(&mut self, kind: FaultKind, at: usize) {
+        self.stage.entered = None;
+        let (stage, hosts) = (&mut self.stage, &mut self.hosts);
+        for (a, b) in self.faults.inflict(stage, hosts, kind, at) {
+            self.disconnect(a, b);
+        }
+        self.clean_up();
+    }
+
+    /// Closes every way between a server and all others; they notice soon.
+    pub fn cut_off(&mut self, at: usize, holding: bool) {
+        for peer in (0..self.hosts.len()).filter(|&peer| peer != at) {
+            self.stage.net.close(at, peer, holding);
+            self.stage.net.close(peer, at, holding);
+            self.disconnect(at, peer);
+        }
+    }
+
+    /// Opens the ways that [`World::cut_off`] has closed.
+    pub fn let_in(&mut self, at: usize, holding: bool) {
+        for peer in (0..self.hosts.len()).filter(|&peer| peer != at) {
+            for (from, to) in [(at, peer), (peer, at)] {
+                for packet in self.stage.net.reopen(from, to, holding) {
+                    self.stage
+                        .queue
+                        .put(self.stage.now, Event::Deliver { packet });
+                }
+            }
+        }
     }
 
     /// Lets the next event happen.
@@ -195,7 +263,29 @@ impl World {
         self.steps += 1;
         self.stage.judge.mix(time);
         self.happen(event);
+        self.ambush();
         self.clean_up();
+    }
+
+    /// Faults love changes: a server that has just gone on to another phase, or its leader, is
+    /// struck more often than by chance.
+    fn ambush(&mut self) {
+        let Some(at) = self.stage.entered.take() else {
+            return;
+        };
+        if self.stage.profile.faults.is_empty()
+            || !self.stage.random.chance(self.stage.profile.ambush)
+        {
+            return;
+        }
+        let leader = self.hosts[at].server.as_ref().and_then(|s| s.peer.leader());
+        let victim = match leader {
+            Some(leader) if self.stage.random.chance(400_000) => index_of(leader),
+            _ => at,
+        };
+        let kind = self.stage.random.pick(&AMBUSHES);
+        let (at, kind) = (victim as u8, kind);
+        self.stage.after(AMBUSH_WITHIN, Event::Ambush { at, kind });
     }
 
     /// Runs for so long.
@@ -218,7 +308,10 @@ impl World {
             Event::Deliver { packet } => self.deliver(event, packet),
             Event::Host { at, run, what } => {
                 let host = &mut self.hosts[usize::from(at)];
-                if host.run != run {
+                if host.run != run || host.server.is_none() {
+                    if what != HostEvent::Tick {
+                        self.stage.probes.hit(Probe::DiskOutlivesRun);
+                    }
                     return;
                 }
                 if host.pauses > 0 {
@@ -252,6 +345,14 @@ impl World {
                 self.stage
                     .after(self.stage.profile.faults_every, Event::Fault);
             }
+            Event::Ambush { at, kind } => {
+                let (stage, hosts) = (&mut self.stage, &mut self.hosts);
+                let breaks = self.faults.inflict(stage, hosts, kind, usize::from(at));
+                for (a, b) in breaks {
+                    self.disconnect(a, b);
+                }
+            }
+            Event::Barrier { at } => self.barrier(event, usize::from(at)),
             Event::FaultEnds { slot } => self.end_fault(slot as usize),
         }
     }
@@ -381,21 +482,22 @@ impl World {
         if burst_max == 0 {
             return;
         }
-        let leaders = self
-            .hosts
-            .iter()
-            .filter(|host| host.leads() && host.pauses == 0);
+        let leaders = self.hosts.iter().filter(|host| host.leads());
         let leaders: Vec<usize> = leaders.map(|host| host.at).collect();
         if leaders.is_empty() {
             return;
         }
-        let at = self.stage.random.pick(&leaders);
         if self.stage.random.chance(barriers) {
-            let token = self.stage.judge.oracle.ask_barrier();
-            self.hosts[at].input(&mut self.stage, |peer, now| {
-                // One that is refused is one that does not pass.
-                let _ = peer.barrier(now, token);
-            });
+            // Of everybody who takes itself for the leader, those that do not run included:
+            // they find the question when they do.
+            for at in leaders {
+                let at = at as u8;
+                self.stage.after(TOLD, Event::Barrier { at });
+            }
+            return;
+        }
+        let at = self.stage.random.pick(&leaders);
+        if self.hosts[at].pauses > 0 {
             return;
         }
         for _ in 0..=self.stage.random.below(burst_max) {
@@ -412,6 +514,19 @@ impl World {
                 self.hosts[at].propose(&mut self.stage, payload);
             }
         }
+    }
+
+    /// A client asks for a barrier.
+    fn barrier(&mut self, event: Event, at: usize) {
+        if self.hosts[at].pauses > 0 {
+            return self.hosts[at].deferred.push(event);
+        }
+        let token = self.stage.judge.oracle.ask_barrier();
+        let mut refused = true;
+        self.hosts[at].input(&mut self.stage, |peer, now| {
+            refused = peer.barrier(now, token).is_err();
+        });
+        self.stage.judge.oracle.refused(refused);
     }
 
     fn end_fault(&mut self, slot: usize) {
@@ -434,6 +549,7 @@ impl World {
         if self.hosts[at].pauses > 0 {
             return;
         }
+        self.hosts[at].absent_at = self.stage.now;
         for event in std::mem::take(&mut self.hosts[at].deferred) {
             self.stage.queue.put(self.stage.now, event);
         }
@@ -447,7 +563,9 @@ impl World {
                 self.disconnect(at, peer);
             }
             let (run, at) = (self.hosts[at].run, at as u8);
-            self.stage.after(fallen.down, Event::Start { at, run });
+            if !self.scripted {
+                self.stage.after(fallen.down, Event::Start { at, run });
+            }
         }
     }
 
@@ -513,10 +631,23 @@ impl World {
 const WORLD_SALT: u64 = 0x5157_5f3a_9c01_d2b4;
 /// When servers start at first.
 const STARTS: Span = Span::new(1, 1_000_000);
+/// When servers that are down start once all is healed.
+const RESTARTS: Span = Span::new(1, 1_000_000);
 /// How soon a server that has started is connected.
 const CONNECTS: Span = Span::new(200, 20_000);
 /// How soon a connection that broke is tried again.
 const RECONNECTS: Span = Span::new(2_000, 400_000);
+/// What befalls a server that has just gone on to another phase.
+const AMBUSHES: [FaultKind; 6] = [
+    FaultKind::Crash,
+    FaultKind::CrashInWrite,
+    FaultKind::Kill,
+    FaultKind::Pause,
+    FaultKind::Isolate,
+    FaultKind::Wipe,
+];
+/// How soon.
+const AMBUSH_WITHIN: Span = Span::new(1, 60_000);
 /// How soon a server is told of a connection.
 const TOLD: Span = Span::new(1, 3_000);
 /// How long the ensemble may take to recover once all is healed.

@@ -23,6 +23,9 @@ pub(super) struct Core {
     /// The newest epoch promised, with its write at least queued.
     pub(super) accepted: Epoch,
     accepted_durable: Epoch,
+    /// Whose epoch that is, if it was promised in this run: to that server, and to no other, the
+    /// promise may be given again.
+    pub(super) promised_to: Option<ServerId>,
     /// The newest epoch whose history is held, with its write at least queued.
     pub(super) current: Epoch,
     current_durable: Epoch,
@@ -78,6 +81,7 @@ impl Core {
             now: Millis(0),
             accepted: boot.accepted_epoch,
             accepted_durable: boot.accepted_epoch,
+            promised_to: None,
             current: boot.current_epoch,
             current_durable: boot.current_epoch,
             history,
@@ -163,14 +167,15 @@ impl Core {
         }
     }
 
-    /// Promises to follow `epoch`; the promise holds once [`Core::has_accepted`] it.
-    pub(super) fn accept(&mut self, epoch: Epoch) {
+    /// Promises to follow `leader` into `epoch`; the promise holds once [`Core::has_accepted`] it.
+    pub(super) fn accept(&mut self, epoch: Epoch, leader: ServerId) {
         assert!(
             epoch > self.accepted,
             "accepts {epoch} after {}",
             self.accepted
         );
         self.accepted = epoch;
+        self.promised_to = Some(leader);
         self.write(Write::AcceptedEpoch(epoch));
     }
 

@@ -104,7 +104,7 @@ impl Leader {
             self.epoch = core.accepted.next();
         }
         self.stage = Stage::Choosing;
-        core.accept(self.epoch);
+        core.accept(self.epoch, core.id());
         if core.plants().has(Plant::LeaderInfoBeforeDurable) {
             return self.announce_to_all(core);
         }
@@ -209,9 +209,24 @@ impl Leader {
         learner.promised = counts;
         learner.history = Some(history);
         if self.stage == Stage::Announced {
+            if !self.may_be_promised(core) {
+                // Nobody is left to make it a quorum, but in the next epoch all will promise.
+                return Next::Look(Why::NewerEpoch);
+            }
             return self.synchronize(core);
         }
         self.feed(core, from)
+    }
+
+    /// True unless so many voters have answered without a promise that the others are no quorum.
+    fn may_be_promised(&self, core: &Core) -> bool {
+        let denied = |id: ServerId| {
+            self.learner(id)
+                .is_some_and(|learner| learner.history.is_some() && !learner.promised)
+        };
+        let quorum = core.quorum();
+        quorum.agrees(|id| !denied(id))
+            && !(self.founding && self.learners.iter().any(|l| l.votes && denied(l.link.peer)))
     }
 
     /// True if a quorum, this server included, will follow no older epoch.
@@ -245,10 +260,12 @@ impl Follower {
             return Next::Look(Why::LowerEpoch);
         }
         self.epoch = epoch;
-        self.promises = epoch > core.accepted;
-        if self.promises {
-            core.accept(epoch);
+        let leader = self.leader();
+        if epoch > core.accepted {
+            core.accept(epoch, leader);
         }
+        // One server leads an epoch once at most: what it is promised twice is one promise.
+        self.promises = core.promised_to == Some(leader);
         self.step = Step::Accepting;
         if core.plants().has(Plant::AckEpochBeforeDurable) {
             return self.ack_epoch(core);

@@ -177,9 +177,13 @@ impl Follower {
     /// The disk has finished a write.
     pub(super) fn on_progress(&mut self, core: &mut Core) -> Next {
         match self.step {
-            // Its current epoch is part of what it says, and may still be under way from an
-            // earlier attempt.
-            Step::Accepting if core.has_accepted(self.epoch) && core.has_entered(core.current) => {
+            // Its current epoch and its history are part of what it says, and writes of an
+            // earlier attempt, a cut among them, may still be under way.
+            Step::Accepting
+                if core.has_accepted(self.epoch)
+                    && core.has_entered(core.current)
+                    && core.is_durable(core.history.last()) =>
+            {
                 self.ack_epoch(core)
             }
             Step::Adopting { .. } | Step::Entering { .. } => {

@@ -28,6 +28,15 @@ impl Plants {
         }
     }
 
+    /// These and another one: for a line that stands behind another, which must be gone too.
+    #[cfg(any(test, feature = "sim"))]
+    #[must_use]
+    pub fn and(self, plant: Plant) -> Plants {
+        Plants {
+            bits: self.bits | 1 << plant as u64,
+        }
+    }
+
     /// True if `plant` is among them.
     #[inline]
     #[must_use]

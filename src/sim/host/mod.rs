@@ -25,7 +25,7 @@ use super::stage::{Event, Fallen, HostEvent, Stage};
 use crate::log::{Log, SnapshotReceiver, SyncTicket, TrimJob};
 use crate::time::Millis;
 use crate::types::{Epoch, ServerId, Zxid};
-use crate::zab::{Peer, Persisted, Phase, Read, Ready, Write};
+use crate::zab::{Fault, Peer, Persisted, Phase, Read, Ready, Why, Write};
 
 use deliver::Waiting;
 use snapshot::OwnSnapshot;
@@ -50,6 +50,12 @@ pub struct Host {
     pub slow: u32,
     /// See `slow`.
     pub stuck: u32,
+    /// Since when a write waits for the disk.
+    pub waits_since: Option<u64>,
+    /// When it was last paused or stopped.
+    pub absent_at: u64,
+    /// Reports that a stopped run had not been given; for a plant.
+    left_over: VecDeque<Persisted>,
     /// What waits for the disk.
     pub stuck_events: Vec<HostEvent>,
     /// True from a loss of its data until it has been given it again.
@@ -137,6 +143,9 @@ impl Host {
             deferred: Vec::new(),
             slow: 0,
             stuck: 0,
+            waits_since: None,
+            absent_at: 0,
+            left_over: VecDeque::new(),
             stuck_events: Vec::new(),
             blank: false,
             damaged: false,
@@ -180,6 +189,12 @@ impl Host {
         }
         let disk_event = !matches!(what, HostEvent::Tick | HostEvent::Report);
         if disk_event && self.stuck > 0 {
+            if matches!(
+                what,
+                HostEvent::Write | HostEvent::SyncRun | HostEvent::SyncEnd
+            ) {
+                self.waits_since.get_or_insert(stage.now);
+            }
             self.stuck_events.push(what);
             return;
         }
@@ -226,7 +241,7 @@ impl Host {
 
     /// Ends the process. Its disk is left as it is: see [`Host::lose_power`].
     pub fn stop(&mut self, stage: &mut Stage, how: Stop, down: Span) {
-        let Some(server) = self.server.take() else {
+        let Some(mut server) = self.server.take() else {
             return;
         };
         stage.probes.hit(match server.peer.phase() {
@@ -244,6 +259,9 @@ impl Host {
         self.stopped = Some(how);
         self.told.fill(0);
         self.stuck_events.clear();
+        self.waits_since = None;
+        self.absent_at = stage.now;
+        self.left_over = std::mem::take(&mut server.reports);
         // What waits for a paused process dies with it, but for the messages: their slots
         // are given back when they come.
         self.deferred
@@ -284,7 +302,11 @@ impl Host {
         self.take_deliveries(ready);
         self.pump(stage);
         self.take_payloads(stage, ready);
-        if ready.fenced.is_some() {
+        if let Some(fault) = &ready.fenced {
+            if *fault != Fault::WriteFailed {
+                let what = format!("server {} withdraws: {fault}", self.id());
+                stage.judge.condemn(stage.now, what);
+            }
             self.stop(stage, Stop::Fenced, FENCED_DOWN);
             self.restart_process();
         }
@@ -316,9 +338,6 @@ impl Host {
                 if server.peer.in_flight() > 0 {
                     stage.probes.hit(Probe::FellInFlight);
                 }
-                if self.stuck > 0 {
-                    stage.probes.hit(Probe::Abdicated);
-                }
                 stage.see(Observation::Deposed {
                     server: id,
                     epoch: server.led,
@@ -329,6 +348,10 @@ impl Host {
                 phase,
                 epoch,
             });
+            if phase == Phase::Looking {
+                stage.probes.hit(probe_of(server.peer.why()));
+            }
+            stage.entered = Some(self.at);
             if phase == Phase::Leading {
                 server.led = epoch;
                 stage.see(Observation::Established { server: id, epoch });
@@ -393,6 +416,25 @@ impl Host {
 
     fn after(&self, stage: &mut Stage, span: Span, what: HostEvent) {
         stage.after(span, self.event(what));
+    }
+}
+
+fn probe_of(why: Why) -> Probe {
+    match why {
+        Why::Started => Probe::PhaseChange,
+        Why::NoQuorum => Probe::NoQuorum,
+        Why::InitLimit => Probe::InitLimit,
+        Why::DiskStuck => Probe::Abdicated,
+        Why::MoreRecentFollower => Probe::MoreRecentFollower,
+        Why::NewerEpoch => Probe::NewerEpoch,
+        Why::CounterSpent => Probe::NewEpochByCounter,
+        Why::LeaderSilent => Probe::LeaderSilent,
+        Why::LeaderLost => Probe::LeaderLost,
+        Why::LeaderLooks => Probe::LeaderLooks,
+        Why::Closed => Probe::Closed,
+        Why::Gap => Probe::Gap,
+        // The leader lets go of whom it cannot lead before that one notices.
+        Why::LowerEpoch | Why::Nonsense => Probe::PhaseChange,
     }
 }
 

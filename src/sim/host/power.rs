@@ -204,6 +204,15 @@ impl Host {
             committed: Zxid::ZERO,
         }));
         self.input(stage, |peer, now| peer.start(now));
+        if stage.planted.has(HostPlant::ReportsAcrossRuns)
+            && let Some(server) = &mut self.server
+        {
+            server.reports = std::mem::take(&mut self.left_over);
+            for _ in 0..server.reports.len() {
+                let event = self.event(HostEvent::Report);
+                stage.queue.put(stage.now, event);
+            }
+        }
     }
 
     fn note_recovery(&mut self, stage: &mut Stage, recovered: &Recovered) {
@@ -215,8 +224,24 @@ impl Host {
         }
     }
 
+    /// Demands that a server whose disk has finished no write for long does not lead: its log is
+    /// stuck although its pings flow.
+    fn check_abdication(&self, stage: &mut Stage) {
+        let timing = stage.profile.timing;
+        let patience_us = (timing.disk_limit.0 + 3 * timing.ping.0) * 1_000 + PATIENCE_US;
+        let since = self.waits_since.unwrap_or(stage.now).max(self.absent_at);
+        if self.leads() && self.pauses == 0 && since + patience_us < stage.now {
+            let waited_ms = (stage.now - since) / 1_000;
+            let id = self.id();
+            let what = format!("server {id} leads on with a disk that is stuck for {waited_ms} ms");
+            stage.judge.condemn(stage.now, what);
+        }
+    }
+
     /// Time stands still for the disk no longer: what waited for it goes on.
     pub fn unstick(&mut self, stage: &mut Stage) {
+        self.check_abdication(stage);
+        self.waits_since = None;
         for what in std::mem::take(&mut self.stuck_events) {
             self.after(stage, UNSTUCK, what);
         }
@@ -251,6 +276,9 @@ const KILLED_DOWN: Span = Span::new(1_000, 1_500_000);
 const RETRY_START: Span = Span::new(50_000, 500_000);
 /// How soon the disk's arrears are made up.
 const UNSTUCK: Span = Span::new(1, 50);
+/// How much later than by its own clock a leader may abdicate, µs: timers are late, and clocks
+/// drift.
+const PATIENCE_US: u64 = 100_000;
 /// More events than any disk sees.
 const NEVER: u64 = 1 << 60;
 /// How much slower a slow disk is.

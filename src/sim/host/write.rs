@@ -9,7 +9,7 @@ use super::super::plants::HostPlant;
 use super::super::probes::Probe;
 use super::super::stage::{HostEvent, Stage};
 use super::power::read_snapshot;
-use super::{Host, Sync};
+use super::{Host, Server, Sync};
 use crate::log::{Fatal, LogError};
 use crate::types::{Epoch, Zxid};
 use crate::zab::{Entry, Persisted, Ready, Write};
@@ -193,9 +193,6 @@ impl Host {
         if last.epoch > to.epoch {
             stage.probes.hit(Probe::CutAcrossEpochs);
         }
-        if matches!(server.sync, Sync::Out(_) | Sync::Done(..)) {
-            stage.probes.hit(Probe::CutDuringSync);
-        }
         self.durable = to;
         stage.see(Observation::Truncated { server: id, to });
         Ok(Some(Persisted::Truncated(to)))
@@ -236,9 +233,6 @@ impl Host {
         };
         if server.log.last() > Zxid::ZERO {
             stage.probes.hit(Probe::InstallOverHistory);
-        }
-        if matches!(server.sync, Sync::Out(_) | Sync::Done(..)) {
-            stage.probes.hit(Probe::InstallDuringSync);
         }
         stage.see(Observation::Installing {
             server: id,
@@ -379,6 +373,14 @@ impl Host {
             persisted,
         });
         self.input(stage, |peer, now| peer.on_persisted(now, persisted));
+    }
+}
+
+impl Server {
+    /// How many writes this run has made.
+    #[must_use]
+    pub fn writes_made(&self) -> u64 {
+        self.made
     }
 }
 

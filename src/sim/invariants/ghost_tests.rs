@@ -1,5 +1,5 @@
 use super::*;
-use crate::sim::invariants::script::{Script, at, established, set_aside, truncated, wiped};
+use crate::sim::invariants::script::{Script, at, set_aside, truncated, wiped};
 
 fn id(server: u32) -> ServerId {
     ServerId(server)
@@ -90,7 +90,7 @@ fn what_was_held_before_a_newer_promise_stays_held() {
 #[test]
 fn the_sync_of_an_observer_commits_nothing() {
     let mut script = Script::with_observers(3, 1);
-    script.elect(1, 1, &[2, 4]);
+    script.elect(1, 1, &[2, 3, 4]);
     script.broadcast(at(1, 1), 1);
     for server in [1, 4] {
         script.append(server, at(1, 1));

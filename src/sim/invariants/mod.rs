@@ -9,6 +9,7 @@
 //! incremental: nothing here walks a log.
 
 pub mod ghost;
+pub mod server;
 pub mod tree;
 mod z01_one_leader;
 mod z02_committed_prefixes;
@@ -44,6 +45,8 @@ pub struct Checker {
     z01: z01_one_leader::OneLeader,
     z02: z02_committed_prefixes::CommittedPrefixes,
     z07: z07_primary_integrity::PrimaryIntegrity,
+    z05: z05_local_primary_order::LocalPrimaryOrder,
+    z08: z08_ghost_log::GhostLog,
     z11: z11_prefix_of_leader::PrefixOfLeader,
     z14: z14_commit_quorum::CommitQuorum,
     z15: z15_nothing_stale::NothingStale,
@@ -114,6 +117,8 @@ impl Checker {
             z01: z01_one_leader::OneLeader::default(),
             z02: z02_committed_prefixes::CommittedPrefixes::default(),
             z07: z07_primary_integrity::PrimaryIntegrity::default(),
+            z05: z05_local_primary_order::LocalPrimaryOrder::default(),
+            z08: z08_ghost_log::GhostLog::default(),
             z11: z11_prefix_of_leader::PrefixOfLeader::default(),
             z14: z14_commit_quorum::CommitQuorum::default(),
             z15: z15_nothing_stale::NothingStale::default(),
@@ -261,6 +266,7 @@ impl Checker {
         match what {
             Said::LeaderInfo { epoch } => {
                 z12_epochs_and_acks::leader_info(ghost, at, epoch)?;
+                self.z05.begins(ghost, at, to);
                 self.z15.leads(ghost, at, epoch)
             }
             Said::AckEpoch {
@@ -272,13 +278,16 @@ impl Checker {
                 z12_epochs_and_acks::ack_epoch(ghost, at, epoch, current, promises)?;
                 if promises {
                     z12_epochs_and_acks::history(ghost, at, last)?;
-                    self.z01.promised(at, to, epoch);
+                    self.z01.promised(at, to, epoch, current);
+                    self.z08.promised(at, to, epoch, (current, last));
                 }
                 Ok(())
             }
             Said::NewLeader { epoch, upto } => {
                 self.z15.leads(ghost, at, epoch)?;
                 self.z01.new_leader(ghost, at, epoch)?;
+                self.z08.new_leader(ghost, at, epoch)?;
+                self.z05.history_sent(ghost, at, to, upto)?;
                 self.z11.new_leader(ghost, at, to, epoch, upto)
             }
             Said::AckNewLeader { epoch } => {
@@ -296,16 +305,19 @@ impl Checker {
             }
             Said::UpToDate { epoch, upto } | Said::Commit { epoch, upto } => {
                 self.z15.commits(ghost, at, epoch)?;
+                self.z05.commit_sent(ghost, at, to, upto)?;
                 self.z14.told(ghost, at, epoch, upto)
             }
             Said::Inform { epoch, zxid } => {
                 self.z15.commits(ghost, at, epoch)?;
+                self.z05.sent(ghost, at, to, zxid)?;
                 self.z14.told(ghost, at, epoch, zxid)
             }
+            Said::Proposal { zxid, .. } => self.z05.sent(ghost, at, to, zxid),
             Said::Pong {
                 epoch, loyal: true, ..
             } => z15_nothing_stale::loyal(ghost, at, to, epoch),
-            Said::Vote { .. } | Said::Proposal { .. } | Said::Pong { .. } => Ok(()),
+            Said::Vote { .. } | Said::Pong { .. } => Ok(()),
         }
     }
 
@@ -442,7 +454,7 @@ mod tests {
         alone.elect(1, 2, &[]);
         alone.write(at(2, 1), 1, &[]);
         let mut watched = Script::with_observers(3, 1);
-        watched.elect(1, 1, &[2, 4]);
+        watched.elect(1, 1, &[2, 3, 4]);
         watched.write(at(1, 1), 1, &[2, 4]);
         assert_eq!(watched.ghost().committed_zxid(), at(1, 1));
     }

@@ -192,6 +192,10 @@ impl Script {
 
     /// A leader tells a learner of its history.
     pub(super) fn tell(&mut self, leader: u32, server: u32, epoch: u64, upto: Zxid) {
+        let info = Said::LeaderInfo {
+            epoch: Epoch(epoch),
+        };
+        self.see(said(leader, server, info));
         self.see(new_leader(leader, server, epoch, upto));
     }
 
@@ -242,6 +246,12 @@ impl Script {
 
     pub(super) fn broadcast(&mut self, zxid: Zxid, leader: u32) {
         self.see(broadcast(leader, zxid));
+    }
+
+    /// A leader sends a transaction.
+    pub(super) fn propose(&mut self, leader: u32, server: u32, zxid: Zxid) {
+        let epoch = zxid.epoch;
+        self.see(said(leader, server, Said::Proposal { epoch, zxid }));
     }
 
     pub(super) fn append(&mut self, server: u32, zxid: Zxid) {
@@ -301,6 +311,7 @@ impl Script {
         self.append(leader, zxid);
         self.sync(leader);
         for &server in followers {
+            self.propose(leader, server, zxid);
             self.append(server, zxid);
             self.sync(server);
             self.ack(server, leader, zxid);

@@ -6,7 +6,7 @@
 //! one node is an ancestor of another. The invariants Z3, Z5 and Z6 refuse a log that is no
 //! path of this tree, and with that the tree stays the truth about every log.
 //!
-//! Transactions of one epoch are one [`Run`], so that going from a transaction to its ancestors
+//! Transactions of one epoch are one run, so that going from a transaction to its ancestors
 //! costs one step an epoch, and most questions are about one epoch alone.
 
 use crate::sim::observe::fold;

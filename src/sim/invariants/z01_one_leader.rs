@@ -6,7 +6,9 @@
 //!
 //! What makes epochs unique is checked as well: whoever announces a history first for an epoch
 //! has been promised that epoch by a quorum, itself included, as something new to each of them.
-//! A promise is an `AckEpoch` that was sent to it and claims to be new.
+//! A promise is an `AckEpoch` that was sent to it and claims to be new. A server without data,
+//! whose current epoch is 0, cannot know what it has promised before; its promise counts only
+//! where all voters have promised, which is how an ensemble is founded (ZOOKEEPER-261, 2325).
 
 use super::{Ghost, Invariant, Verdict, ensure, refuse};
 use crate::types::{Epoch, ServerId};
@@ -14,17 +16,37 @@ use crate::types::{Epoch, ServerId};
 /// Who has promised what to whom.
 #[derive(Debug, Default)]
 pub(super) struct OneLeader {
-    /// Epoch, to whom, and the servers that have, a bit for each; in the order of the first.
-    promises: Vec<(Epoch, ServerId, u32)>,
+    /// In the order of the first.
+    promises: Vec<Promises>,
+}
+
+/// The promises of one epoch to one candidate, a bit for each server.
+#[derive(Clone, Copy, Debug)]
+struct Promises {
+    epoch: Epoch,
+    to: ServerId,
+    all: u32,
+    /// Those of servers with data.
+    informed: u32,
 }
 
 impl OneLeader {
-    /// A server has promised `epoch` to `to`.
-    pub(super) fn promised(&mut self, at: usize, to: ServerId, epoch: Epoch) {
+    /// A server whose current epoch is `current` has promised `epoch` to `to`.
+    pub(super) fn promised(&mut self, at: usize, to: ServerId, epoch: Epoch, current: Epoch) {
+        let mut newest_first = self.promises.iter().rev();
+        let known = newest_first.any(|known| (known.epoch, known.to) == (epoch, to));
+        if !known {
+            self.promises.push(Promises {
+                epoch,
+                to,
+                all: 0,
+                informed: 0,
+            });
+        }
         let mut newest_first = self.promises.iter_mut().rev();
-        match newest_first.find(|(e, leader, _)| (*e, *leader) == (epoch, to)) {
-            Some((_, _, set)) => *set |= 1 << at,
-            None => self.promises.push((epoch, to, 1 << at)),
+        if let Some(known) = newest_first.find(|known| (known.epoch, known.to) == (epoch, to)) {
+            known.all |= 1 << at;
+            known.informed |= u32::from(current > Epoch(0)) << at;
         }
     }
 
@@ -57,16 +79,19 @@ impl OneLeader {
     fn quorum_promised(&self, ghost: &Ghost, at: usize, epoch: Epoch) -> Verdict {
         let server = &ghost.servers()[at];
         let mut promises = self.promises.iter().rev();
-        let given = promises.find(|&&(e, leader, _)| (e, leader) == (epoch, server.id));
-        let mut set = given.map_or(0, |&(_, _, set)| set);
+        let given = promises.find(|known| (known.epoch, known.to) == (epoch, server.id));
+        let (mut all, mut informed) = given.map_or((0, 0), |given| (given.all, given.informed));
         if server.accepted == epoch {
-            set |= 1 << at;
+            all |= 1 << at;
+            informed |= u32::from(server.current > Epoch(0)) << at;
         }
-        if ghost.is_quorum(set) {
+        if ghost.is_quorum(informed) || ghost.is_everyone(all) {
             return Ok(());
         }
         refuse(Invariant::Z1, server.id, || {
-            format!("it leads epoch {epoch}, which no quorum has promised to it ({set:b})")
+            format!(
+                "it leads epoch {epoch}, which no quorum has promised to it ({all:b}, with data {informed:b})"
+            )
         })
     }
 }
@@ -75,7 +100,7 @@ impl OneLeader {
 mod tests {
     use super::*;
     use crate::sim::invariants::script::{
-        Script, accepted, at, current, established, new_leader, said,
+        Script, accepted, at, current, established, new_leader, said, wiped,
     };
     use crate::sim::observe::Said;
     use crate::types::Zxid;
@@ -108,12 +133,39 @@ mod tests {
         script.discover(1, 1, &[2]);
         script.refused(Invariant::Z1, new_leader(1, 2, 1, Zxid::ZERO));
         let mut script = Script::of(5);
-        script.discover(1, 1, &[2, 3]);
+        script.discover(1, 1, &[2, 3, 4]);
+        script.refused(Invariant::Z1, new_leader(1, 2, 1, Zxid::ZERO));
+        let mut script = Script::of(5);
+        script.discover(1, 1, &[2, 3, 4, 5]);
         script.see(new_leader(1, 2, 1, Zxid::ZERO));
+
+        let mut script = Script::of(5);
+        script.elect(1, 1, &[2, 3, 4, 5]);
+        script.discover(1, 2, &[2]);
+        script.refused(Invariant::Z1, new_leader(1, 2, 2, Zxid::ZERO));
+        let mut script = Script::of(5);
+        script.elect(1, 1, &[2, 3, 4, 5]);
+        script.discover(1, 2, &[2, 3]);
+        script.see(new_leader(1, 2, 2, Zxid::ZERO));
         let mut script = Script::of(3);
         script.see(accepted(1, 1));
         script.see(current(1, 1));
         script.refused(Invariant::Z1, established(1, 1));
+    }
+
+    #[test]
+    fn the_promise_of_a_server_without_data_does_not_make_a_quorum() {
+        let wiped_of = |candidate, by: &[u32]| {
+            let mut script = Script::settled();
+            script.stop(3);
+            script.see(wiped(3));
+            script.start(3);
+            script.discover(candidate, 2, by);
+            script
+        };
+        wiped_of(2, &[3]).refused(Invariant::Z1, new_leader(2, 3, 2, at(1, 2)));
+        wiped_of(3, &[2]).refused(Invariant::Z1, new_leader(3, 2, 2, Zxid::ZERO));
+        wiped_of(2, &[1, 3]).see(new_leader(2, 3, 2, at(1, 2)));
     }
 
     #[test]

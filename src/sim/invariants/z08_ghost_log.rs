@@ -7,8 +7,84 @@
 //! epochs. What later epochs commit is not asked of it: a leader may wake up late and find
 //! itself elected in an epoch that is past.
 
+//!
+//! What makes it so is checked before that, when a leader announces its history for the first
+//! time: among the voters that have promised it the epoch are a quorum, itself included, none of
+//! which has named a more recent history than its own. More recent is the higher current epoch,
+//! then the higher last transaction. A promise of a more recent one may be on its way: it is not
+//! one of those that the leader counts.
+
+use super::ghost::SERVERS_MAX;
 use super::{Ghost, Growth, Invariant, Verdict, ensure};
-use crate::types::Epoch;
+use crate::types::{Epoch, ServerId, Zxid};
+
+/// The histories that were named with promises.
+#[derive(Debug, Default)]
+pub(super) struct GhostLog {
+    /// In the order of the first promise.
+    named: Vec<Named>,
+}
+
+/// What one candidate has been told.
+#[derive(Debug)]
+struct Named {
+    epoch: Epoch,
+    leader: ServerId,
+    /// By server: the current epoch and the last transaction of those that have promised.
+    histories: [Option<(Epoch, Zxid)>; SERVERS_MAX],
+}
+
+impl GhostLog {
+    /// A server has promised `epoch` to `to`, and names its history.
+    pub(super) fn promised(
+        &mut self,
+        at: usize,
+        to: ServerId,
+        epoch: Epoch,
+        history: (Epoch, Zxid),
+    ) {
+        if self.of(to, epoch).is_none() {
+            self.named.push(Named {
+                epoch,
+                leader: to,
+                histories: [None; SERVERS_MAX],
+            });
+        }
+        let mut newest_first = self.named.iter_mut().rev();
+        if let Some(named) = newest_first.find(|n| (n.epoch, n.leader) == (epoch, to)) {
+            named.histories[at] = Some(history);
+        }
+    }
+
+    /// A server announces the history of `epoch`.
+    pub(super) fn new_leader(&self, ghost: &Ghost, at: usize, epoch: Epoch) -> Verdict {
+        if ghost.tree().run_of(epoch).is_some() {
+            return Ok(());
+        }
+        let server = &ghost.servers()[at];
+        let own = (server.current, ghost.tree().zxid(server.tip));
+        let mut behind = 1 << at;
+        if let Some(named) = self.of(server.id, epoch) {
+            for (at, history) in named.histories.iter().enumerate() {
+                if history.is_some_and(|history| history <= own) {
+                    behind |= 1 << at;
+                }
+            }
+        }
+        ensure(ghost.is_quorum(behind), Invariant::Z8, server.id, || {
+            let (own_epoch, own) = own;
+            format!(
+                "it leads epoch {epoch} from {own} of epoch {own_epoch} on, and of those who \
+                 promised it only {behind:b} hold no more than that"
+            )
+        })
+    }
+
+    fn of(&self, leader: ServerId, epoch: Epoch) -> Option<&Named> {
+        let mut newest_first = self.named.iter().rev();
+        newest_first.find(|named| (named.epoch, named.leader) == (epoch, leader))
+    }
+}
 
 /// A server is about to be the established leader of `epoch`.
 pub(super) fn established(ghost: &Ghost, at: usize, epoch: Epoch) -> Verdict {
@@ -52,7 +128,7 @@ mod tests {
     use super::*;
     use crate::sim::invariants::script::established as becomes_established;
     use crate::sim::invariants::script::{
-        Script, appended, at, broadcast, current, durable, new_leader, truncated,
+        Script, accepted, appended, at, broadcast, current, durable, new_leader, truncated,
     };
 
     /// 1:2 is committed without server 3.
@@ -67,11 +143,12 @@ mod tests {
     #[test]
     fn a_leader_without_the_committed_log_is_refused() {
         let mut script = behind();
-        script.discover(3, 2, &[2]);
+        script.discover(3, 2, &[]);
+        script.force(accepted(2, 2));
         let at_3 = script.ghost().index(crate::types::ServerId(3)).unwrap();
         let unannounced = established(script.ghost(), at_3, Epoch(2));
         assert_eq!(unannounced.unwrap_err().invariant, Invariant::Z8);
-        script.see(new_leader(3, 2, 2, at(1, 1)));
+        script.force(new_leader(3, 2, 2, at(1, 1)));
         let announced = established(script.ghost(), at_3, Epoch(2));
         assert_eq!(announced.unwrap_err().invariant, Invariant::Z8);
         let before = established(script.ghost(), at_3, Epoch(1));
@@ -79,10 +156,53 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_that_has_been_promised_by_one_with_a_more_recent_history_is_refused() {
+        let mut script = behind();
+        script.discover(3, 2, &[1, 2]);
+        script.refused(Invariant::Z8, new_leader(3, 2, 2, at(1, 1)));
+    }
+
+    #[test]
+    fn the_current_epoch_decides_before_the_length_of_the_history() {
+        let mut script = behind();
+        script.accept(3, 2);
+        script.force(current(3, 2));
+        script.discover(2, 3, &[3]);
+        script.refused(Invariant::Z8, new_leader(2, 3, 3, at(1, 2)));
+        let mut script = behind();
+        script.accept(3, 2);
+        script.force(current(3, 2));
+        script.discover(3, 3, &[2]);
+        script.see(new_leader(3, 2, 3, at(1, 1)));
+    }
+
+    #[test]
+    fn a_promise_that_a_quorum_can_do_without_may_name_a_more_recent_history() {
+        let mut script = Script::settled();
+        script.broadcast(at(1, 3), 1);
+        script.append(3, at(1, 3));
+        script.sync(3);
+        script.discover(2, 2, &[1, 3]);
+        script.see(new_leader(2, 1, 2, at(1, 2)));
+    }
+
+    #[test]
+    fn histories_of_observers_and_of_promises_to_others_do_not_count() {
+        let mut script = Script::with_observers(3, 1);
+        script.elect(1, 1, &[2, 3, 4]);
+        script.broadcast(at(1, 1), 1);
+        script.append(3, at(1, 1));
+        script.sync(3);
+        script.promise(1, 3, 2);
+        script.discover(2, 2, &[3, 4]);
+        script.refused(Invariant::Z8, new_leader(2, 3, 2, Zxid::ZERO));
+    }
+
+    #[test]
     fn a_quorum_on_another_branch_is_refused() {
         let mut script = behind();
         script.discover(3, 2, &[2]);
-        script.see(new_leader(3, 2, 2, at(1, 1)));
+        script.force(new_leader(3, 2, 2, at(1, 1)));
         script.force(truncated(2, at(1, 1)));
         script.force(becomes_established(3, 2));
         script.force(broadcast(3, at(2, 1)));
@@ -100,7 +220,9 @@ mod tests {
         script.broadcast(at(1, 3), 1);
         script.append(3, at(1, 3));
         script.sync(3);
-        script.elect(2, 2, &[3]);
+        script.discover(2, 2, &[3]);
+        script.force(new_leader(2, 3, 2, at(1, 2)));
+        script.force(becomes_established(2, 2));
         script.append(1, at(1, 3));
         script.refused(Invariant::Z8, durable(1, at(1, 3)));
     }

@@ -14,9 +14,9 @@
 //! Disk loss: a wiped disk, or a log that is set aside, holds nothing from then on. The world
 //! may do that only where [`Ghost::can_lose`] lets it; it is told if a quorum is gone then.
 
+use super::server::{Loss, Server};
 use super::tree::{Node, ROOT};
 use super::{Ghost, Growth, Invariant, Verdict, ensure, known};
-use crate::sim::invariants::ghost::{Loss, Server};
 use crate::sim::observe::Boot;
 use crate::types::Zxid;
 
@@ -104,8 +104,8 @@ pub(super) fn trimmed(ghost: &Ghost, at: usize, begins_after: Zxid) -> Verdict {
 mod tests {
     use super::*;
     use crate::sim::invariants::script::{
-        Script, at, committed, durable, installing, set_aside, started, trimmed, truncated,
-        truncating, wiped,
+        Script, at, committed, durable, installing, new_leader, set_aside, started, trimmed,
+        truncated, truncating, wiped,
     };
 
     /// Starts server 3 with a log up to `last`.
@@ -132,7 +132,7 @@ mod tests {
         script.append(3, at(1, 3));
         script.sync(3);
         script.discover(2, 2, &[3]);
-        script.tell(2, 3, 2, at(1, 2));
+        script.force(new_leader(2, 3, 2, at(1, 2)));
         script.catch_up(3, at(1, 2));
         script.append(1, at(1, 3));
         script.refused(Invariant::Z9, durable(1, at(1, 3)));

@@ -118,7 +118,9 @@ mod tests {
             script.append(server, at(1, 3));
             script.sync(server);
         }
-        script.discover(2, 2, &[1, 3, 4]);
+        script.discover(2, 2, &[1, 3]);
+        script.tell(2, 1, 2, at(1, 2));
+        script.promise(4, 2, 2);
         script.tell(2, 4, 2, at(1, 2));
         script.elect(5, 3, &[1, 3]);
         assert_eq!(script.ghost().committed_zxid(), at(1, 3));

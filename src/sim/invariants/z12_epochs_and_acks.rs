@@ -17,7 +17,7 @@
 //! Disk loss: a wiped disk starts from zero. A log that was set aside starts with current epoch
 //! 0 and an accepted epoch that is kept or is 0.
 
-use super::ghost::{Loss, Server};
+use super::server::{Loss, Server};
 use super::tree::Node;
 use super::{Ghost, Invariant, Verdict, ensure, known};
 use crate::sim::observe::Boot;

@@ -166,6 +166,9 @@ mod tests {
         if own {
             script.sync(1);
         }
+        for server in [2, 3, 4, 5] {
+            script.propose(1, server, at(1, 2));
+        }
         for &server in acked {
             script.append(server, at(1, 2));
             script.sync(server);
@@ -177,7 +180,7 @@ mod tests {
     #[test]
     fn a_leader_needs_a_quorum_of_acks_to_be_established() {
         let mut script = Script::with_observers(5, 1);
-        script.discover(1, 1, &[2, 3, 6]);
+        script.discover(1, 1, &[2, 3, 4, 5, 6]);
         for server in [2, 3, 6] {
             script.tell(1, server, 1, Zxid::ZERO);
         }
@@ -219,7 +222,7 @@ mod tests {
                 let mut script = under_way(own, acked);
                 if right {
                     script.see(seen);
-                    script.see(seen);
+                    script.see(commit(1, 2, 1, at(1, 2)));
                 } else {
                     script.refused(Invariant::Z14, seen);
                 }

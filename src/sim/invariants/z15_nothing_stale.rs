@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn a_broadcast_comes_after_the_establishment() {
         let mut script = Script::of(3);
-        script.synchronize(1, 1, &[2]);
+        script.synchronize(1, 1, &[2, 3]);
         script.refused(Invariant::Z15, broadcast(1, at(1, 1)));
     }
 

@@ -12,8 +12,8 @@ use super::{
 use crate::time::Millis;
 use crate::types::{Epoch, ServerId, Zxid};
 use crate::zab::{
-    Boot, Ensemble, Entry, Message, Peer, Persisted, Phase, Piece, ProposeError, Ready, Replay,
-    Settings, Standing, Tenure,
+    Boot, Ensemble, Entry, Message, Peer, Persisted, Piece, ProposeError, Ready, Replay, Settings,
+    Standing, Tenure,
 };
 
 /// A [`Peer`] with an [`Application`] on top.
@@ -46,11 +46,11 @@ pub struct Node<A: Application> {
     /// The requests made here.
     requests: Requests,
     /// Requests of all servers that this leader has not preprocessed, oldest first.
-    inbox: VecDeque<Waiting>,
+    pub(super) inbox: VecDeque<Waiting>,
     /// The peer takes no proposal until it has committed one.
     full: bool,
     /// Flushes that wait for a barrier, by its token, and who asked.
-    flushes: BTreeMap<u64, Origin>,
+    pub(super) flushes: BTreeMap<u64, Origin>,
     newest_token: u64,
 }
 
@@ -417,11 +417,8 @@ impl<A: Application> Node<A> {
         }
     }
 
-    /// The leader lets a request wait for its turn.
+    /// A request waits for its turn; at a server that does not lead, until that is known.
     fn wait(&mut self, waiting: Waiting) -> Result<(), Refusal> {
-        if self.peer.phase() != Phase::Leading {
-            return Err(Refusal::NoLeader);
-        }
         if self.inbox.len() >= self.limits.inbox_max {
             return Err(Refusal::Full);
         }
@@ -568,7 +565,7 @@ impl<A: Application> Node<A> {
             .as_ref()
             .and_then(|behind| behind.standing.as_ref());
         let known = epoch_of(held.unwrap_or(&self.standing));
-        if known.is_none() || known != epoch_of(&standing) {
+        if known != epoch_of(&standing) {
             self.recover();
         }
         match &mut self.catching_up {

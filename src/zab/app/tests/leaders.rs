@@ -83,7 +83,7 @@ fn requests_that_no_leader_looked_at_have_no_effect() {
     let leader = world.leader();
     let others: Vec<u32> = (1..=3).filter(|id| *id != leader).collect();
     for other in &others {
-        world.hold(*other, leader);
+        world.hold(leader, *other);
     }
     let ids = [1, 2, 3].map(|value| world.propose(leader, &format!("set a {value}")));
     world.settle();
@@ -94,11 +94,20 @@ fn requests_that_no_leader_looked_at_have_no_effect() {
     assert_eq!(handed_back(&world.completions(leader)), expected);
     world.heal();
     world.run(5_000);
-    assert!(
-        world.app(leader).get("a") <= 1,
+    assert_eq!(
+        world.app(leader).get("a"),
+        0,
         "the others were never proposed"
     );
     assert_eq!(world.completions(leader), []);
+    // It has delivered nothing since, and leads again.
+    let other = world.leader();
+    world.crash(other);
+    world.run(3_000);
+    assert_eq!(world.leader(), leader);
+    let again = world.propose(leader, "set a 4");
+    world.settle();
+    assert!(delivered(again, 4)(&world.completions(leader)[0]));
 }
 
 #[test]
@@ -172,9 +181,12 @@ fn nothing_in_flight_is_remembered_by_a_leader_that_was_deposed() {
     world.propose(old, "add a 1");
     world.settle();
     assert_eq!(world.app(old).in_flight["a"], [1]);
+    world.flush(old);
+    assert_eq!(world.machine(old).node.flushes.len(), 1);
     world.isolate(old);
     world.run(3_000);
     assert!(world.app(old).in_flight.is_empty());
+    assert!(world.machine(old).node.flushes.is_empty());
 }
 
 #[test]
@@ -221,4 +233,21 @@ fn a_server_that_withdraws_hands_back_and_takes_nothing_more() {
     });
     assert_eq!(handed_back(&completions), [(put, Fate::Unknown)]);
     assert_eq!(refused, Err(super::super::Refusal::NoLeader));
+}
+
+#[test]
+fn a_flush_behind_a_request_that_is_handed_back_completes() {
+    let mut world = Nodes::running(3);
+    let (leader, follower) = (world.leader(), world.follower());
+    for server in 1..=3 {
+        world.stick(server, true);
+    }
+    let put = world.propose(follower, "add a 1");
+    let flush = world.flush(follower);
+    world.settle();
+    assert_eq!(world.completions(follower), []);
+    world.crash(leader);
+    let completions = world.completions(follower);
+    assert_eq!(handed_back(&completions), [(put, Fate::Unknown)]);
+    assert_eq!(completions[1..], [Completion::Flushed { id: flush }]);
 }

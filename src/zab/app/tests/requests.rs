@@ -337,6 +337,7 @@ fn what_an_earlier_run_asked_for_completes_nothing() {
     let mut world = Nodes::running(1);
     world.stick(1, true);
     let id = world.propose(1, "set a 5");
+    let flush = RequestId(id.0 + 1);
     let epoch = world.machine(1).node.peer().current_epoch();
     let completed = world.with_machine(1, |server, _| {
         let origin = Origin {
@@ -346,17 +347,26 @@ fn what_an_earlier_run_asked_for_completes_nothing() {
         };
         let payload = envelope::encode_transaction(origin, b"a 6");
         let zxid = Zxid::new(epoch, 1);
-        let word = envelope::Letter::Answer(
-            envelope::Call {
-                run: 999,
-                request: id,
-            },
-            zxid,
-            b"",
-        );
+        let namesake = Origin {
+            server: ServerId(9),
+            ..server.node.origin(id)
+        };
+        let next = zxid.next();
+        let call = |request| envelope::Call { run: 999, request };
+        let letters = [
+            envelope::Letter::Answer(call(id), zxid, b""),
+            envelope::Letter::Refused(call(id), Refusal::Full),
+            envelope::Letter::Flushed(call(flush), zxid),
+        ];
         let mut ready = Ready {
-            deliver: vec![Entry { zxid, payload }],
-            payloads: vec![(ServerId(2), word.encode())],
+            deliver: vec![
+                Entry { zxid, payload },
+                Entry {
+                    zxid: next,
+                    payload: envelope::encode_transaction(namesake, b"a 7"),
+                },
+            ],
+            payloads: letters.map(|word| (ServerId(2), word.encode())).into(),
             ..Ready::default()
         };
         server.node.take(&mut ready);
@@ -364,23 +374,28 @@ fn what_an_earlier_run_asked_for_completes_nothing() {
         server.ready.completions.len()
     });
     assert_eq!(completed, 0);
-    assert_eq!(world.app(1).get("a"), 6);
+    assert_eq!(world.app(1).get("a"), 7, "it is delivered all the same");
 }
 
 #[test]
-fn a_word_of_the_wrong_kind_completes_nothing() {
+fn a_word_of_the_wrong_kind_or_run_completes_nothing() {
     let mut world = Nodes::running(3);
     let (leader, follower) = (world.leader(), world.follower());
     world.hold(follower, leader);
-    let put = world.propose(follower, "set a 5");
     let flush = world.flush(follower);
+    let put = world.propose(follower, "set a 5");
     let completed = world.with_machine(follower, |server, _| {
         let run = server.node.origin(put).run;
         let call = |request| envelope::Call { run, request };
+        let earlier = |request| envelope::Call {
+            run: run + 1,
+            request,
+        };
         let letters = [
             envelope::Letter::Flushed(call(put), Zxid::ZERO),
             envelope::Letter::Answer(call(flush), Zxid::ZERO, b"5"),
             envelope::Letter::Refused(call(RequestId(99)), Refusal::Full),
+            envelope::Letter::Flushed(earlier(flush), Zxid::ZERO),
         ];
         let payloads = letters.map(|letter| (ServerId(leader), letter.encode()));
         let mut ready = Ready {
@@ -398,7 +413,7 @@ fn a_word_of_the_wrong_kind_completes_nothing() {
 }
 
 #[test]
-fn a_request_is_refused_by_a_server_that_does_not_lead() {
+fn a_request_to_a_server_that_does_not_lead_comes_to_nothing() {
     let mut world = Nodes::running(3);
     let (leader, follower) = (world.leader(), world.follower());
     assert!(matches!(
@@ -422,6 +437,77 @@ fn a_request_is_refused_by_a_server_that_does_not_lead() {
         };
         server.node.take(&mut ready);
     });
+    world.crash(leader);
     world.run(3_000);
-    assert_eq!(world.app(leader).get("a"), 0);
+    let leader = world.leader();
+    assert_eq!(
+        world.app(leader).get("a"),
+        0,
+        "not even when it leads later"
+    );
+    assert!(world.machine(follower).node.inbox.is_empty());
+}
+
+#[test]
+fn requests_that_have_their_answer_and_wait_for_a_delivery_count_as_well() {
+    let mut world = Nodes::new(3);
+    world.settings.limits.unacknowledged_max = 1;
+    world.start_all();
+    world.run(3_000);
+    let (leader, follower) = (world.leader(), world.follower());
+    world.stick(follower, true);
+    for value in 1..=3 {
+        world.propose(leader, &format!("set a {value}"));
+    }
+    world.settle();
+    for _ in 0..8 {
+        world.propose(follower, "get a");
+    }
+    world.settle();
+    assert_eq!(world.try_propose(follower, "get a"), Err(Refusal::Full));
+    world.stick(follower, false);
+    world.settle();
+    assert_eq!(world.completions(follower).len(), 8);
+}
+
+#[test]
+fn flushes_that_wait_behind_a_request_count_as_well() {
+    let (mut world, _, follower) = clogged();
+    world.propose(follower, "add a 1");
+    for _ in 0..7 {
+        world.flush(follower);
+    }
+    world.settle();
+    assert_eq!(world.try_propose(follower, "get a"), Err(Refusal::Full));
+    unclog(&mut world);
+    assert_eq!(world.completions(follower).len(), 8);
+}
+
+#[test]
+fn a_flush_behind_a_request_that_is_refused_completes() {
+    let mut world = Nodes::running(3);
+    let (leader, follower) = (world.leader(), world.follower());
+    world.hold(follower, leader);
+    let put = world.propose(follower, "set a 5");
+    let flush = world.flush(follower);
+    let completions = world.with_machine(follower, |server, _| {
+        let run = server.node.origin(put).run;
+        let call = |request| envelope::Call { run, request };
+        let refusal = Refusal::Full;
+        let letters = [
+            envelope::Letter::Flushed(call(flush), Zxid::ZERO),
+            envelope::Letter::Refused(call(put), refusal),
+        ];
+        let mut ready = Ready {
+            payloads: letters
+                .map(|letter| (ServerId(leader), letter.encode()))
+                .into(),
+            ..Ready::default()
+        };
+        server.node.take(&mut ready);
+        server.node.ready(&mut server.ready);
+        std::mem::take(&mut server.ready.completions)
+    });
+    let ids: Vec<RequestId> = completions.iter().map(Completion::id).collect();
+    assert_eq!(ids, [put, flush]);
 }

@@ -1,6 +1,7 @@
 //! How the application comes to its state: replay, snapshots, and what goes on meanwhile.
 
 use super::*;
+use crate::zab::app::envelope::{Call, Letter};
 use crate::zab::{Entry, Ready, Replay, Standing};
 
 fn put(world: &mut Nodes, id: u32, values: std::ops::RangeInclusive<u64>) {
@@ -50,6 +51,10 @@ fn a_leader_that_still_reads_its_log_takes_requests_and_preprocesses_them_afterw
     world.settle();
     assert_eq!(world.app(follower).told, [format!("following {leader}")]);
     let id = world.propose(follower, "add a5 1");
+    world.settle();
+    // Its standing is told again, and what waits goes on waiting.
+    let third = (1..=3).find(|id| ![leader, follower].contains(id)).unwrap();
+    world.crash(third);
     world.settle();
     assert_eq!(
         world.app(leader).told,
@@ -105,9 +110,15 @@ fn what_is_committed_while_the_log_is_read_is_read_in_its_turn() {
         server.node.on_replayed(&entry(1));
         server.node.on_replayed(&entry(1));
         assert_eq!(server.node.applied(), entry(1).zxid);
+        server.node.take(&mut Ready {
+            replay: Some(replay(entry(4).zxid, 5)),
+            ..Ready::default()
+        });
+        server.node.ready(&mut server.ready);
+        assert_eq!(server.ready.replay, None, "one at a time");
         server.node.on_replayed(&entry(2));
         server.node.ready(&mut server.ready);
-        assert_eq!(server.ready.replay, Some(replay(entry(2).zxid, 4)));
+        assert_eq!(server.ready.replay, Some(replay(entry(2).zxid, 5)));
         server.node.on_replayed(&entry(3));
         assert_eq!(
             server.node.standing(),
@@ -115,16 +126,17 @@ fn what_is_committed_while_the_log_is_read_is_read_in_its_turn() {
             "not there yet"
         );
         server.node.on_replayed(&entry(4));
+        server.node.on_replayed(&entry(5));
         assert_eq!(server.node.standing(), &following);
         server.node.take(&mut Ready {
-            deliver: vec![entry(5)],
+            deliver: vec![entry(6)],
             ..Ready::default()
         });
         server.node.ready(&mut server.ready);
         assert_eq!(server.ready.replay, None);
     });
-    assert_eq!(world.app(1).get("a"), 5);
-    assert_eq!(world.app(1).delivered.len(), 5, "each once");
+    assert_eq!(world.app(1).get("a"), 6);
+    assert_eq!(world.app(1).delivered.len(), 6, "each once");
 }
 
 #[test]
@@ -214,16 +226,17 @@ fn a_restore_in_the_middle_of_a_replay_takes_its_place() {
         server.node.restore(at(3), &mut &b"a 7\n"[..]).unwrap();
         server.node.on_replayed(&old);
         assert_eq!(server.node.applied(), at(3));
+        server.node.take(&mut Ready {
+            deliver: vec![Entry {
+                zxid: at(4),
+                payload: [][..].into(),
+            }],
+            ..Ready::default()
+        });
+        assert_eq!(server.node.applied(), at(4), "nothing is read any more");
         server.node.ready(&mut server.ready);
     });
-    let id = world.propose(1, "get a");
-    world.settle();
-    let answer = b"7".to_vec();
-    assert_eq!(
-        world.completions(1),
-        [Completion::Answered { id, answer }],
-        "it leads on"
-    );
+    assert_eq!(world.app(1).get("a"), 7);
 }
 
 #[test]
@@ -236,4 +249,26 @@ fn a_damaged_snapshot_makes_the_server_withdraw() {
         server.ready.fenced.is_some()
     });
     assert!(fenced);
+}
+
+#[test]
+fn a_restore_completes_what_waited_for_the_transactions_in_it() {
+    let mut world = Nodes::running(3);
+    let (leader, follower) = (world.leader(), world.follower());
+    world.hold(follower, leader);
+    let id = world.flush(follower);
+    let at = Zxid::new(world.machine(follower).node.peer().current_epoch(), 3);
+    let completions = world.with_machine(follower, |server, _| {
+        let run = server.node.origin(id).run;
+        let call = Call { run, request: id };
+        let word = Letter::Flushed(call, at);
+        server.node.take(&mut Ready {
+            payloads: vec![(ServerId(leader), word.encode())],
+            ..Ready::default()
+        });
+        server.node.restore(at, &mut &b"a 7\n"[..]).unwrap();
+        server.node.ready(&mut server.ready);
+        std::mem::take(&mut server.ready.completions)
+    });
+    assert_eq!(completions, [Completion::Flushed { id }]);
 }

@@ -1,0 +1,95 @@
+//! Learners that come late.
+
+use super::{Scene, Story};
+
+pub(super) const ALL: &[Story] = &[
+    Story {
+        name: "19-late-joiner-while-proposals-flow",
+        about: "a follower is synchronized while the leader goes on: neither gap nor repetition",
+        play: late_joiner,
+        servers: (3, 0),
+    },
+    Story {
+        name: "09-snapshot-interrupted-then-diff-from-another",
+        about: "a follower is sent a snapshot, loses its leader, and goes on with another one",
+        play: interrupted_snapshot,
+        servers: (5, 0),
+    },
+    Story {
+        name: "28-snapshots-during-commits",
+        about: "every server snapshots and trims while transactions are committed, and all crash",
+        play: snapshots,
+        servers: (3, 0),
+    },
+    Story {
+        name: "30-observer-joins-mid-stream",
+        about: "an observer comes, goes and comes again while transactions flow",
+        play: observer,
+        servers: (3, 1),
+    },
+];
+
+fn late_joiner(scene: &mut Scene) {
+    let leader = scene.lead();
+    let late = scene.follower(0);
+    for _ in 0..6 {
+        scene.kill(late);
+        scene.propose(leader, 50);
+        scene.start(late);
+        for _ in 0..200 {
+            scene.propose(leader, 1);
+            scene.pass_ms(1);
+        }
+        scene.lead();
+    }
+}
+
+fn interrupted_snapshot(scene: &mut Scene) {
+    scene.world.stage.profile.snapshot_every = 10;
+    scene.world.stage.profile.snapshots_kept = 1;
+    let mut leader = scene.lead();
+    let late = scene.follower(0);
+    for round in 0..6 {
+        scene.kill(late);
+        for _ in 0..20 {
+            scene.commit(leader, 10);
+        }
+        scene.start(late);
+        scene.pass_ms(1 + round * 2);
+        let old = leader;
+        scene.kill(old);
+        leader = scene.lead_instead_of(old);
+        scene.start(old);
+        scene.lead();
+    }
+}
+
+fn snapshots(scene: &mut Scene) {
+    scene.world.stage.profile.snapshot_every = 7;
+    scene.world.stage.profile.snapshots_kept = 1;
+    for _ in 0..5 {
+        let leader = scene.lead();
+        for _ in 0..100 {
+            scene.propose(leader, 3);
+            scene.pass_ms(1);
+        }
+        scene.crash_all();
+        scene.start_all();
+    }
+    scene.lead();
+}
+
+fn observer(scene: &mut Scene) {
+    let leader = scene.lead();
+    let observer = scene.world.stage.profile.voters;
+    for _ in 0..5 {
+        scene.kill(observer);
+        scene.propose(leader, 30);
+        scene.start(observer);
+        for _ in 0..100 {
+            scene.propose(leader, 1);
+            scene.pass_ms(1);
+        }
+        scene.lead();
+    }
+}

@@ -1,0 +1,102 @@
+//! The simulator itself: it repeats itself exactly, it is quiet when all is well, and it finds
+//! what is planted.
+
+use super::plants::Planted;
+use super::profile::Profile;
+use super::random::Random;
+use super::run::{Options, run};
+use super::world::{Outcome, World};
+
+fn short(seed: u64, steps: u64, plant: Option<&str>) -> Outcome {
+    let planted = plant.map_or_else(Planted::default, |name| {
+        Planted::named(name).expect("the test names a plant that is there")
+    });
+    let options = Options {
+        servers: None,
+        steps,
+        planted,
+    };
+    run(seed, &options, None)
+}
+
+#[test]
+fn the_same_seed_gives_the_same_fingerprint_and_another_gives_another() {
+    for seed in [1, 2, 3] {
+        let (first, again) = (short(seed, 4_000, None), short(seed, 4_000, None));
+        assert_eq!(first.fingerprint, again.fingerprint, "seed {seed}");
+        assert_eq!(first.steps, again.steps, "seed {seed}");
+    }
+    let (one, other) = (short(1, 4_000, None), short(2, 4_000, None));
+    assert_ne!(one.fingerprint, other.fingerprint);
+}
+
+#[test]
+fn a_trace_changes_nothing_and_shows_the_messages() {
+    use std::sync::{Arc, Mutex};
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let taken = Arc::clone(&lines);
+    let sink = Box::new(move |line: std::fmt::Arguments<'_>| {
+        taken.lock().unwrap().push(line.to_string());
+    });
+    let options = Options {
+        steps: 3_000,
+        ..Options::default()
+    };
+    let traced = run(4, &options, Some(sink));
+    assert_eq!(traced.fingerprint, run(4, &options, None).fingerprint);
+    let lines = lines.lock().unwrap();
+    for part in ["Vote Looking", "AckNewLeader", "Durable", "Healed"] {
+        assert!(lines.iter().any(|line| line.contains(part)), "{part}");
+    }
+}
+
+#[test]
+fn a_range_of_seeds_is_clean() {
+    for seed in 0..20 {
+        let outcome = short(seed, 6_000, None);
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        assert!(outcome.committed > 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_calm_world_commits_everything_and_agrees() {
+    let mut world = World::new(5, Profile::calm(3, 1), Planted::default(), None);
+    world.begin();
+    world.run_for(10_000_000);
+    world.stage.profile.burst_max = 0;
+    world.run_for(2_000_000);
+    assert_eq!(world.stage.judge.violation(), None);
+    assert!(world.agrees(), "{}", world.describe());
+    assert!(world.stage.judge.oracle.committed() > 1_000);
+}
+
+#[test]
+fn what_is_planted_is_found() {
+    for name in [
+        "ack-before-durable",
+        "history-not-durable",
+        "epoch-before-history",
+        "established-by-one",
+        "delivers-uncommitted",
+        "keeps-suffix",
+        "host-reports-before-sync",
+        "host-delivers-twice",
+    ] {
+        let found = (0..20).find(|&seed| short(seed, 10_000, Some(name)).violation.is_some());
+        assert!(found.is_some(), "{name}");
+    }
+}
+
+#[test]
+fn seeds_draw_worlds_of_every_size() {
+    let mut sizes = std::collections::BTreeSet::new();
+    for seed in 0..60 {
+        let profile = Profile::drawn(&mut Random::new(seed), None);
+        sizes.insert((profile.voters, profile.observers > 0));
+    }
+    for voters in [3, 5, 7] {
+        assert!(sizes.contains(&(voters, false)), "{voters} servers");
+    }
+    assert!(sizes.iter().any(|&(_, observed)| observed));
+}
