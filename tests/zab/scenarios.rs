@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use systole::sim::scenarios::{ALL, Faults, Scenario};
+use systole::sim::script::Neglect;
+use systole::zab::Plant;
 
 #[test]
 fn every_scenario_ends_well() {
@@ -49,4 +51,17 @@ fn the_scenarios_are_in_order_and_have_names_of_their_own() {
         assert!(names.insert(scenario.name), "{} twice", scenario.name);
     }
     assert!(names.iter().all(|name| Scenario::named(name).is_some()));
+}
+
+#[test]
+fn every_plant_and_every_neglect_ends_some_scenario_badly() {
+    let guards: BTreeSet<&str> = ALL
+        .iter()
+        .flat_map(|scenario| scenario.guards.iter().map(|guard| guard.name()))
+        .collect();
+    let plants = Plant::ALL.iter().map(|plant| plant.name());
+    let neglects = Neglect::ALL.iter().map(|neglect| neglect.name());
+    for name in plants.chain(neglects) {
+        assert!(guards.contains(name), "{name} is nowhere a guard");
+    }
 }

@@ -219,6 +219,10 @@ fn newer_epoch(faults: Faults) -> Result<(), String> {
     ensemble.start_all();
     ensemble.pass(3_000);
     ensure(ensemble.leads(3), "3 does not lead those who promised")?;
+    ensure(
+        !ensemble.started_over(3),
+        "3 tries an epoch that cannot be promised to it",
+    )?;
     ends_well(&mut ensemble)?;
     let promised = past.clone().accepted(9);
     let mut ensemble = with_pasts(faults, &[&promised, &past, &past]);
