@@ -31,6 +31,7 @@ pub mod profile;
 pub mod queue;
 pub mod random;
 pub mod run;
+pub mod scenarios;
 pub mod script;
 pub mod stage;
 pub mod stories;

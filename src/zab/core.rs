@@ -226,7 +226,9 @@ impl Core {
         self.durable = self.durable.min(zxid);
         self.committed = zxid;
         self.delivered = zxid;
-        self.snapshot = Some(zxid);
+        if !self.plants().has(Plant::ForgetsInstalled) {
+            self.snapshot = Some(zxid);
+        }
         self.replacing += 1;
         self.write(Write::SnapshotEnd(zxid));
     }

@@ -55,7 +55,8 @@ impl Early {
 impl Election {
     /// Starts a round.
     pub(super) fn begin(core: &mut Core) -> Election {
-        core.round += 1;
+        // Others may say any round; one that cannot be exceeded only costs time.
+        core.round = core.round.saturating_add(1);
         let mut election = Election {
             vote: core.own_vote(),
             tally: Vec::new(),

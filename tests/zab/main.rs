@@ -3,3 +3,4 @@
 //! What happens in other orders, with losses, crashes and slow disks, is the simulator's.
 
 mod golden;
+mod scenarios;
