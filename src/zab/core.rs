@@ -44,6 +44,8 @@ pub(super) struct Core {
     connected: Vec<ServerId>,
     /// A leader that fell silent, until it is heard again: an election need not wait for it.
     pub(super) silent: Option<ServerId>,
+    /// Elections in a row that came to nothing.
+    pub(super) failures: u32,
     /// Round of the election; counts up over the life of this run.
     pub(super) round: u64,
     /// Attempts to follow somebody; numbers the tenures of this run.
@@ -95,6 +97,7 @@ impl Core {
             busy_since: None,
             connected: Vec::new(),
             silent: None,
+            failures: 0,
             round: 0,
             attempts: 0,
             nonce: boot.nonce,

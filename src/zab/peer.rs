@@ -161,7 +161,7 @@ impl Peer {
     #[must_use]
     pub fn deadline(&self) -> Millis {
         match &self.role {
-            Role::Looking(election) => election.deadline(),
+            Role::Looking(election) => election.deadline(&self.core),
             Role::Leading(leader, _) => leader.deadline(&self.core),
             Role::Following(follower) => follower.deadline(&self.core),
             Role::Resting | Role::Fenced => Millis(u64::MAX),
@@ -481,11 +481,19 @@ impl Peer {
             return;
         }
         if let Next::Look(why) = next {
-            match &mut self.role {
-                Role::Leading(leader, _) => leader.resign(&mut self.core),
-                Role::Following(follower) => follower.leave(&mut self.core),
-                Role::Resting | Role::Looking(_) | Role::Fenced => {}
-            }
+            let active = match &mut self.role {
+                Role::Leading(leader, _) => {
+                    leader.resign(&mut self.core);
+                    leader.stage == Stage::Established
+                }
+                Role::Following(follower) => {
+                    follower.leave(&mut self.core);
+                    follower.step == Step::Active
+                }
+                Role::Resting | Role::Looking(_) | Role::Fenced => false,
+            };
+            let failures = self.core.failures.saturating_add(1);
+            self.core.failures = if active { 0 } else { failures };
             self.core.stand(Standing::Recovering);
             self.look(why);
         }
