@@ -26,50 +26,50 @@ use seeds::Job;
 /// The deterministic simulator.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "sim")]
-pub(crate) struct Args {
+struct Args {
     /// Seeds to run, as FROM..TO.
     #[arg(long, value_parser = range_of, default_value = "0..100")]
-    pub(crate) seeds: (u64, u64),
+    seeds: (u64, u64),
     /// One seed alone.
     #[arg(long)]
-    pub(crate) seed: Option<u64>,
+    seed: Option<u64>,
     /// Prints everything that happens; with `--seed`.
     #[arg(long, requires = "seed")]
-    pub(crate) trace: bool,
+    trace: bool,
     /// Servers that vote; drawn from the seed if not given.
     #[arg(long)]
-    pub(crate) servers: Option<usize>,
+    servers: Option<usize>,
     /// Events with faults before all is healed.
     #[arg(long, default_value_t = 200_000)]
-    pub(crate) steps: u64,
+    steps: u64,
     /// Plants a fault, which must be found; `all` for one after the other.
     #[arg(long)]
-    pub(crate) plant: Option<String>,
+    plant: Option<String>,
     /// Seeds run at the same time.
     #[arg(long, default_value_t = 1)]
-    pub(crate) threads: usize,
+    threads: usize,
     /// Tells a scenario with a known end, in place of the random world; `all` for one after the
     /// other. Those whose times are drawn are told once for each seed.
     #[arg(long)]
-    pub(crate) scenario: Option<String>,
+    scenario: Option<String>,
     /// Prints the names of all scenarios, and the plants they guard against.
     #[arg(long)]
-    pub(crate) list_scenarios: bool,
+    list_scenarios: bool,
     /// Prints the names of all plants.
     #[arg(long)]
-    pub(crate) list_plants: bool,
+    list_plants: bool,
     /// Looks for the plant in this process, among the seeds alone.
     #[arg(long, hide = true)]
-    pub(crate) planted_seeds: bool,
+    planted_seeds: bool,
     /// Prints how often each probe was reached.
     #[arg(long)]
-    pub(crate) probes: bool,
+    probes: bool,
     /// Explores every order of a small ensemble's steps, up to so many million states a case.
     #[arg(long, value_name = "MILLIONS")]
-    pub(crate) model: Option<u64>,
+    model: Option<u64>,
     /// Measures how long a change of leader takes, over so many seeds a case.
     #[arg(long, value_name = "SEEDS")]
-    pub(crate) failover: Option<u64>,
+    failover: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -139,7 +139,7 @@ fn run_seeds(args: &Args) -> ExitCode {
 }
 
 /// Clean seeds are a success; with a plant, a finding is.
-pub(crate) fn verdict(found: bool, args: &Args) -> ExitCode {
+fn verdict(found: bool, args: &Args) -> ExitCode {
     match found == args.plant.is_some() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,

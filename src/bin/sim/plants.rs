@@ -6,15 +6,15 @@ use std::process::{Command, ExitCode};
 use systole::sim::plants::Planted;
 use systole::sim::script::Neglect;
 
-use crate::{Args, tell};
+use super::{Args, tell};
 
 /// The names of all plants: of the core, of the world's host, of the scripts' host.
-pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
     Planted::names().chain(Neglect::ALL.iter().map(|neglect| neglect.name()))
 }
 
 /// Tries one after the other.
-pub(crate) fn try_all(args: &Args) -> ExitCode {
+pub(super) fn try_all(args: &Args) -> ExitCode {
     let missed: Vec<&str> = names().filter(|name| !is_found(name, args)).collect();
     if missed.is_empty() {
         println!("{} plants, all found", names().count());
@@ -25,7 +25,7 @@ pub(crate) fn try_all(args: &Args) -> ExitCode {
 }
 
 /// Tries one.
-pub(crate) fn try_one(name: &str, args: &Args) -> ExitCode {
+pub(super) fn try_one(name: &str, args: &Args) -> ExitCode {
     if is_found(name, args) {
         ExitCode::SUCCESS
     } else {

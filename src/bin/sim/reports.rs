@@ -7,7 +7,7 @@ use systole::sim::model::{self, Bounds};
 use systole::zab::Plants;
 
 /// Explores small ensembles within several budgets; a violation is told with its way.
-pub(crate) fn explore_all(states_max: u64) -> ExitCode {
+pub(super) fn explore_all(states_max: u64) -> ExitCode {
     let mut sound = true;
     println!("transactions crashes restarts resets begin    states     steps  depth");
     for (transactions, crashes, restarts, resets, from_nothing) in MODELS {
@@ -54,7 +54,7 @@ const MODELS: [(u32, u32, u32, u32, bool); 8] = [
 ];
 
 /// Prints how long changes of leader take, in simulated milliseconds.
-pub(crate) fn measure_falls(seeds: u64) -> ExitCode {
+pub(super) fn measure_falls(seeds: u64) -> ExitCode {
     let mut sound = true;
     println!(
         "servers  leader   in flight  followers that hold them     p50     p90     p99     max"

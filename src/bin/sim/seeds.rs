@@ -13,11 +13,11 @@ use systole::sim::run::{self, Options};
 use systole::sim::stories;
 use systole::sim::world::Outcome;
 
-use crate::Args;
+use super::Args;
 
 /// What came of all seeds so far.
 #[derive(Default)]
-pub(crate) struct Sum {
+pub(super) struct Sum {
     runs: u64,
     steps: u64,
     committed: u64,
@@ -26,18 +26,18 @@ pub(crate) struct Sum {
     fingerprint: u64,
     probes: Probes,
     /// The lowest seed that is not clean, and why.
-    pub(crate) worst: Option<(u64, String)>,
+    pub(super) worst: Option<(u64, String)>,
 }
 
 /// What is done with each seed.
-pub(crate) struct Job {
+pub(super) struct Job {
     options: Options,
     story: Option<String>,
 }
 
 impl Job {
     /// What the command line asks for. A plant that is none of the world's changes nothing.
-    pub(crate) fn of(args: &Args) -> Job {
+    pub(super) fn of(args: &Args) -> Job {
         let planted = args.plant.as_deref().and_then(Planted::named);
         Job {
             options: Options {
@@ -50,7 +50,7 @@ impl Job {
     }
 }
 
-pub(crate) fn run_seed(seed: u64, job: &Job, trace: Option<Sink>) -> Outcome {
+pub(super) fn run_seed(seed: u64, job: &Job, trace: Option<Sink>) -> Outcome {
     SEED.set(Some(seed));
     let outcome = match &job.story {
         None => run::run(seed, &job.options, trace),
@@ -62,7 +62,7 @@ pub(crate) fn run_seed(seed: u64, job: &Job, trace: Option<Sink>) -> Outcome {
 }
 
 /// Runs all seeds from `from` to below `to`, and after a violation none above it.
-pub(crate) fn run_seeds(from: u64, to: u64, job: &Job, threads: usize, stop: bool) -> Sum {
+pub(super) fn run_seeds(from: u64, to: u64, job: &Job, threads: usize, stop: bool) -> Sum {
     let next = AtomicU64::new(from);
     let sum = Mutex::new(Sum::default());
     std::thread::scope(|scope| {
@@ -116,7 +116,7 @@ impl Sum {
     }
 }
 
-pub(crate) fn report(from: u64, to: u64, sum: &Sum, args: &Args) {
+pub(super) fn report(from: u64, to: u64, sum: &Sum, args: &Args) {
     let seconds = cpu_time().as_secs_f64();
     println!(
         "seeds {from}..{to}: {} runs, {} steps, {:.0} steps/s of processor time, {} commits, \
@@ -146,7 +146,7 @@ pub(crate) fn report(from: u64, to: u64, sum: &Sum, args: &Args) {
 }
 
 /// Runs a seed again and prints what happened last.
-pub(crate) fn print_the_end(seed: u64, job: &Job) {
+pub(super) fn print_the_end(seed: u64, job: &Job) {
     static LAST: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let sink: Sink = Box::new(|line| {
         let mut text = String::new();
@@ -168,7 +168,7 @@ thread_local! {
     static SEED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-pub(crate) fn name_the_seed_on_panic() {
+pub(super) fn name_the_seed_on_panic() {
     std::panic::set_hook(Box::new(|panic| match SEED.get() {
         Some(seed) => eprintln!("seed {seed}: {panic}"),
         None => eprintln!("{panic}"),

@@ -7,21 +7,21 @@ use systole::sim::script::Neglect;
 use systole::sim::stories;
 use systole::zab::{Plant, Plants};
 
-use crate::{Args, run_seeds, verdict};
+use super::{Args, run_seeds, verdict};
 
 /// The names of all scenarios.
-pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
     let scripted = scenarios::ALL.iter().map(|scenario| scenario.name);
     scripted.chain(stories::all().map(|story| story.name))
 }
 
 /// True for those of a fixed script.
-pub(crate) fn is_scripted(name: &str) -> bool {
+pub(super) fn is_scripted(name: &str) -> bool {
     Scenario::named(name).is_some()
 }
 
 /// Prints what there is.
-pub(crate) fn list() -> ExitCode {
+pub(super) fn list() -> ExitCode {
     for scenario in scenarios::ALL {
         println!(
             "{:02} {}: {}",
@@ -38,7 +38,7 @@ pub(crate) fn list() -> ExitCode {
 }
 
 /// Tells one of a fixed script.
-pub(crate) fn scripted(name: &str, args: &Args) -> ExitCode {
+pub(super) fn scripted(name: &str, args: &Args) -> ExitCode {
     let Some(scenario) = Scenario::named(name) else {
         return ExitCode::from(2);
     };
@@ -56,7 +56,7 @@ pub(crate) fn scripted(name: &str, args: &Args) -> ExitCode {
 }
 
 /// Tells all of them.
-pub(crate) fn all(args: &Args) -> ExitCode {
+pub(super) fn all(args: &Args) -> ExitCode {
     let mut sound = true;
     for scenario in scenarios::ALL {
         sound &= scripted(scenario.name, args) == ExitCode::SUCCESS;
@@ -77,7 +77,7 @@ pub(crate) fn all(args: &Args) -> ExitCode {
 }
 
 /// The scenarios that must fail with this plant.
-pub(crate) fn guarded_by(plant: &str) -> impl Iterator<Item = &'static Scenario> {
+pub(super) fn guarded_by(plant: &str) -> impl Iterator<Item = &'static Scenario> {
     scenarios::ALL
         .iter()
         .filter(move |scenario| scenario.guards.iter().any(|guard| guard.name() == plant))
