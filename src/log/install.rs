@@ -71,7 +71,7 @@ impl<D: Disk> Log<D> {
     /// then begins and ends at its zxid, and all other snapshots and all transactions are gone,
     /// unsynced ones too. A crash leaves either the old history entire or this one.
     ///
-    /// A ticket that is out stays valid and says nothing any more. Blocks for one sync of what
+    /// Blocks for one sync of what
     /// the receiver wrote last and a few of small files.
     ///
     /// # Errors
@@ -79,9 +79,10 @@ impl<D: Disk> Log<D> {
     ///
     /// # Panics
     /// If the snapshot's epoch is above the accepted one: the log would then hold more than the
-    /// epochs on disk promise.
+    /// epochs on disk promise. If a ticket is out: it names segments that are removed here.
     pub fn install_snapshot(&mut self, receiver: SnapshotReceiver<D>) -> Result<(), Fatal> {
         self.check()?;
+        self.assert_no_ticket();
         let (zxid, accepted) = (receiver.zxid(), self.epochs.accepted);
         assert!(
             zxid.epoch <= accepted,
@@ -97,7 +98,7 @@ impl<D: Disk> Log<D> {
         self.generation.end();
         // A helper still at the next segment is let go: its name is not taken below.
         drop(self.take_prepared());
-        self.draining = None;
+        self.draining.clear();
         let (index, active) = complete(&self.disk, zxid, self.salt, self.settings.segment_bytes)?;
         self.active = active;
         self.chain = vec![Link {

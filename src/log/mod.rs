@@ -108,9 +108,9 @@ pub const SNAPSHOTS_KEPT: usize = 2;
 
 /// The log of one server. See the module's page for its files, positions and failures.
 ///
-/// Invariants: `synced` ≤ `written`; at most two segments hold what is not synced, `active` and
-/// `draining`; `chain` is never empty and its last link is `active`; everything behind
-/// `written` in `active` is zero, but for one mark.
+/// Invariants: `synced` ≤ `written`; what is not synced is in `active` and `draining` alone;
+/// `synced` stands still while a ticket is out; `chain` is never empty and its last link is
+/// `active`; everything behind `written` in `active` is zero, but for one mark.
 pub struct Log<D: Disk> {
     disk: D,
     _lock: D::Lock,
@@ -119,8 +119,9 @@ pub struct Log<D: Disk> {
     salt: u64,
     chain: Vec<Link>,
     active: D::Segment,
-    /// The segment before `active`, while some of it may not be synced.
-    draining: Option<D::Segment>,
+    /// The segments just before `active` of which some may not be synced, oldest first. More
+    /// than one only while a ticket is out: see [`Log::roll`].
+    draining: Vec<D::Segment>,
     written: Position,
     synced: Position,
     last: Zxid,
@@ -129,7 +130,7 @@ pub struct Log<D: Disk> {
     history: History,
     /// True while a ticket is out.
     flushing: bool,
-    /// Ended by each cut and install, so that a ticket or a helper from before is known as stale.
+    /// Ended by each cut and install, so that a helper from before is known as stale.
     generation: Generation,
     slot: Slot<D>,
     epochs: Epochs,
@@ -142,12 +143,11 @@ pub struct Log<D: Disk> {
 #[must_use = "the log waits for the ticket"]
 #[derive(Debug)]
 pub struct SyncTicket<F> {
-    /// What to sync: one segment, or two when the log has just moved on to a new one.
+    /// What to sync: one segment, and those before it that the log has just moved on from.
     pub flushes: Vec<F>,
     /// The last transaction that will be durable then.
     pub upto: Zxid,
     position: Position,
-    generation: u64,
 }
 
 impl<F: disk::Flush> SyncTicket<F> {
@@ -223,11 +223,14 @@ impl<D: Disk> Log<D> {
             return None;
         }
         self.flushing = true;
+        if let Err(error) = self.write_mark() {
+            // The end of the sync tells it.
+            self.fence("write to the log", &error);
+        }
         Some(SyncTicket {
             flushes: self.flushes(),
             upto: self.last,
             position: self.written,
-            generation: self.generation.now(),
         })
     }
 
@@ -245,10 +248,7 @@ impl<D: Disk> Log<D> {
         if let Err(error) = result {
             return Err(self.fence("sync the log", &error));
         }
-        // A ticket from before a cut speaks of records that are no more.
-        if ticket.generation == self.generation.now() && ticket.position > self.synced {
-            self.advance(ticket.position, ticket.upto)?;
-        }
+        self.advance(ticket.position, ticket.upto)?;
         Ok(self.synced_zxid)
     }
 
@@ -256,9 +256,17 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     /// As [`Log::end_sync`].
+    ///
+    /// # Panics
+    /// If a ticket is out. Its sync may have failed already, and the kernel tells of a failure
+    /// once: this sync would be told that all is well.
     pub fn sync_now(&mut self) -> Result<Zxid, Fatal> {
         self.check()?;
+        self.assert_no_ticket();
         if self.written > self.synced {
+            if let Err(error) = self.write_mark() {
+                return Err(self.fence("write to the log", &error));
+            }
             for flush in self.flushes() {
                 if let Err(error) = flush.run() {
                     return Err(self.fence("sync the log", &error));
@@ -273,6 +281,9 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     /// As [`Log::end_sync`].
+    ///
+    /// # Panics
+    /// As [`Log::sync_now`].
     pub fn close(mut self) -> Result<(), Fatal> {
         self.sync_now()?;
         if let Err(error) = self.active.flush().run() {
@@ -392,6 +403,13 @@ impl<D: Disk> Log<D> {
         self.epochs
     }
 
+    /// True while a ticket is out. Until it is back the log must not be synced here and now, cut,
+    /// replaced by a snapshot or closed.
+    #[must_use]
+    pub fn is_syncing(&self) -> bool {
+        self.flushing
+    }
+
     /// Why the log takes nothing any more, if so.
     #[must_use]
     pub fn fatal(&self) -> Option<&Fatal> {
@@ -411,6 +429,12 @@ impl<D: Disk> Log<D> {
             None => Ok(()),
             Some(fatal) => Err(fatal.clone()),
         }
+    }
+
+    /// Nothing that rests on what is durable, or takes segments away, goes on beside a sync
+    /// whose outcome is not known.
+    fn assert_no_ticket(&self) {
+        assert!(!self.flushing, "a sync is under way");
     }
 
     #[cold]
@@ -436,9 +460,11 @@ impl<D: Disk> Log<D> {
         );
         self.synced = position;
         self.synced_zxid = zxid;
-        if position.segment == self.written.segment {
-            // What came before the active segment is not written any more: unmap it.
-            self.draining = None;
+        // What is wholly synced is not written any more: unmap it.
+        let unsynced = (self.written.segment - position.segment) as usize;
+        let drained = self.draining.len().saturating_sub(unsynced);
+        self.draining.drain(..drained);
+        if unsynced == 0 {
             self.active.release(position.offset as usize);
         }
         self.mark()
@@ -451,17 +477,28 @@ impl<D: Disk> Log<D> {
         if self.synced < self.written {
             return Ok(());
         }
+        self.write_mark()
+    }
+
+    /// Writes a mark behind the last record, which says how far the log is synced.
+    ///
+    /// Each sync takes one along, because the records it syncs may all have been appended while
+    /// the sync before was under way, and then none of them knows how that ended.
+    fn write_mark(&mut self) -> io::Result<()> {
         let header = Header::new(Kind::Mark, self.last, self.synced, b"");
         let header = header.encode(self.salt, self.written);
         self.active.write(self.written.offset as usize, &header)
     }
 
     /// Goes on to the next segment, which is made here if no helper has.
+    ///
+    /// Where nobody syncs, the writer does it here, so that no more than two segments are not
+    /// synced. While a ticket is out it must not: it would take for durable what that ticket's
+    /// sync may just have failed to write. Then as many segments drain as are filled during one
+    /// sync, which is bounded by what the log's user lets be in flight.
     #[cold]
     fn roll(&mut self) -> Result<(), Fatal> {
-        if self.draining.is_some() {
-            // Syncing is a whole segment behind. Two unsynced segments are all that recovery
-            // reckons with, so the writer waits here.
+        if !self.draining.is_empty() && !self.flushing {
             self.sync_now()?;
         }
         let index = self.written.segment + 1;
@@ -472,8 +509,7 @@ impl<D: Disk> Log<D> {
                 made.map_err(|error| self.fence("extend the log", &error))?
             }
         };
-        let full = std::mem::replace(&mut self.active, next);
-        let full = self.draining.insert(full);
+        let mut full = std::mem::replace(&mut self.active, next);
         let last = Header::new(Kind::Next, self.last, self.synced, b"");
         let last = last.encode(self.salt, self.written);
         let link = Link {
@@ -482,6 +518,7 @@ impl<D: Disk> Log<D> {
         };
         let begin = segment::begin_record(index, link.previous, self.synced, self.salt);
         let write = full.write(self.written.offset as usize, &last);
+        self.draining.push(full);
         if let Err(error) = write.and_then(|()| self.active.write(FIRST_RECORD, &begin)) {
             return Err(self.fence("write to the log", &error));
         }

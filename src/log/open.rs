@@ -85,7 +85,7 @@ impl<D: Disk> Log<D> {
             _lock: lock,
             settings,
             active,
-            draining: None,
+            draining: Vec::new(),
             written: end,
             synced: end,
             last: recovered.last,
@@ -220,9 +220,10 @@ impl<'a, D: Disk> Opening<'a, D> {
     /// Reads the segments that the snapshot does not cover.
     fn scan(&mut self, snapshot: Option<Zxid>, keep: Option<Zxid>) -> Result<Extent, OpenError> {
         // What a killed server left in the cache is now made durable; what a failed sync left
-        // there, not durable though it looks so, is forgotten. Unsynced are at most the last
-        // two segments and one prepared ahead.
-        for &index in self.segments.iter().rev().take(3) {
+        // there, not durable though it looks so, is forgotten. It may be in any segment: a cut
+        // that failed has zeroed one with many behind it. Where there is nothing to sync this
+        // costs next to nothing.
+        for &index in &self.segments {
             let reread = self.disk.reread(&segment::name_of(index));
             at_open(self.disk, "sync a segment left by the last run", reread)?;
         }

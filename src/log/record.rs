@@ -77,7 +77,7 @@ impl fmt::Display for Position {
 pub enum Kind {
     /// A transaction; its payload is opaque here.
     Txn,
-    /// Says only that everything before it is synced; the next record overwrites it.
+    /// Says only how far the log is synced; the next record overwrites it.
     Mark,
     /// The first record of each segment: its zxid is the last one of all earlier segments.
     Begin,

@@ -193,7 +193,7 @@ impl Scan {
         self.last = previous;
         self.why = loop {
             match record::read_at(bytes, self.salt, index, offset) {
-                Found::Record(header, _, next) => match self.judge(&header, index, offset) {
+                Found::Record(header, _, next) => match self.judge(&header) {
                     None => {
                         self.count(header.zxid);
                         offset = next;
@@ -218,18 +218,14 @@ impl Scan {
     }
 
     /// `None` if this record is the next one of the log; else why reading stops at it.
-    fn judge(&self, header: &Header, index: u32, offset: usize) -> Option<Stop> {
+    fn judge(&self, header: &Header) -> Option<Stop> {
         match header.kind {
             Kind::Txn if self.keep.is_some_and(|keep| header.zxid > keep) => Some(Stop::Cut),
             Kind::Txn if header.zxid.follows(self.last) => None,
             Kind::Txn => Some(Stop::Gap(header.zxid)),
-            Kind::Mark => {
-                let here = Position::new(index, offset as u32);
-                let sound = header.zxid == self.last && header.durable == here;
-                Some(if sound { Stop::Mark } else { Stop::Misplaced })
-            }
+            Kind::Mark if header.zxid == self.last => Some(Stop::Mark),
             Kind::Next if header.zxid == self.last => Some(Stop::Next),
-            Kind::Next | Kind::Begin => Some(Stop::Misplaced),
+            Kind::Mark | Kind::Next | Kind::Begin => Some(Stop::Misplaced),
         }
     }
 

@@ -13,10 +13,11 @@ impl<D: Disk> Log<D> {
     /// Cuts off every transaction after `zxid`, and every snapshot of a later state, durably
     /// on return. A crash in between leaves the cut to the next start.
     ///
-    /// A ticket that is out stays valid and says nothing any more.
-    ///
     /// # Errors
     /// `BadCut` changes nothing: `zxid` is not in the log. `Fatal` is for good.
+    ///
+    /// # Panics
+    /// As [`Log::sync_now`], if a ticket is out.
     pub fn truncate_after(&mut self, zxid: Zxid) -> Result<(), LogError> {
         // What is kept must be durable before the rest goes.
         self.sync_now()?;
@@ -91,7 +92,7 @@ impl<D: Disk> Log<D> {
         disk::read_into(&self.disk, &segment::name_of(end.segment), &mut bytes)?;
         let tail_end = record::nonzero_end(&bytes) as u32;
         self.generation.end();
-        self.draining = None;
+        self.draining.clear();
         self.active = self.disk.map(&segment::name_of(end.segment))?;
         truncate_to(
             &self.disk,

@@ -139,7 +139,7 @@ impl Pipeline {
                 on_serving();
             }
             self.counters.turns.add(1);
-            if stopping && !self.replica.has_in_flight() {
+            if stopping && !self.replica.has_in_flight() && !self.log.is_syncing() {
                 return self.log.close().map_err(failure);
             }
             // The sender in `reports` keeps the channel open, so this only ends by a message.
@@ -250,7 +250,9 @@ impl Pipeline {
                 self.log.set_current_epoch(*epoch).map_err(failure)?;
                 Persisted::CurrentEpoch(*epoch)
             }
-            // Only a leader asks for these, and an ensemble of one has none to ask.
+            // Only a leader asks for these, and an ensemble of one has none to ask. What cuts
+            // or replaces the log waits for the ticket that is out, which the log demands: so a
+            // segment is never removed from under `sync_all`, which opens it by its path.
             Write::Truncate(_)
             | Write::SnapshotBegin(_)
             | Write::SnapshotPiece(_)

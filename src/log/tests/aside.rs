@@ -18,7 +18,7 @@ fn damaged(seed: u64) -> (SimDisk, Epochs) {
     let mut user = User::open(&disk, &mut promises).expect("nothing fails");
     let worked = user.work(70, &mut Random(seed), &mut promises);
     worked.expect("nothing fails");
-    user.log.sync_now().expect("nothing fails");
+    user.sync_now(&mut promises).expect("nothing fails");
     let epochs = user.log.epochs();
     drop(user);
     let name = history(&disk).pop_last().expect("there is a segment").0;

@@ -13,7 +13,7 @@ fn small_log(seed: u64) -> (SimDisk, Promises) {
     let mut user = User::open(&disk, &mut promises).expect("nothing fails");
     let worked = user.work(70, &mut Random(seed), &mut promises);
     worked.expect("nothing fails");
-    promises.durable = user.log.sync_now().expect("nothing fails");
+    user.sync_now(&mut promises).expect("nothing fails");
     (disk.kill(Plan::default()), promises)
 }
 

@@ -1,7 +1,7 @@
 //! I/O errors and full disks: the log is fenced, and nothing is acknowledged after it.
 
 use super::world::{Promises, Random, SETTINGS, User, collect};
-use crate::log::{Fatal, Log, LogError};
+use crate::log::{Fatal, Log, LogError, Recovered};
 use crate::sim::disk::{Plan, SimDisk};
 use crate::types::{Epoch, Zxid};
 
@@ -101,6 +101,99 @@ fn an_error_while_starting_harms_nothing() {
             User::open(&disk, &mut promises).expect("the disk works again");
         }
     }
+}
+
+fn open(disk: &SimDisk) -> (Log<SimDisk>, Recovered) {
+    let (mut log, recovered) = Log::open(disk.clone(), SETTINGS).expect("the disk works");
+    if log.epochs().accepted == Epoch(0) {
+        log.set_accepted_epoch(Epoch(1)).expect("the disk works");
+    }
+    (log, recovered)
+}
+
+/// Appends `count` transactions, of which six fill a segment.
+fn append(log: &mut Log<SimDisk>, count: u64) {
+    for _ in 0..count {
+        let zxid = Zxid::new(Epoch(1), log.last().counter + 1);
+        log.append(zxid, &[zxid.counter as u8; 100])
+            .expect("the disk works");
+    }
+}
+
+/// What a start takes for durable is so: a loss of power right after it takes none of it back.
+fn assert_start_holds(disk: &SimDisk, at_least: Zxid) {
+    let (log, recovered) = open(disk);
+    assert!(recovered.last >= at_least, "{} is lost", recovered.last);
+    drop(log);
+    let (_, again) = open(&disk.power_cycle(Plan::default()));
+    assert_eq!(again.last, recovered.last, "taken back after a start");
+}
+
+#[test]
+fn a_failed_sync_whose_end_is_not_told_yet_is_not_made_good_by_filling_segments() {
+    for seed in 0..64 {
+        let disk = SimDisk::new(seed, Plan::default());
+        let (mut log, _) = open(&disk);
+        append(&mut log, 2);
+        let held = log.sync_now().expect("the disk works");
+        append(&mut log, 2);
+        let ticket = log.begin_sync().expect("there is something to sync");
+        disk.fail_after(0);
+        let result = ticket.run();
+        assert!(result.is_err(), "the sync was to fail");
+        append(&mut log, 26);
+        assert!(log.written().segment > 4, "three segments were to be full");
+        assert_eq!(log.durable(), held, "a sync that failed counts");
+        let lost = disk.power_cycle(Plan::default());
+        assert_start_holds(&lost, held);
+        log.end_sync(ticket, result).expect_err("the sync failed");
+        drop(log);
+        assert_start_holds(&disk.kill(Plan::default()), held);
+    }
+}
+
+#[test]
+fn a_cut_far_back_whose_sync_failed_is_made_again() {
+    for seed in 0..64 {
+        let disk = SimDisk::new(seed, Plan::default());
+        let (mut log, _) = open(&disk);
+        append(&mut log, 32);
+        log.sync_now().expect("the disk works");
+        let to = Zxid::new(Epoch(1), 2);
+        // One write of the small file, its sync, its name, the directory, and the zeroes.
+        for others in 0..8 {
+            let disk = disk.kill(Plan::default());
+            let (mut log, _) = open(&disk);
+            disk.fail_after(others);
+            let cut = log.truncate_after(to);
+            drop(log);
+            let disk = disk.kill(Plan::default());
+            let (log, recovered) = open(&disk);
+            assert!(recovered.last == to || cut.is_err(), "the cut is not made");
+            drop(log);
+            let (_, again) = open(&disk.power_cycle(Plan::default()));
+            assert_eq!(again.last, recovered.last, "seed {seed} event {others}");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "a sync is under way")]
+fn a_cut_waits_for_the_ticket_that_is_out() {
+    let (mut log, _) = open(&SimDisk::new(1, Plan::default()));
+    append(&mut log, 2);
+    let _ticket = log.begin_sync();
+    let _ = log.truncate_after(Zxid::new(Epoch(1), 1));
+}
+
+#[test]
+#[should_panic(expected = "a sync is under way")]
+fn an_install_waits_for_the_ticket_that_is_out() {
+    let (mut log, _) = open(&SimDisk::new(1, Plan::default()));
+    append(&mut log, 2);
+    let _ticket = log.begin_sync();
+    let receiver = log.snapshot_receiver(Zxid::new(Epoch(1), 9));
+    let _ = log.install_snapshot(receiver.expect("the disk works"));
 }
 
 #[test]

@@ -227,11 +227,12 @@ impl User {
                 0..=19 => self.append(random, promises)?,
                 20..=25 => {
                     self.ticket = self.ticket.take().or_else(|| self.log.begin_sync());
+                    if let Some(fatal) = self.log.fatal() {
+                        return Err(stopped(fatal));
+                    }
                 }
                 26..=30 => self.end_sync(promises)?,
-                31..=32 => {
-                    promises.durable = self.log.sync_now().map_err(stopped)?;
-                }
+                31..=32 => self.sync_now(promises)?,
                 33 => self.job = self.job.take().or_else(|| self.log.prepare_job()),
                 34 => {
                     if let Some(job) = self.job.take() {
@@ -289,6 +290,13 @@ impl User {
         Ok(())
     }
 
+    /// Syncs all that is appended, here and now.
+    pub(super) fn sync_now(&mut self, promises: &mut Promises) -> Result<(), Stopped> {
+        self.end_sync(promises)?;
+        promises.durable = self.log.sync_now().map_err(stopped)?;
+        Ok(())
+    }
+
     fn next_epoch(&mut self, promises: &mut Promises) -> Result<(), Stopped> {
         let next = Epoch(promises.epochs[0] + 1);
         promises.epochs_asked[0] = next.0;
@@ -330,6 +338,7 @@ impl User {
         receiver
             .write_all(&snapshot_content(zxid))
             .map_err(stopped)?;
+        self.end_sync(promises)?;
         promises.installing = Some(zxid);
         self.log.install_snapshot(receiver).map_err(stopped)?;
         promises.installing = None;
@@ -338,6 +347,7 @@ impl User {
     }
 
     fn cut(&mut self, random: &mut Random, promises: &mut Promises) -> Result<(), Stopped> {
+        self.end_sync(promises)?;
         let count = promises.appended.len();
         let back = random.below(8) as usize + 1;
         let zxid = count

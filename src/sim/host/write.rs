@@ -46,12 +46,20 @@ impl Host {
         self.go_on_writing(stage);
     }
 
-    /// Plans the next write, if there is one and none is planned.
+    /// Plans the next write, if there is one and none is planned. Writes that take log away
+    /// wait for the syncs of what was appended before them, as the log demands. A sound core
+    /// asks for them only when all it has appended is durable.
     fn go_on_writing(&mut self, stage: &mut Stage) {
         let Some(server) = &mut self.server else {
             return;
         };
         if server.writing {
+            return;
+        }
+        let syncing = !matches!(server.sync, Sync::Idle);
+        if let Some(Write::Truncate(_) | Write::SnapshotEnd(_)) = server.writes.front()
+            && syncing
+        {
             return;
         }
         let span = match server.writes.front() {
@@ -275,7 +283,10 @@ impl Host {
             return;
         };
         match server.log.begin_sync() {
-            None => server.sync = Sync::Idle,
+            None => {
+                server.sync = Sync::Idle;
+                self.go_on_writing(stage);
+            }
             Some(ticket) => {
                 server.sync = Sync::Out(ticket);
                 self.on_disk(stage, stage.profile.disk.sync, HostEvent::SyncRun);
@@ -315,6 +326,7 @@ impl Host {
                 stage.see(Observation::Durable { server: id, upto });
                 self.report(stage, Persisted::Log(upto));
                 self.sync_again(stage);
+                self.go_on_writing(stage);
             }
             Err(fatal) => {
                 self.write_failed(stage, &fatal.into(), Some(Persisted::Log(wished)));
