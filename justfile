@@ -18,6 +18,10 @@ run *ARGS:
 crash rounds="200":
     SYSTOLE_CRASH_ROUNDS={{rounds}} cargo test --test crash -- --nocapture
 
+# 10,000 seeds of the simulated world; see results/.
+sim seeds="0..10000" *ARGS:
+    cargo run --release --features sim --bin sim -- --seeds {{seeds}} --threads `nproc` {{ARGS}}
+
 # Measures; compare only runs of one machine and one day.
 bench *ARGS:
     cargo bench {{ARGS}}

@@ -16,6 +16,7 @@
 pub mod app;
 pub mod clock;
 pub mod disk;
+pub mod failover;
 pub mod faults;
 pub mod host;
 pub mod invariants;
@@ -30,6 +31,7 @@ pub mod profile;
 pub mod queue;
 pub mod random;
 pub mod run;
+pub mod scenarios;
 pub mod script;
 pub mod stage;
 pub mod stories;

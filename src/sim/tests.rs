@@ -83,7 +83,7 @@ fn what_is_planted_is_found() {
         "host-reports-before-sync",
         "host-delivers-twice",
     ] {
-        let found = (0..20).find(|&seed| short(seed, 10_000, Some(name)).violation.is_some());
+        let found = (0..100).find(|&seed| short(seed, 10_000, Some(name)).violation.is_some());
         assert!(found.is_some(), "{name}");
     }
 }

@@ -239,12 +239,16 @@ impl Leader {
     /// The learners that have been silent, or behind, for too long.
     pub(super) fn late_learners(&self, core: &Core) -> Vec<ServerId> {
         let limit = core.settings.timing.sync_limit;
+        let (keeps_slow, keeps_stuck) = (
+            core.plants().has(Plant::KeepsSlow),
+            core.plants().has(Plant::KeepsStuck),
+        );
         let late = self.learners.iter().filter(|learner| {
             let silent = core.now.since(learner.heard) > limit;
             let behind = |(_, at): &(Zxid, _)| core.now.since(*at) > limit;
             let behind = learner.up_to_date && learner.marks.front().is_some_and(behind);
             let stuck = learner.feed.is_some() && !learner.synced && learner.sync_by <= core.now;
-            silent || behind || stuck
+            silent || (behind && !keeps_slow) || (stuck && !keeps_stuck)
         });
         late.map(|learner| learner.link.peer).collect()
     }

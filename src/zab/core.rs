@@ -42,6 +42,10 @@ pub(super) struct Core {
     busy_since: Option<Millis>,
     /// Servers the transport has a connection to.
     connected: Vec<ServerId>,
+    /// A leader that fell silent, until it is heard again: an election need not wait for it.
+    pub(super) silent: Option<ServerId>,
+    /// Elections in a row that came to nothing.
+    pub(super) failures: u32,
     /// Round of the election; counts up over the life of this run.
     pub(super) round: u64,
     /// Attempts to follow somebody; numbers the tenures of this run.
@@ -92,6 +96,8 @@ impl Core {
             snapshot: boot.snapshot,
             busy_since: None,
             connected: Vec::new(),
+            silent: None,
+            failures: 0,
             round: 0,
             attempts: 0,
             nonce: boot.nonce,
@@ -157,7 +163,7 @@ impl Core {
     }
 
     pub(super) fn is_connected(&self, peer: ServerId) -> bool {
-        self.connected.contains(&peer)
+        self.connected.contains(&peer) && self.silent != Some(peer)
     }
 
     pub(super) fn set_connected(&mut self, peer: ServerId, connected: bool) {
@@ -223,7 +229,9 @@ impl Core {
         self.durable = self.durable.min(zxid);
         self.committed = zxid;
         self.delivered = zxid;
-        self.snapshot = Some(zxid);
+        if !self.plants().has(Plant::ForgetsInstalled) {
+            self.snapshot = Some(zxid);
+        }
         self.replacing += 1;
         self.write(Write::SnapshotEnd(zxid));
     }

@@ -44,6 +44,10 @@ impl Leader {
         if seq != 0 || !core.settings.ensemble.contains(from) || from == core.id() {
             return Next::Stay;
         }
+        if accepted_epoch == LAST_EPOCH {
+            // No epoch could come after it. Nobody is ever told of it, so this is not true.
+            return Next::Stay;
+        }
         if let Some(known) = self.learner(from).map(|learner| learner.link.tenure) {
             if known.boot == tenure.boot && known.attempt >= tenure.attempt {
                 return Next::Stay;
@@ -142,6 +146,11 @@ impl Leader {
             // It can never follow into this epoch, and it votes: the next leader of all of them
             // needs an epoch above.
             return Next::Look(Why::NewerEpoch);
+        }
+        if !learner.votes && !established && !core.plants().has(Plant::ObserversHearEarly) {
+            // Its promise counts for nothing, and would only keep it from a lower epoch if this
+            // leader is never established.
+            return Next::Stay;
         }
         let attends = founding && !established;
         if learner.votes && !learner.holds_data && !attends && !trusts_all {
@@ -243,6 +252,9 @@ impl Follower {
         if self.step != Step::Connecting {
             return Next::Look(Why::Nonsense);
         }
+        if epoch == LAST_EPOCH {
+            return Next::Look(Why::Nonsense);
+        }
         let lower = epoch < core.accepted && !core.plants().has(Plant::FollowsLowerEpoch);
         if lower || ensemble < core.settings.ensemble.version() {
             return Next::Look(Why::LowerEpoch);
@@ -274,6 +286,9 @@ impl Follower {
         Next::Stay
     }
 }
+
+/// The epoch that has none after it. To accept it would be to end the ensemble.
+const LAST_EPOCH: Epoch = Epoch(u64::MAX);
 
 /// Where a history summed up so ends.
 pub(super) fn last_of(history: &Summary) -> Zxid {

@@ -25,6 +25,8 @@ pub(super) struct Election {
     settled: Vec<(ServerId, Notification)>,
     /// When to stop waiting for a better vote.
     decide_at: Option<Millis>,
+    /// Nobody is elected before this.
+    hold_until: Millis,
     notify_at: Millis,
     notify_wait: Millis,
     /// Learners that have heard the outcome sooner than this server; at most one each.
@@ -55,12 +57,14 @@ impl Early {
 impl Election {
     /// Starts a round.
     pub(super) fn begin(core: &mut Core) -> Election {
-        core.round += 1;
+        // Others may say any round; one that cannot be exceeded only costs time.
+        core.round = core.round.saturating_add(1);
         let mut election = Election {
             vote: core.own_vote(),
             tally: Vec::new(),
             settled: Vec::new(),
             decide_at: None,
+            hold_until: core.now + hold(core),
             notify_at: core.now,
             notify_wait: core.settings.timing.notify_min,
             early: Vec::new(),
@@ -72,6 +76,11 @@ impl Election {
     /// The vote this server ended with.
     pub(super) fn vote(&self) -> Vote {
         self.vote
+    }
+
+    /// The transport has a connection to a server, which may not have heard this vote.
+    pub(super) fn on_connected(&self, core: &mut Core, peer: ServerId) {
+        self.tell(core, peer);
     }
 
     pub(super) fn into_early(self) -> Vec<Early> {
@@ -106,29 +115,29 @@ impl Election {
         self.settled.retain(|(id, _)| *id != from);
         if said.stance != Stance::Looking {
             self.settled.push((from, said));
-            if let Some(leader) = self.joined(core, said) {
-                core.round = said.round.max(core.round);
-                return Some(leader);
+            if self.joins(core, said) {
+                return Some(self.join(core, said));
             }
             if said.round != core.round {
                 return None;
             }
         }
         if said.round < core.round {
-            if !core.disk_is_stuck() {
-                let own = core.notification(Stance::Looking, self.vote);
-                core.send(from, own);
-            }
+            self.tell(core, from);
             return None;
         }
-        if said.round > core.round {
+        let later = said.round > core.round;
+        if later {
             core.round = said.round;
             self.tally.clear();
             self.adopt(core.own_vote());
-            self.consider(core, said.vote);
+        }
+        let first = said.stance == Stance::Looking && self.ballot(from).is_none();
+        if self.consider(core, said.vote) || later {
             self.notify(core);
-        } else if self.consider(core, said.vote) {
-            self.notify(core);
+        } else if first && said.vote < self.vote {
+            // It has perhaps not heard this vote: it was not looking yet when all were told.
+            self.tell(core, from);
         }
         self.tally.retain(|(id, _)| *id != from);
         let ballot = Ballot {
@@ -155,21 +164,32 @@ impl Election {
         if self.notify_at <= core.now {
             self.notify(core);
         }
-        let due = self.decide_at.is_some_and(|at| at <= core.now);
+        let due = self
+            .decide_at
+            .is_some_and(|at| at.max(self.hold_until) <= core.now);
         if due && core.votes() && self.is_decided(core) && !core.disk_is_stuck() {
             return Some(self.vote.leader);
+        }
+        let mut settled = self.settled.iter().map(|(_, said)| *said);
+        if let Some(said) = settled.find(|said| self.joins(core, *said)) {
+            return Some(self.join(core, said));
         }
         self.decide(core)
     }
 
-    pub(super) fn deadline(&self) -> Millis {
-        self.decide_at
-            .map_or(self.notify_at, |at| at.min(self.notify_at))
+    pub(super) fn deadline(&self, core: &Core) -> Millis {
+        let held = (self.hold_until > core.now).then_some(self.hold_until);
+        let decided = self.decide_at.map(|at| at.max(self.hold_until));
+        let due = decided.or(held);
+        due.map_or(self.notify_at, |at| at.min(self.notify_at))
     }
 
     /// The leader of those who have one, if a quorum follows it and it says itself that it
     /// leads: the followers' word alone may be about a leader that is gone.
-    fn joined(&self, core: &Core, said: Notification) -> Option<ServerId> {
+    fn joins(&self, core: &Core, said: Notification) -> bool {
+        if core.now < self.hold_until {
+            return false;
+        }
         let leader = said.vote.leader;
         let names = |id: ServerId| {
             let found = self.settled.iter().find(|(other, _)| *other == id);
@@ -179,7 +199,13 @@ impl Election {
         };
         let claims = names(leader).is_some_and(|said| said.stance == Stance::Leading);
         let followed = core.quorum().agrees(|id| names(id).is_some());
-        (leader != core.id() && claims && followed).then_some(leader)
+        leader != core.id() && claims && followed
+    }
+
+    /// Goes to the leader that `said` names.
+    fn join(&self, core: &mut Core, said: Notification) -> ServerId {
+        core.round = said.round.max(core.round);
+        said.vote.leader
     }
 
     /// Adopts `vote` if it is better than the present one.
@@ -215,20 +241,25 @@ impl Election {
         self.notify_wait = doubled.min(core.settings.timing.notify_max);
     }
 
+    /// Tells one server the present vote.
+    fn tell(&self, core: &mut Core, to: ServerId) {
+        if !core.disk_is_stuck() {
+            let own = core.notification(Stance::Looking, self.vote);
+            core.send(to, own);
+        }
+    }
+
     /// Ends the election if nobody who could be heard is still of another mind; else sets the
     /// time to wait for a better vote.
     fn decide(&mut self, core: &Core) -> Option<ServerId> {
-        if !core.votes() || core.disk_is_stuck() {
-            return None;
-        }
-        if !self.is_decided(core) {
+        if !core.votes() || core.disk_is_stuck() || !self.is_decided(core) {
             self.decide_at = None;
             return None;
         }
         let settled = core
             .quorum()
             .all_agree(|&id| self.supports(core, id) || !core.is_connected(id));
-        if settled {
+        if settled && core.now >= self.hold_until {
             return Some(self.vote.leader);
         }
         let finalize = core.settings.timing.finalize;
@@ -267,3 +298,18 @@ impl Election {
         found.map(|(_, ballot)| *ballot)
     }
 }
+
+/// How long an election takes at least: nothing at first, and longer each time one has come to
+/// nothing, so that servers that cannot agree do not do so as fast as they can.
+fn hold(core: &Core) -> Millis {
+    match core.failures {
+        0 | 1 => Millis(0),
+        failures => {
+            let doubled = HOLD_MIN.0 << (failures - 2).min(16);
+            Millis(doubled).min(core.settings.timing.notify_max)
+        }
+    }
+}
+
+/// The shortest of these waits.
+const HOLD_MIN: Millis = Millis(10);

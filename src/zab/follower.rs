@@ -153,6 +153,7 @@ impl Follower {
     pub(super) fn tick(&mut self, core: &mut Core) -> Next {
         let timing = core.settings.timing;
         if core.now.since(self.heard) > timing.sync_limit {
+            core.silent = Some(self.leader());
             return Next::Look(Why::LeaderSilent);
         }
         if !self.answered && self.retry_at <= core.now {

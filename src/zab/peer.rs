@@ -161,7 +161,7 @@ impl Peer {
     #[must_use]
     pub fn deadline(&self) -> Millis {
         match &self.role {
-            Role::Looking(election) => election.deadline(),
+            Role::Looking(election) => election.deadline(&self.core),
             Role::Leading(leader, _) => leader.deadline(&self.core),
             Role::Following(follower) => follower.deadline(&self.core),
             Role::Resting | Role::Fenced => Millis(u64::MAX),
@@ -174,6 +174,9 @@ impl Peer {
         if from == self.core.id() {
             return;
         }
+        if self.core.silent == Some(from) {
+            self.core.silent = None;
+        }
         match message {
             Message::Vote(said) => self.on_notification(from, said),
             Message::Link { tenure, seq, body } => self.on_link(from, tenure, seq, body),
@@ -185,11 +188,7 @@ impl Peer {
         self.core.now = now;
         self.core.set_connected(peer, true);
         if let Role::Looking(election) = &self.role {
-            // It may not have heard this server's vote.
-            let own = self.core.notification(Stance::Looking, election.vote());
-            if !self.core.disk_is_stuck() {
-                self.core.send(peer, own);
-            }
+            election.on_connected(&mut self.core, peer);
         }
     }
 
@@ -482,11 +481,19 @@ impl Peer {
             return;
         }
         if let Next::Look(why) = next {
-            match &mut self.role {
-                Role::Leading(leader, _) => leader.resign(&mut self.core),
-                Role::Following(follower) => follower.leave(&mut self.core),
-                Role::Resting | Role::Looking(_) | Role::Fenced => {}
-            }
+            let active = match &mut self.role {
+                Role::Leading(leader, _) => {
+                    leader.resign(&mut self.core);
+                    leader.stage == Stage::Established
+                }
+                Role::Following(follower) => {
+                    follower.leave(&mut self.core);
+                    follower.step == Step::Active
+                }
+                Role::Resting | Role::Looking(_) | Role::Fenced => false,
+            };
+            let failures = self.core.failures.saturating_add(1);
+            self.core.failures = if active { 0 } else { failures };
             self.core.stand(Standing::Recovering);
             self.look(why);
         }

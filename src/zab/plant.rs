@@ -154,6 +154,20 @@ plants! {
     IgnoresNewerEpoch = "ignores-newer-epoch",
     /// The counter of an epoch is used up to its end, and then again.
     CounterWraps = "counter-wraps",
+    /// A learner is sent all there is, whatever it has acknowledged.
+    SendsUnbounded = "sends-unbounded",
+    /// A follower that acknowledges nothing is kept.
+    KeepsSlow = "keeps-slow",
+    /// A learner whose synchronization makes no progress is kept.
+    KeepsStuck = "keeps-stuck",
+    /// What is sent of a history gives no more time for the rest.
+    ProgressIsNothing = "progress-is-nothing",
+    /// A snapshot that was received is not passed on.
+    ForgetsInstalled = "forgets-installed",
+    /// A server gives up what it has committed if its leader says so.
+    ForgetsCommitted = "forgets-committed",
+    /// An observer is told the epoch of a leader that may never be established.
+    ObserversHearEarly = "observers-hear-early",
 }
 
 const _: () = assert!(Plant::ALL.len() <= 64, "a plant is a bit of a u64");

@@ -151,6 +151,7 @@ impl Leader {
         piece: Piece,
     ) -> Next {
         let give_up_at = core.now + core.settings.timing.init_limit;
+        let scales = !core.plants().has(Plant::ProgressIsNothing);
         let Some(learner) = self.learner_mut(id).filter(|l| l.link.tenure == tenure) else {
             return Next::Stay;
         };
@@ -163,7 +164,9 @@ impl Leader {
                 let offset = offset + bytes.len() as u64;
                 feed.snapshot = (!last).then_some((zxid, offset));
                 learner.link.say(core, Body::SnapPiece { bytes, last });
-                learner.sync_by = give_up_at;
+                if scales {
+                    learner.sync_by = give_up_at;
+                }
             }
             (Piece::Entries(entries), None) => {
                 let inform = !learner.votes && feed.new_leader_sent;
@@ -350,6 +353,9 @@ impl Learner {
             0
         };
         let allowed = acked.saturating_add(core.settings.limits.unacknowledged_max);
+        if core.plants().has(Plant::SendsUnbounded) {
+            return last;
+        }
         if last.epoch == epoch && last.counter > allowed {
             return feed.sent.max(Zxid::new(epoch, allowed));
         }
@@ -422,7 +428,7 @@ impl Follower {
         if !self.begins_plan() || !core.history.contains(to) {
             return Next::Look(Why::Nonsense);
         }
-        if to < core.committed {
+        if to < core.committed && !core.plants().has(Plant::ForgetsCommitted) {
             return self.would_lose(core, to);
         }
         core.truncate(to);
@@ -430,10 +436,11 @@ impl Follower {
     }
 
     pub(super) fn on_snap(&mut self, core: &mut Core, zxid: Zxid) -> Next {
-        if !self.begins_plan() {
+        // The log takes nothing from above the accepted epoch.
+        if !self.begins_plan() || zxid.epoch > self.epoch {
             return Next::Look(Why::Nonsense);
         }
-        if zxid < core.committed {
+        if zxid < core.committed && !core.plants().has(Plant::ForgetsCommitted) {
             return self.would_lose(core, zxid);
         }
         self.receiving = Some(zxid);

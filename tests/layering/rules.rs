@@ -53,8 +53,8 @@ pub(crate) const TABLE: &[(&str, &[&str])] = &[
     ("cli", &["config", "group", "log", "server"]),
     ("main", &["cli"]),
     ("lib", &[]),
-    // The simulator's command line.
-    ("bin", &["sim"]),
+    // The simulator's command line; `zab` for the names of what can be planted in it.
+    ("bin", &["sim", "zab"]),
 ];
 
 /// What the tests inside a module may import on top of its row: the simulated disk and world

@@ -2,4 +2,6 @@
 //!
 //! What happens in other orders, with losses, crashes and slow disks, is the simulator's.
 
+mod elections;
 mod golden;
+mod scenarios;

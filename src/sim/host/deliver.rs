@@ -97,7 +97,12 @@ impl Host {
         let complete = entries.as_ref().is_ok_and(|entries| {
             entries.last().map_or(replay.after, |entry| entry.zxid) == replay.upto
         });
-        if !complete && !self.disk.crashed() {
+        if self.disk.crashed() {
+            // The power went while it read: nothing more comes of this run.
+            server.waiting.clear();
+            return;
+        }
+        if !complete {
             let what = format!("server {id} cannot replay {replay:?} from its log");
             stage.judge.condemn(stage.now, what);
         }

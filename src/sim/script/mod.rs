@@ -4,6 +4,8 @@
 //! The peers are real, and so are the logs, on simulated disks. Nothing here is random. Scripts
 //! read like the story they tell, and every message passes through a trace.
 
+mod ghost;
+mod hands;
 mod past;
 mod server;
 mod trace;
@@ -20,6 +22,9 @@ use crate::zab::{
     Ready, Settings, Timing, Write,
 };
 
+use ghost::Ghost;
+
+pub use hands::{Neglect, Withhold};
 pub use past::Past;
 pub use server::Server;
 
@@ -37,7 +42,14 @@ pub struct Ensemble {
     cut: BTreeSet<(u32, u32)>,
     trace: String,
     starts: u64,
-    /// What the script cannot go on from, in plain words.
+    ghost: Ghost,
+    neglect: Option<Neglect>,
+    /// Messages that [`Ensemble::settle`] leaves where they are, and what is behind them.
+    pub withhold: Option<Withhold>,
+    /// Every message that was sent, with its sender and receiver, from when this is not `None`.
+    pub record: Option<Vec<(u32, u32, Message)>>,
+    /// What must not be, in plain words: what the script cannot go on from, and what the ghost
+    /// has seen.
     pub problems: Vec<String>,
 }
 
@@ -73,6 +85,10 @@ impl Ensemble {
             cut: BTreeSet::new(),
             trace: String::new(),
             starts: 100,
+            ghost: Ghost::default(),
+            neglect: None,
+            withhold: None,
+            record: None,
             problems: Vec::new(),
         }
     }
@@ -129,6 +145,17 @@ impl Ensemble {
 
     /// Starts a server on what its disk holds. Those that run are connected with it.
     pub fn start(&mut self, id: u32) {
+        if let Err(error) = self.try_start(id) {
+            self.problems
+                .push(format!("server {id} cannot start: {error}"));
+        }
+    }
+
+    /// Starts a server whose disk may fail it.
+    ///
+    /// # Errors
+    /// Why it cannot start.
+    pub fn try_start(&mut self, id: u32) -> Result<(), String> {
         self.note(&format!("{id} starts"));
         self.starts += 1;
         let settings = Settings {
@@ -141,17 +168,17 @@ impl Ensemble {
         let nonce = self.starts;
         if let Err(error) = self.server(id).boot(settings, nonce) {
             self.note(&format!("{id} cannot start: {error}"));
-            self.problems
-                .push(format!("server {id} cannot start: {error}"));
-            return;
+            return Err(error);
         }
         let now = self.now;
         self.peer(id).start(now);
+        self.judge(id);
         self.take(id);
         let others: Vec<u32> = self.servers.keys().copied().filter(|&o| o != id).collect();
         for other in others {
             self.connect(id, other);
         }
+        Ok(())
     }
 
     /// Starts all servers, and lets them come to rest.
@@ -249,41 +276,49 @@ impl Ensemble {
 
     /// What is queued at `id` is written; only what needs no sync is reported.
     pub fn write(&mut self, id: u32) {
-        while let Some(write) = self.server(id).writes.pop_front() {
-            let made = self.server(id).make(write);
-            self.report(id, made);
-        }
+        while self.write_one(id) {}
     }
 
     /// What is queued at `id` becomes durable.
     pub fn sync(&mut self, id: u32) {
         self.write(id);
+        self.sync_written(id);
+    }
+
+    /// What has been written at `id` becomes durable; the rest of the queue waits.
+    pub fn sync_written(&mut self, id: u32) {
+        let appended = self.server(id).appended;
         let synced = self.server(id).sync();
-        self.report(id, synced);
+        self.report(id, synced, Some(Persisted::Log(appended)));
     }
 
     /// Takes a snapshot at `id` and trims its log.
     pub fn snapshot(&mut self, id: u32) {
-        match self.server(id).snapshot() {
-            Ok((zxid, begins_after)) => {
-                self.note(&format!("{id} takes a snapshot as of {zxid}"));
-                self.peer(id).on_snapshot_taken(zxid);
-                self.peer(id).on_trimmed(begins_after);
-            }
-            Err(error) => self.problems.push(format!("server {id}: {error}")),
-        }
+        let (zxid, state) = self.snapshot_begun(id);
+        self.snapshot_done(id, zxid, &state);
     }
 
-    fn report(&mut self, id: u32, made: Result<Option<Persisted>, LogError>) {
+    /// Tells the peer what came of a write; `claimed` is what it would be told if the disk were
+    /// not asked.
+    fn report(
+        &mut self,
+        id: u32,
+        made: Result<Option<Persisted>, LogError>,
+        claimed: Option<Persisted>,
+    ) {
         let now = self.now;
         match made {
             Ok(None) => return,
             Ok(Some(persisted)) => self.peer(id).on_persisted(now, persisted),
             Err(error) => {
                 self.note(&format!("{id} cannot write: {error}"));
-                self.peer(id).on_write_failed();
+                match claimed.filter(|_| self.neglects(Neglect::ForgetsFailure)) {
+                    Some(claimed) => self.peer(id).on_persisted(now, claimed),
+                    None => self.peer(id).on_write_failed(),
+                }
             }
         }
+        self.judge(id);
         self.take(id);
     }
 
@@ -296,13 +331,7 @@ impl Ensemble {
         else {
             return false;
         };
-        if self.server(to).peer.is_some() {
-            let line = format!("{from} → {to}  {}", trace::describe(&message));
-            self.note(&line);
-            let now = self.now;
-            self.peer(to).on_message(now, ServerId(from), message);
-            self.take(to);
-        }
+        self.hear(from, to, message);
         true
     }
 
@@ -311,24 +340,40 @@ impl Ensemble {
     /// # Panics
     /// If that never comes.
     pub fn settle(&mut self) {
-        for _ in 0..100_000 {
+        assert!(self.steps(50_000), "the servers never stop talking");
+    }
+
+    /// Delivers messages and makes writes, `most` of them at most; true if nothing was left to
+    /// do at this time.
+    pub fn steps(&mut self, most: usize) -> bool {
+        let mut left = most;
+        loop {
             let ids: Vec<u32> = self.servers.keys().copied().collect();
             let mut moved = false;
             for &id in &ids {
                 if self.server(id).syncs && !self.server(id).writes.is_empty() {
+                    if left == 0 {
+                        return false;
+                    }
+                    left -= 1;
                     self.sync(id);
                     moved = true;
                 }
             }
             let wires: Vec<(u32, u32)> = self.wires.keys().copied().collect();
             for (from, to) in wires {
-                moved |= self.deliver(from, to);
+                if self.flows(from, to) {
+                    if left == 0 {
+                        return false;
+                    }
+                    left -= 1;
+                    moved |= self.deliver(from, to);
+                }
             }
             if !moved {
-                return;
+                return true;
             }
         }
-        panic!("the servers never stop talking");
     }
 
     /// Moves time on by `ms`, in steps, each settled.
@@ -400,9 +445,13 @@ impl Ensemble {
             self.server(id).writes.push_back(write);
         }
         for Envelope { to, message } in ready.messages.drain(..) {
+            self.watch(id, to.0, &message);
             if !self.cut.contains(&(id, to.0)) {
                 self.wires.entry((id, to.0)).or_default().push_back(message);
             }
+        }
+        if ready.replay.is_some() || !ready.deliver.is_empty() {
+            self.judge_delivery(id);
         }
         if let Some(replay) = ready.replay {
             self.write(id);
@@ -421,18 +470,15 @@ impl Ensemble {
             server.fault = Some(fault);
             server.writes.clear();
         }
+        self.judge(id);
         if let Some(standing) = ready.standing.take() {
-            server.standings.push(standing.clone());
+            self.server(id).standings.push(standing.clone());
             self.note(&format!(
                 "{id}       {}",
                 trace::describe_standing(&standing)
             ));
         }
-        for read in std::mem::take(&mut ready.reads) {
-            let piece = self.server(id).read(read.what);
-            let now = self.now;
-            self.peer(id).on_read(now, read.learner, read.tenure, piece);
-            self.take(id);
-        }
+        self.server(id).reads.extend(ready.reads.drain(..));
+        while self.server(id).answers && self.answer(id) {}
     }
 }

@@ -16,6 +16,7 @@ pub struct Past {
     current: u64,
     log: Vec<(u64, u64)>,
     in_snapshot: usize,
+    seed: u64,
 }
 
 impl Past {
@@ -28,6 +29,7 @@ impl Past {
             current,
             log: log.to_vec(),
             in_snapshot: 0,
+            seed: 1,
         }
     }
 
@@ -45,20 +47,33 @@ impl Past {
         self
     }
 
+    /// What a loss of power leaves of this disk is drawn from `seed`.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Past {
+        self.seed = seed;
+        self
+    }
+
+    /// Its transactions.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Entry> {
+        self.log.iter().map(|&at| entry(at)).collect()
+    }
+
     /// The disk.
     ///
     /// # Panics
     /// If this could not have been, such as a log above the accepted epoch.
     #[must_use]
     pub fn disk(&self) -> SimDisk {
-        let disk = SimDisk::new(1, Plan::default());
+        let disk = SimDisk::new(self.seed, Plan::default());
         let opened = Log::open(disk.clone(), log_settings());
         let (mut log, _) = opened.expect("a new disk");
         let accepted = log.set_accepted_epoch(Epoch(self.accepted));
         accepted.expect("a sound disk");
         let current = log.set_current_epoch(Epoch(self.current));
         current.expect("a sound disk");
-        let entries: Vec<Entry> = self.log.iter().map(|&at| entry(at)).collect();
+        let entries = self.entries();
         let (before, after) = entries.split_at(self.in_snapshot);
         if let Some(last) = before.last() {
             let receiver = log.snapshot_receiver(last.zxid);

@@ -8,8 +8,8 @@ use crate::log::{Log, LogError, ReadError, Settings as LogSettings, SnapshotRece
 use crate::sim::disk::SimDisk;
 use crate::types::Zxid;
 use crate::zab::{
-    Barrier, Boot, Entry, Fault, Peer, Persisted, Piece, ReadWhat, Settings, Standing, Summary,
-    Write,
+    Barrier, Boot, Entry, Fault, Peer, Persisted, Piece, Read, ReadWhat, Settings, Standing,
+    Summary, Write,
 };
 
 /// A server, running or not.
@@ -24,6 +24,10 @@ pub struct Server {
     pub writes: VecDeque<Write>,
     /// If false, writes wait for [`super::Ensemble::sync`].
     pub syncs: bool,
+    /// Asked for and not answered.
+    pub reads: VecDeque<Read>,
+    /// If false, reads wait for [`super::Ensemble::answer`].
+    pub answers: bool,
     /// What the application was given in this run, the snapshot it began with included.
     pub delivered: Vec<Entry>,
     /// Its standings in this run, in order.
@@ -37,6 +41,12 @@ pub struct Server {
     receiver: Option<SnapshotReceiver<SimDisk>>,
     received: Vec<u8>,
     unsynced: bool,
+    /// The last transaction that was to be appended.
+    pub(super) appended: Zxid,
+    /// How much of `delivered` the ghost has seen.
+    pub(super) judged: usize,
+    /// Which of the starts of this script this run began with.
+    pub(super) run: u64,
 }
 
 impl Server {
@@ -55,6 +65,11 @@ impl Server {
             receiver: None,
             received: Vec::new(),
             unsynced: false,
+            appended: Zxid::ZERO,
+            judged: 0,
+            run: 0,
+            reads: VecDeque::new(),
+            answers: true,
         }
     }
 
@@ -82,6 +97,8 @@ impl Server {
             delivered: recovered.snapshot.unwrap_or(Zxid::ZERO),
             nonce,
         };
+        self.run = nonce;
+        self.judged = 0;
         self.log = Some(log);
         self.peer = Some(Peer::new(settings, boot));
         Ok(())
@@ -121,6 +138,7 @@ impl Server {
                 Persisted::CurrentEpoch(epoch)
             }
             Write::Append(entry) => {
+                self.appended = entry.zxid;
                 log.append(entry.zxid, &entry.payload)?;
                 self.unsynced = true;
                 return Ok(None);
@@ -147,11 +165,17 @@ impl Server {
             Write::SnapshotEnd(zxid) => {
                 if let Some(receiver) = self.receiver.take() {
                     log.install_snapshot(receiver)?;
-                    self.delivered = decode(&self.received);
+                    self.restore();
                 }
                 Persisted::Snapshot(zxid)
             }
         }))
+    }
+
+    /// Puts what was received of a snapshot in place of the application's state.
+    pub(super) fn restore(&mut self) {
+        self.delivered = decode(&self.received);
+        self.judged = 0;
     }
 
     /// Syncs what has been appended; what is to be reported.
@@ -164,24 +188,20 @@ impl Server {
         }
     }
 
-    /// Writes a snapshot of what was delivered, and trims the log to it as far as whole segments
-    /// go; where the log begins then.
-    pub(super) fn snapshot(&mut self) -> Result<(Zxid, Zxid), String> {
-        let (Some(log), Some(peer)) = (&mut self.log, &self.peer) else {
+    /// Writes `state` as the snapshot as of `zxid`, and trims the log to it as far as whole
+    /// segments go; where the log begins then.
+    pub(super) fn snapshot(&mut self, zxid: Zxid, state: &[Entry]) -> Result<Zxid, String> {
+        let Some(log) = &mut self.log else {
             return Err("the server does not run".into());
         };
-        let zxid = peer.delivered();
-        let state = encode(&self.delivered);
-        let mut writer = log
-            .snapshot_writer(zxid)
-            .map_err(|error| error.to_string())?;
-        writer
-            .write_all(&state)
-            .map_err(|error| error.to_string())?;
+        let writer = log.snapshot_writer(zxid);
+        let mut writer = writer.map_err(|error| error.to_string())?;
+        let written = writer.write_all(&encode(state));
+        written.map_err(|error| error.to_string())?;
         writer.finish().map_err(|error| error.to_string())?;
         let job = log.trim_job(1).map_err(|error| error.to_string())?;
         job.run().map_err(|error| error.to_string())?;
-        Ok((zxid, log.begins_after()))
+        Ok(log.begins_after())
     }
 
     pub(super) fn replay(&mut self, after: Zxid, upto: Zxid) -> Result<(), String> {

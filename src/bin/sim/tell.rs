@@ -1,0 +1,92 @@
+//! Tells scenarios: those of a fixed script, and those whose times a seed draws.
+
+use std::process::ExitCode;
+
+use systole::sim::scenarios::{self, Faults, Guard, Scenario};
+use systole::sim::script::Neglect;
+use systole::sim::stories;
+use systole::zab::{Plant, Plants};
+
+use super::{Args, run_seeds, verdict};
+
+/// The names of all scenarios.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    let scripted = scenarios::ALL.iter().map(|scenario| scenario.name);
+    scripted.chain(stories::all().map(|story| story.name))
+}
+
+/// True for those of a fixed script.
+pub(super) fn is_scripted(name: &str) -> bool {
+    Scenario::named(name).is_some()
+}
+
+/// Prints what there is.
+pub(super) fn list() -> ExitCode {
+    for scenario in scenarios::ALL {
+        println!(
+            "{:02} {}: {}",
+            scenario.number, scenario.name, scenario.story
+        );
+        let guards: Vec<&str> = scenario.guards.iter().map(|guard| guard.name()).collect();
+        println!("   fails with {}", guards.join(", "));
+    }
+    println!("with times drawn by the seed:");
+    for story in stories::all() {
+        println!("{}: {}", story.name, story.about);
+    }
+    ExitCode::SUCCESS
+}
+
+/// Tells one of a fixed script.
+pub(super) fn scripted(name: &str, args: &Args) -> ExitCode {
+    let Some(scenario) = Scenario::named(name) else {
+        return ExitCode::from(2);
+    };
+    let faults = args
+        .plant
+        .as_deref()
+        .and_then(faults_of)
+        .unwrap_or_default();
+    let told = scenario.run(faults);
+    match &told {
+        Ok(()) => println!("{name}: ends as it must"),
+        Err(what) => println!("{name}: {what}"),
+    }
+    verdict(told.is_err(), args)
+}
+
+/// Tells all of them.
+pub(super) fn all(args: &Args) -> ExitCode {
+    let mut sound = true;
+    for scenario in scenarios::ALL {
+        sound &= scripted(scenario.name, args) == ExitCode::SUCCESS;
+    }
+    for story in stories::all() {
+        let args = Args {
+            scenario: Some(story.name.to_owned()),
+            ..args.clone()
+        };
+        println!("{}", story.name);
+        sound &= run_seeds(&args) == ExitCode::SUCCESS;
+    }
+    if sound {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// The scenarios that must fail with this plant.
+pub(super) fn guarded_by(plant: &str) -> impl Iterator<Item = &'static Scenario> {
+    scenarios::ALL
+        .iter()
+        .filter(move |scenario| scenario.guards.iter().any(|guard| guard.name() == plant))
+}
+
+/// What a plant takes away from a script; `None` if it is one of the random world alone.
+fn faults_of(plant: &str) -> Option<Faults> {
+    let core = Plant::ALL.iter().find(|known| known.name() == plant);
+    let host = Neglect::ALL.iter().find(|known| known.name() == plant);
+    let core = core.map(|&plant| Faults::from(Plants::only(plant)));
+    core.or(host.map(|&neglect| Faults::from(Guard::Host(neglect))))
+}
