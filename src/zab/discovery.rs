@@ -218,15 +218,21 @@ impl Leader {
         self.feed(core, from)
     }
 
-    /// True unless so many voters have answered without a promise that the others are no quorum.
-    fn may_be_promised(&self, core: &Core) -> bool {
-        let denied = |id: ServerId| {
-            self.learner(id)
-                .is_some_and(|learner| learner.history.is_some() && !learner.promised)
-        };
+    /// True unless those who can never promise this epoch leave no quorum: voters that have
+    /// promised it to another, and voters without data, whose promise does not count.
+    pub(super) fn may_be_promised(&self, core: &Core) -> bool {
+        let (me, holds) = (core.id(), core.holds_data());
         let quorum = core.quorum();
-        quorum.agrees(|id| !denied(id))
-            && !(self.founding && self.learners.iter().any(|l| l.votes && denied(l.link.peer)))
+        let denies = |learner: &Learner| learner.history.is_some() && !learner.promised;
+        if self.founding {
+            return quorum.all_agree(|&id| !self.learner(id).is_some_and(denies));
+        }
+        quorum.agrees(|id| match self.learner(id) {
+            _ if id == me => holds,
+            Some(learner) => !denies(learner) && (learner.holds_data || self.trusts_all(core)),
+            // Nobody knows what those will say who have not come yet.
+            None => true,
+        })
     }
 
     /// True if a quorum, this server included, will follow no older epoch.

@@ -192,6 +192,9 @@ impl Leader {
         if self.is_alone_too_long(core) {
             return Next::Look(Why::NoQuorum);
         }
+        if self.stage == Stage::Announced && !self.may_be_promised(core) {
+            return Next::Look(Why::NewerEpoch);
+        }
         if self.ping_at <= core.now {
             self.ping_at = core.now + core.settings.timing.ping;
             self.ping(core);
