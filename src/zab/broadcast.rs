@@ -138,6 +138,10 @@ impl Leader {
             self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
         }
         core.committed = acked;
+        if self.in_flight(core) == 0 {
+            // Those too long to stay in memory could not be subtracted.
+            self.in_flight_bytes = 0;
+        }
         core.deliver();
         for at in 0..self.learners.len() {
             let id = self.learners[at].link.peer;
