@@ -138,6 +138,10 @@ impl Leader {
             self.in_flight_bytes = self.in_flight_bytes.saturating_sub(bytes);
         }
         core.committed = acked;
+        if self.in_flight(core) == 0 {
+            // Those too long to stay in memory could not be subtracted.
+            self.in_flight_bytes = 0;
+        }
         core.deliver();
         for at in 0..self.learners.len() {
             let id = self.learners[at].link.peer;
@@ -338,7 +342,13 @@ impl Follower {
     }
 
     pub(super) fn on_inform(&mut self, core: &mut Core, entry: Entry) -> Next {
-        if self.step != Step::Active || !entry.zxid.follows(core.history.last()) {
+        // A voter commits by counted acknowledgements only, and the log takes nothing from above
+        // the accepted epoch.
+        let expects = self.step == Step::Active && !core.votes();
+        if !expects || entry.zxid.epoch > self.epoch {
+            return Next::Look(Why::Nonsense);
+        }
+        if !entry.zxid.follows(core.history.last()) {
             return Next::Look(Why::Gap);
         }
         let upto = entry.zxid;

@@ -44,8 +44,7 @@ impl Leader {
         if seq != 0 || !core.settings.ensemble.contains(from) || from == core.id() {
             return Next::Stay;
         }
-        if accepted_epoch == LAST_EPOCH {
-            // No epoch could come after it. Nobody is ever told of it, so this is not true.
+        if is_made_up(core, accepted_epoch) {
             return Next::Stay;
         }
         if let Some(known) = self.learner(from).map(|learner| learner.link.tenure) {
@@ -258,7 +257,7 @@ impl Follower {
         if self.step != Step::Connecting {
             return Next::Look(Why::Nonsense);
         }
-        if epoch == LAST_EPOCH {
+        if is_made_up(core, epoch) {
             return Next::Look(Why::Nonsense);
         }
         let lower = epoch < core.accepted && !core.plants().has(Plant::FollowsLowerEpoch);
@@ -293,8 +292,14 @@ impl Follower {
     }
 }
 
-/// The epoch that has none after it. To accept it would be to end the ensemble.
-const LAST_EPOCH: Epoch = Epoch(u64::MAX);
+/// True if `epoch` is so far ahead of this server's that no elections can have led there: who
+/// believed it would bring the whole ensemble to where no epoch is left.
+fn is_made_up(core: &Core, epoch: Epoch) -> bool {
+    epoch.0.saturating_sub(core.accepted.0) > EPOCH_LEAP_MAX
+}
+
+/// The most epochs that a server can have missed: an election a millisecond for thirty years.
+const EPOCH_LEAP_MAX: u64 = 1 << 40;
 
 /// Where a history summed up so ends.
 pub(super) fn last_of(history: &Summary) -> Zxid {

@@ -153,8 +153,11 @@ impl Election {
         self.settled.retain(|(id, _)| *id != peer);
         if self.vote.leader == peer {
             let early = std::mem::take(&mut self.early);
+            // A server that comes and goes must not hold the election back for ever.
+            let hold_until = self.hold_until;
             *self = Election::begin(core);
             self.early = early;
+            self.hold_until = hold_until;
         }
         self.decide(core)
     }
@@ -178,10 +181,11 @@ impl Election {
     }
 
     pub(super) fn deadline(&self, core: &Core) -> Millis {
+        // What nobody objects to is decided as soon as the hold ends.
         let held = (self.hold_until > core.now).then_some(self.hold_until);
         let decided = self.decide_at.map(|at| at.max(self.hold_until));
-        let due = decided.or(held);
-        due.map_or(self.notify_at, |at| at.min(self.notify_at))
+        let due = [held, decided].into_iter().flatten();
+        due.fold(self.notify_at, Millis::min)
     }
 
     /// The leader of those who have one, if a quorum follows it and it says itself that it
@@ -301,15 +305,24 @@ impl Election {
 
 /// How long an election takes at least: nothing at first, and longer each time one has come to
 /// nothing, so that servers that cannot agree do not do so as fast as they can.
+///
+/// At most half the sync limit: one that has been elected meanwhile, or follows this server
+/// already, waits no longer than that limit.
 fn hold(core: &Core) -> Millis {
+    let timing = core.settings.timing;
+    let longest = timing.notify_max.min(Millis(timing.sync_limit.0 / 2));
     match core.failures {
         0 | 1 => Millis(0),
         failures => {
             let doubled = HOLD_MIN.0 << (failures - 2).min(16);
-            Millis(doubled).min(core.settings.timing.notify_max)
+            Millis(doubled).min(longest)
         }
     }
 }
 
 /// The shortest of these waits.
 const HOLD_MIN: Millis = Millis(10);
+
+#[cfg(test)]
+#[path = "election_tests.rs"]
+mod tests;

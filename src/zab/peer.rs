@@ -430,12 +430,18 @@ impl Peer {
 
     fn on_link(&mut self, from: ServerId, tenure: Tenure, seq: u64, body: Body) {
         let core = &mut self.core;
+        let asks = matches!(body, Body::FollowerInfo { .. }) && seq == 0;
+        let asks = asks && core.settings.ensemble.contains(from);
         let next = match &mut self.role {
             Role::Leading(leader, _) => leader.on_link(core, from, tenure, seq, body),
+            Role::Following(_) if asks => {
+                // It would wait for an answer of a server that does not lead.
+                Early { from, tenure, body }.refuse(core);
+                Next::Stay
+            }
             Role::Following(follower) => follower.on_link(core, from, tenure, seq, body),
             Role::Looking(election) => {
-                let known = core.settings.ensemble.contains(from);
-                if let (Body::FollowerInfo { .. }, 0, true) = (&body, seq, known) {
+                if asks {
                     election.on_early(Early { from, tenure, body });
                 }
                 Next::Stay

@@ -25,7 +25,7 @@ use super::stage::{Event, Fallen, HostEvent, Stage};
 use crate::log::{Log, SnapshotReceiver, SyncTicket, TrimJob};
 use crate::time::Millis;
 use crate::types::{Epoch, ServerId, Zxid};
-use crate::zab::{Fault, Peer, Persisted, Phase, Read, Ready, Why, Write};
+use crate::zab::{Fault, Peer, Persisted, Phase, Plants, Read, Ready, Why, Write};
 
 use deliver::Waiting;
 use snapshot::OwnSnapshot;
@@ -381,6 +381,11 @@ impl Host {
         server.tick_for = Millis(u64::MAX);
         if now >= server.peer.deadline() {
             server.peer.tick(now);
+            // A plant may take away what a deadline is for.
+            if server.peer.deadline() <= now && stage.planted.core == Plants::NONE {
+                let what = format!("server {} would be ticked again at once", self.id());
+                stage.judge.condemn(stage.now, what);
+            }
             self.settle(stage);
         } else {
             self.plan_tick(stage);

@@ -3,6 +3,7 @@
 pub(in crate::zab) mod disk;
 mod elections;
 mod failures;
+mod hostile;
 mod joining;
 mod liveness;
 mod paper;

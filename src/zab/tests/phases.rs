@@ -283,3 +283,23 @@ fn a_server_whose_write_failed_says_nothing_more_and_the_others_go_on() {
         assert_eq!(world.texts(victim), ["a", "b"], "{role}");
     }
 }
+
+#[test]
+fn broadcast_a_proposal_too_long_for_memory_leaves_no_mark_on_what_is_in_flight() {
+    let mut world = Peers::new(3);
+    world.settings.limits.window_bytes_max = 0;
+    world.settings.limits.in_flight_bytes_max = 10;
+    world.start_all();
+    world.run(3_000);
+    let leader = world.leader();
+    let long = "x".repeat(200);
+    world.propose_all(leader, &[&long]);
+    world.propose(leader, "a").unwrap();
+    world.propose(leader, "b").unwrap();
+    let refused = world.propose(leader, "0123456789");
+    assert_eq!(refused, Err(ProposeError::Full));
+    world.settle();
+    for id in 1..=3 {
+        assert_eq!(world.texts(id), [&long, "a", "b"], "{id}");
+    }
+}

@@ -336,6 +336,11 @@ impl<M: Machine> World<M> {
             // A deadline that has passed and does not move must not stop time.
             self.now = at.max(self.now + Millis(1)).min(end.max(self.now));
             self.input(id, Input::Tick);
+            let next = self.hosts[&id].machine.as_ref().map(M::deadline);
+            assert!(
+                next.is_none_or(|next| next > self.now),
+                "{id} would be ticked again at once"
+            );
             self.settle();
             if self.now >= end {
                 break;

@@ -1,0 +1,127 @@
+//! What a server makes of a member that says what it should not.
+
+use super::peers::{Peers, at};
+use super::world::Input;
+use crate::types::{Epoch, ServerId};
+use crate::zab::{Body, Entry, Message, Phase, Tenure, Why};
+
+/// Says `body` to `to` in the place of the next message of its leader.
+fn in_place_of_leader(world: &mut Peers, to: u32, body: Body) {
+    let leader = world.leader();
+    let last = world.sent.iter().rev().find_map(|sent| {
+        let way = (sent.from, sent.to) == (ServerId(leader), ServerId(to));
+        match sent.message {
+            Message::Link { tenure, seq, .. } if way => Some((tenure, seq)),
+            _ => None,
+        }
+    });
+    let (tenure, seq) = last.expect("the leader has spoken to it");
+    let seq = seq + 1;
+    let message = Message::Link { tenure, seq, body };
+    world.input(ServerId(to), Input::Message(ServerId(leader), message));
+}
+
+fn stranger(body: Body) -> Message {
+    let tenure = Tenure {
+        boot: 99,
+        attempt: 1,
+    };
+    Message::Link {
+        tenure,
+        seq: 0,
+        body,
+    }
+}
+
+fn introduction(accepted: u64) -> Message {
+    stranger(Body::FollowerInfo {
+        accepted_epoch: Epoch(accepted),
+        holds_data: true,
+        ensemble: 1,
+    })
+}
+
+#[test]
+fn no_epoch_that_a_voter_claims_uses_up_the_epochs() {
+    for accepted in [u64::MAX, u64::MAX - 1, u64::MAX - 2, 1 << 50] {
+        let mut world = Peers::running(3);
+        for id in 1..=3 {
+            world.crash(id);
+        }
+        world.start(3);
+        let claim = introduction(accepted);
+        world.input(ServerId(3), Input::Message(ServerId(1), claim));
+        world.start(2);
+        world.run(3_000);
+        world.start(1);
+        world.run(3_000);
+        for id in 1..=3 {
+            let epoch = world.peer(id).accepted_epoch();
+            assert!(epoch < Epoch(100), "{id} accepts {epoch} after {accepted}");
+        }
+        world.leader();
+    }
+}
+
+#[test]
+fn no_epoch_that_a_leader_claims_uses_up_the_epochs() {
+    for claimed in [u64::MAX, u64::MAX - 1, u64::MAX - 2, 1 << 50] {
+        let mut world = Peers::running(3);
+        world.crash(1);
+        world.sent.clear();
+        world.start(1);
+        let asked = loop {
+            let asked = world.sent.iter().find_map(|sent| match sent.message {
+                Message::Link { tenure, .. } if sent.from == ServerId(1) => Some(tenure),
+                _ => None,
+            });
+            if let Some(tenure) = asked {
+                break tenure;
+            }
+            assert_eq!(world.steps(1), 1, "1 asks nobody");
+        };
+        let message = Message::Link {
+            tenure: asked,
+            seq: 0,
+            body: Body::LeaderInfo {
+                epoch: Epoch(claimed),
+                ensemble: 1,
+            },
+        };
+        world.input(ServerId(1), Input::Message(ServerId(3), message));
+        assert_eq!(world.peer(1).why(), Why::Nonsense, "{claimed}");
+        world.run(3_000);
+        assert!(world.peer(1).accepted_epoch() < Epoch(100), "{claimed}");
+    }
+}
+
+#[test]
+fn an_observer_is_informed_of_nothing_from_above_its_epoch() {
+    let mut world = Peers::with(3, 1);
+    world.start_all();
+    world.run(3_000);
+    assert_eq!(world.phase(4), Phase::Observing);
+    let entry = Entry {
+        zxid: at(50, 1),
+        payload: (*b"far").into(),
+    };
+    in_place_of_leader(&mut world, 4, Body::Inform(entry));
+    assert_eq!(world.peer(4).why(), Why::Nonsense);
+    world.run(3_000);
+    assert_eq!(world.phase(4), Phase::Observing);
+    assert_eq!(world.texts(4), Vec::<String>::new());
+}
+
+#[test]
+fn a_voter_is_not_informed_but_told_to_commit() {
+    let mut world = Peers::running(3);
+    let epoch = world.peer(1).current_epoch();
+    let entry = Entry {
+        zxid: at(epoch.0, 1),
+        payload: (*b"alone").into(),
+    };
+    in_place_of_leader(&mut world, 1, Body::Inform(entry));
+    assert_eq!(world.peer(1).why(), Why::Nonsense);
+    world.run(3_000);
+    assert_eq!(world.texts(1), Vec::<String>::new());
+}
