@@ -125,3 +125,26 @@ fn a_voter_is_not_informed_but_told_to_commit() {
     world.run(3_000);
     assert_eq!(world.texts(1), Vec::<String>::new());
 }
+
+#[test]
+fn strangers_are_not_led_and_introductions_come_first() {
+    let mut world = Peers::running(3);
+    let leader = world.leader();
+    let later = |message: Message| match message {
+        Message::Link { tenure, body, .. } => Message::Link {
+            tenure,
+            seq: 3,
+            body,
+        },
+        Message::Vote(_) => message,
+    };
+    world.crash(1);
+    world.sent.clear();
+    let to = ServerId(leader);
+    let stranger = Input::Message(ServerId(77), introduction(1));
+    world.input(to, stranger);
+    world.input(to, Input::Message(ServerId(1), later(introduction(1))));
+    assert_eq!(world.said().count(), 0);
+    world.input(to, Input::Message(ServerId(1), introduction(1)));
+    assert!(world.said().count() > 0);
+}
