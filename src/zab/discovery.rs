@@ -41,7 +41,7 @@ impl Leader {
         else {
             return Next::Stay;
         };
-        if seq != 0 || !core.settings.ensemble.contains(from) || from == core.id() {
+        if seq != 0 || !core.settings.ensemble.contains(from) {
             return Next::Stay;
         }
         if is_made_up(core, accepted_epoch) {

@@ -23,7 +23,7 @@ pub(super) struct Election {
     tally: Vec<(ServerId, Ballot)>,
     /// What servers say that are not looking.
     settled: Vec<(ServerId, Notification)>,
-    /// When to stop waiting for a better vote.
+    /// When to stop waiting for a better vote; `None` unless enough have this server's.
     decide_at: Option<Millis>,
     /// Nobody is elected before this.
     hold_until: Millis,
@@ -170,7 +170,7 @@ impl Election {
         let due = self
             .decide_at
             .is_some_and(|at| at.max(self.hold_until) <= core.now);
-        if due && core.votes() && self.is_decided(core) && !core.disk_is_stuck() {
+        if due && !core.disk_is_stuck() {
             return Some(self.vote.leader);
         }
         let mut settled = self.settled.iter().map(|(_, said)| *said);

@@ -183,9 +183,6 @@ impl Leader {
                     };
                     learner.link.say(core, body);
                 }
-                if inform {
-                    learner.commit_sent = feed.sent;
-                }
                 learner.sync_by = give_up_at;
             }
             _ => return self.let_go(core, id),
@@ -383,9 +380,6 @@ impl Learner {
                 Body::Proposal(entry)
             };
             self.link.say_in(&mut core.ready.messages, body);
-        }
-        if inform {
-            self.commit_sent = feed.sent;
         }
     }
 

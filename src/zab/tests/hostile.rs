@@ -3,22 +3,40 @@
 use super::peers::{Peers, at};
 use super::world::Input;
 use crate::types::{Epoch, ServerId};
-use crate::zab::{Body, Entry, Message, Phase, Tenure, Why};
+use crate::zab::{Body, Entry, Message, Phase, Summary, Tenure, Why};
 
 /// Says `body` to `to` in the place of the next message of its leader.
 fn in_place_of_leader(world: &mut Peers, to: u32, body: Body) {
     let leader = world.leader();
-    let last = world.sent.iter().rev().find_map(|sent| {
-        let way = (sent.from, sent.to) == (ServerId(leader), ServerId(to));
-        match sent.message {
-            Message::Link { tenure, seq, .. } if way => Some((tenure, seq)),
-            _ => None,
-        }
-    });
-    let (tenure, seq) = last.expect("the leader has spoken to it");
+    let (tenure, seq) = last_said(world, leader, to);
     let seq = seq + 1;
     let message = Message::Link { tenure, seq, body };
     world.input(ServerId(to), Input::Message(ServerId(leader), message));
+}
+
+/// The last message of a tenure from one to the other: its tenure and number.
+fn last_said(world: &Peers, from: u32, to: u32) -> (Tenure, u64) {
+    let way = (ServerId(from), ServerId(to));
+    let last = world.sent.iter().rev().find_map(|sent| match sent.message {
+        Message::Link { tenure, seq, .. } if (sent.from, sent.to) == way => Some((tenure, seq)),
+        _ => None,
+    });
+    last.expect("it has spoken")
+}
+
+/// Lets a server that looks go on until it asks somebody to lead it.
+fn asked_by(world: &mut Peers, id: u32) -> Tenure {
+    world.sent.clear();
+    loop {
+        let asked = world.sent.iter().find_map(|sent| match sent.message {
+            Message::Link { tenure, .. } if sent.from == ServerId(id) => Some(tenure),
+            _ => None,
+        });
+        if let Some(tenure) = asked {
+            return tenure;
+        }
+        assert_eq!(world.steps(1), 1, "{id} asks nobody");
+    }
 }
 
 fn stranger(body: Body) -> Message {
@@ -68,18 +86,8 @@ fn no_epoch_that_a_leader_claims_uses_up_the_epochs() {
     for claimed in [u64::MAX, u64::MAX - 1, u64::MAX - 2, 1 << 50] {
         let mut world = Peers::running(3);
         world.crash(1);
-        world.sent.clear();
         world.start(1);
-        let asked = loop {
-            let asked = world.sent.iter().find_map(|sent| match sent.message {
-                Message::Link { tenure, .. } if sent.from == ServerId(1) => Some(tenure),
-                _ => None,
-            });
-            if let Some(tenure) = asked {
-                break tenure;
-            }
-            assert_eq!(world.steps(1), 1, "1 asks nobody");
-        };
+        let asked = asked_by(&mut world, 1);
         let message = Message::Link {
             tenure: asked,
             seq: 0,
@@ -124,4 +132,80 @@ fn a_voter_is_not_informed_but_told_to_commit() {
     assert_eq!(world.peer(1).why(), Why::Nonsense);
     world.run(3_000);
     assert_eq!(world.texts(1), Vec::<String>::new());
+}
+
+#[test]
+fn strangers_are_not_led_and_introductions_come_first() {
+    let mut world = Peers::running(3);
+    let leader = world.leader();
+    let later = |message: Message| match message {
+        Message::Link { tenure, body, .. } => Message::Link {
+            tenure,
+            seq: 3,
+            body,
+        },
+        Message::Vote(_) => message,
+    };
+    world.crash(1);
+    world.sent.clear();
+    let to = ServerId(leader);
+    let stranger = Input::Message(ServerId(77), introduction(1));
+    world.input(to, stranger);
+    world.input(to, Input::Message(ServerId(1), later(introduction(1))));
+    assert_eq!(world.said().count(), 0);
+    world.input(to, Input::Message(ServerId(1), introduction(1)));
+    assert!(world.said().count() > 0);
+}
+
+#[test]
+fn who_knows_a_newer_ensemble_is_not_led_and_who_knows_an_older_one_does_not_lead() {
+    let mut world = Peers::running(3);
+    world.crash(1);
+    world.sent.clear();
+    let newer = stranger(Body::FollowerInfo {
+        accepted_epoch: Epoch(1),
+        holds_data: true,
+        ensemble: 2,
+    });
+    world.input(ServerId(3), Input::Message(ServerId(1), newer));
+    let said: Vec<_> = world.said().collect();
+    assert_eq!(said, [(3, 1, &Body::Close)]);
+
+    world.start(1);
+    let tenure = asked_by(&mut world, 1);
+    let epoch = world.peer(3).current_epoch();
+    let body = Body::LeaderInfo { epoch, ensemble: 0 };
+    let message = Message::Link {
+        tenure,
+        seq: 0,
+        body,
+    };
+    world.input(ServerId(1), Input::Message(ServerId(3), message));
+    assert_eq!(world.peer(1).why(), Why::LowerEpoch);
+}
+
+#[test]
+fn what_is_said_once_is_not_said_again() {
+    let mut world = Peers::running(3);
+    let epoch = world.peer(3).current_epoch();
+    let body = Body::LeaderInfo { epoch, ensemble: 1 };
+    in_place_of_leader(&mut world, 1, body);
+    assert_eq!(world.peer(1).why(), Why::Nonsense);
+
+    let mut world = Peers::running(3);
+    let (tenure, seq) = last_said(&world, 1, 3);
+    world.sent.clear();
+    let body = Body::AckEpoch {
+        current_epoch: epoch,
+        promises: true,
+        history: Summary::default(),
+    };
+    let message = Message::Link {
+        tenure,
+        seq: seq + 1,
+        body,
+    };
+    world.input(ServerId(3), Input::Message(ServerId(1), message));
+    let said: Vec<_> = world.said().collect();
+    assert_eq!(said, [(3, 1, &Body::Close)]);
 }

@@ -1,6 +1,8 @@
 //! How a server is brought to its leader's history: what is sent, for each way they can differ.
 
+use super::disk::Disk;
 use super::peers::Peers;
+use crate::time::Millis;
 use crate::zab::{Body, Phase};
 
 /// How the leader began, and how many transactions it sent before NewLeader.
@@ -215,4 +217,147 @@ fn an_observer_joins_while_proposals_flow() {
         assert_eq!(world.texts(4), ["a", "b", "c", "d", "e"], "{steps}");
         assert_eq!(world.phase(4), Phase::Observing);
     }
+}
+
+#[test]
+fn a_voter_wiped_after_the_founding_waits_for_a_round_of_its_leader() {
+    let mut world = Peers::running(3);
+    assert_eq!(world.leader(), 3);
+    world.crash(1);
+    *world.disk_mut(1) = Disk::default();
+    world.hold(2, 3);
+    world.sent.clear();
+    world.start(1);
+    world.run(700);
+    let informed = |world: &Peers| {
+        let informs = |body: &Body| matches!(body, Body::LeaderInfo { .. });
+        world.said().any(|(_, to, body)| to == 1 && informs(body))
+    };
+    assert_eq!(world.leader(), 3);
+    assert!(!informed(&world), "2 has confirmed nothing since 1 came");
+    world.release(2, 3);
+    world.run(700);
+    assert!(informed(&world));
+    assert_eq!(world.phase(1), Phase::Following);
+}
+
+#[test]
+fn an_observer_that_joins_is_sent_nothing_that_is_not_committed() {
+    let mut world = Peers::with(3, 1);
+    for id in 1..=3 {
+        world.start(id);
+    }
+    world.run(3_000);
+    assert_eq!(world.leader(), 3);
+    world.propose_all(3, &["a"]);
+    world.hold(1, 3);
+    world.hold(2, 3);
+    world.propose_all(3, &["b"]);
+    world.start(4);
+    world.run(300);
+    assert_eq!(world.phase(4), Phase::Observing);
+    assert_eq!(world.logged(4), ["a"]);
+    world.heal();
+    world.run(300);
+    assert_eq!(world.texts(4), ["a", "b"]);
+}
+
+#[test]
+fn an_observer_is_informed_from_the_log_of_what_memory_has_lost() {
+    let mut world = Peers::with(3, 1);
+    world.settings.limits.window_entries_max = 1;
+    world.settings.limits.in_flight_max = 1;
+    for id in 1..=3 {
+        world.start(id);
+    }
+    world.run(3_000);
+    let leader = world.leader();
+    world.propose_all(leader, &["a"]);
+    world.start(4);
+    let told = |world: &Peers| {
+        let tells = |body: &Body| matches!(body, Body::NewLeader { .. });
+        world.said().any(|(_, to, body)| to == 4 && tells(body))
+    };
+    while !told(&world) {
+        if world.steps(1) == 0 {
+            world.run(10);
+        }
+    }
+    world.hold(4, leader);
+    for text in ["b", "c", "d", "e", "f"] {
+        world.propose_all(leader, &[text]);
+    }
+    world.heal();
+    world.run(3_000);
+    assert_eq!(world.texts(4), ["a", "b", "c", "d", "e", "f"]);
+    assert_eq!(
+        world.machine(4).standings.len(),
+        1,
+        "without a second attempt"
+    );
+}
+
+#[test]
+fn a_server_is_brought_up_from_the_log_in_one_go_while_proposals_flow() {
+    let mut world = Peers::new(3);
+    world.settings.limits.window_entries_max = 1;
+    world.settings.limits.in_flight_max = 1;
+    world.settings.limits.read_bytes_max = 1;
+    world.start_all();
+    world.run(3_000);
+    let leader = world.leader();
+    let down = world.others(leader)[0];
+    world.crash(down);
+    for text in ["a", "b", "c", "d", "e", "f"] {
+        world.propose_all(leader, &[text]);
+    }
+    world.start(down);
+    for _ in 0..200 {
+        world.steps(3);
+        // It is refused while another is in flight.
+        let _ = world.propose(leader, "more");
+    }
+    world.run(2_000);
+    assert_eq!(world.texts(down), world.texts(leader));
+    assert_eq!(world.machine(down).standings.len(), 1);
+    let closes = world
+        .said()
+        .any(|(_, to, body)| to == down && *body == Body::Close);
+    assert!(!closes, "one attempt was enough");
+}
+
+#[test]
+fn a_leader_to_be_waits_as_long_as_a_snapshot_makes_progress() {
+    let mut world = Peers::new(3);
+    world.settings.limits.window_entries_max = 1;
+    world.settings.limits.in_flight_max = 1;
+    world.settings.limits.read_bytes_max = 16;
+    world.settings.timing.disk_limit = world.settings.timing.init_limit + Millis(60_000);
+    world.start_all();
+    world.run(3_000);
+    let [old, behind] = [1, 2];
+    world.crash(behind);
+    for text in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        world.propose_all(3, &[text]);
+    }
+    world.snapshot(3);
+    world.crash(3);
+    world.crash(old);
+    world.start(3);
+    world.start(behind);
+    while world.phase(3) != Phase::Synchronization {
+        assert_eq!(world.steps(1), 1);
+    }
+    // A piece every three seconds.
+    world.stick(3, true);
+    for _ in 0..8 {
+        world.run(3_000);
+        world.finish_work(3, 1);
+        assert_eq!(world.phase(3), Phase::Synchronization);
+    }
+    world.stick(3, false);
+    world.run(1_000);
+    assert_eq!(world.phase(3), Phase::Leading);
+    assert_eq!(world.peer(3).why(), crate::zab::Why::Started);
+    assert_eq!(world.texts(behind), world.texts(3));
 }

@@ -3,7 +3,7 @@
 use super::peers::{Peers, at};
 use super::world::Input;
 use crate::types::{Epoch, ServerId};
-use crate::zab::{Body, Fault, Phase, ProposeError, Write};
+use crate::zab::{Body, Fault, Persisted, Phase, ProposeError, Write};
 
 /// Whether a server has said something like this.
 fn has_said(world: &Peers, from: u32, like: fn(&Body) -> bool) -> bool {
@@ -302,4 +302,53 @@ fn broadcast_a_proposal_too_long_for_memory_leaves_no_mark_on_what_is_in_flight(
     for id in 1..=3 {
         assert_eq!(world.texts(id), [&long, "a", "b"], "{id}");
     }
+}
+
+#[test]
+fn a_new_leader_waits_for_each_write_by_its_own_report() {
+    let mut world = Peers::running(3);
+    world.crash(3);
+    world.run(3_000);
+    assert_eq!(world.leader(), 2);
+    world.start(3);
+    world.run(3_000);
+    // What 3 is sent is not on its disk when it is elected.
+    world.propose_all(2, &["a"]);
+    world.stick(3, true);
+    world.propose_all(2, &["b", "c"]);
+    let last = world.peer(3).last_logged();
+    world.crash(2);
+    world.settle();
+    assert_eq!(
+        (world.phase(3), world.peer(3).leader()),
+        (Phase::Discovery, Some(ServerId(3)))
+    );
+    let epoch = world.peer(3).accepted_epoch();
+    world.sent.clear();
+    let before = crate::types::Zxid::new(last.epoch, last.counter - 1);
+    world.input(ServerId(3), Input::Persisted(Persisted::Log(before)));
+    world.settle();
+    assert!(
+        !has_said(&world, 3, |body| matches!(body, Body::LeaderInfo { .. })),
+        "the epoch is not durable"
+    );
+    world.input(
+        ServerId(3),
+        Input::Persisted(Persisted::AcceptedEpoch(epoch)),
+    );
+    world.settle();
+    assert!(has_said(&world, 3, |body| matches!(
+        body,
+        Body::LeaderInfo { .. }
+    )));
+    let enters = |write: &Write| matches!(write, Write::CurrentEpoch(_));
+    assert!(
+        !world.writes_waiting(3).iter().any(enters),
+        "the history is not durable"
+    );
+    world.input(ServerId(3), Input::Persisted(Persisted::Log(last)));
+    assert!(world.writes_waiting(3).iter().any(enters));
+    world.stick(3, false);
+    world.run(1_000);
+    assert_eq!(world.leader(), 3);
 }
