@@ -138,6 +138,7 @@ impl Host {
             return Ok(None);
         };
         let appended = server.log.append(entry.zxid, &entry.payload);
+        server.appended += 1;
         // If power was lost meanwhile all of the record may be there.
         if appended.is_ok() || self.disk.crashed() {
             stage.see(Observation::Appended {
@@ -389,10 +390,10 @@ impl Host {
 }
 
 impl Server {
-    /// How many writes this run has made.
+    /// How many transactions this run has appended.
     #[must_use]
-    pub fn writes_made(&self) -> u64 {
-        self.made
+    pub fn appended(&self) -> u64 {
+        self.appended
     }
 }
 
