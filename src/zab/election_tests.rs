@@ -115,7 +115,8 @@ fn for_three(core: &Core) -> Vote {
 fn a_leader_is_joined_on_its_own_word_and_that_of_a_quorum() {
     use Stance::{Following, Leading};
     // Who says what of whom, and whether server 2 joins 3 then.
-    let cases: &[(&[(u32, Stance, u32)], bool)] = &[
+    type Saying = (u32, Stance, u32);
+    let cases: &[(&[Saying], bool)] = &[
         (&[(1, Following, 3), (3, Leading, 3)], true),
         (&[(3, Leading, 3), (1, Following, 3)], true),
         (&[(3, Leading, 3)], false),

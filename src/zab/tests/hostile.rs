@@ -209,3 +209,30 @@ fn what_is_said_once_is_not_said_again() {
     let said: Vec<_> = world.said().collect();
     assert_eq!(said, [(3, 1, &Body::Close)]);
 }
+
+#[test]
+fn nothing_is_acknowledged_before_the_history_is() {
+    let mut world = Peers::running(3);
+    world.propose_all(3, &["a"]);
+    let zxid = world.peer(3).last_logged();
+    world.crash(1);
+    world.start(1);
+    let tenure = asked_by(&mut world, 1);
+    let begun = |world: &Peers| {
+        let begins = |body: &Body| matches!(body, Body::NewLeader { .. });
+        world.said().any(|(_, to, body)| to == 1 && begins(body))
+    };
+    while !begun(&world) {
+        assert_eq!(world.steps(1), 1);
+    }
+    let (_, seq) = last_said(&world, 1, 3);
+    world.sent.clear();
+    let message = Message::Link {
+        tenure,
+        seq: seq + 1,
+        body: Body::Ack { zxid },
+    };
+    world.input(ServerId(3), Input::Message(ServerId(1), message));
+    let said: Vec<_> = world.said().collect();
+    assert_eq!(said, [(3, 1, &Body::Close)]);
+}

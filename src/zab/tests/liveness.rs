@@ -19,6 +19,25 @@ fn an_idle_leader_keeps_its_followers() {
 }
 
 #[test]
+fn a_leader_keeps_followers_that_are_behind_for_a_while_again_and_again() {
+    let mut world = Peers::running(3);
+    let leader = world.leader();
+    for _ in 0..20 {
+        for other in world.others(leader) {
+            world.hold(other, leader);
+        }
+        world.propose(leader, "a").unwrap();
+        world.run(450);
+        world.heal();
+        world.run(450);
+    }
+    for id in 1..=3 {
+        assert_eq!(world.peer(id).why(), Why::Started, "{id}");
+        assert_eq!(world.texts(id).len(), 20, "{id}");
+    }
+}
+
+#[test]
 fn who_asks_a_follower_to_lead_it_is_refused_at_once() {
     let mut world = Peers::running(3);
     world.sent.clear();

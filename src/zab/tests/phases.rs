@@ -323,6 +323,8 @@ fn a_new_leader_waits_for_each_write_by_its_own_report() {
         (world.phase(3), world.peer(3).leader()),
         (Phase::Discovery, Some(ServerId(3)))
     );
+    let asked = world.with_machine(3, |server, now| server.peer.barrier(now, 1));
+    assert_eq!(asked, Err(ProposeError::NotLeading), "not established");
     let epoch = world.peer(3).accepted_epoch();
     world.sent.clear();
     let before = crate::types::Zxid::new(last.epoch, last.counter - 1);
@@ -351,4 +353,52 @@ fn a_new_leader_waits_for_each_write_by_its_own_report() {
     world.stick(3, false);
     world.run(1_000);
     assert_eq!(world.leader(), 3);
+}
+
+#[test]
+fn broadcast_a_barrier_waits_for_a_round_that_began_after_it() {
+    let mut world = Peers::running(3);
+    let leader = world.leader();
+    let [follower, gone] = [world.others(leader)[0], world.others(leader)[1]];
+    world.crash(gone);
+    world.hold(follower, leader);
+    let ask = |world: &mut Peers, token: u64| {
+        let asked = world.with_machine(leader, |server, now| server.peer.barrier(now, token));
+        asked.expect("it leads, and there is room");
+        world.settle();
+    };
+    let passed = |world: &Peers| -> Vec<u64> {
+        let barriers = world.machine(leader).barriers.iter();
+        barriers.map(|barrier| barrier.token).collect()
+    };
+    ask(&mut world, 1);
+    world.sent.clear();
+    world.hold(leader, follower);
+    ask(&mut world, 2);
+    ask(&mut world, 3);
+    assert_eq!(world.said().count(), 0, "one round at a time");
+    world.release(follower, leader);
+    world.settle();
+    assert_eq!(passed(&world), [1]);
+    assert_eq!(world.said().count(), 1, "the next round, for both");
+    world.release(leader, follower);
+    world.settle();
+    assert_eq!(passed(&world), [1, 2, 3]);
+}
+
+#[test]
+fn broadcast_what_is_committed_stays_so_when_those_who_acknowledged_it_are_gone() {
+    let mut world = Peers::running(5);
+    assert_eq!(world.leader(), 5);
+    world.propose_all(5, &["a"]);
+    world.stick(1, true);
+    world.stick(2, true);
+    world.propose_all(5, &["b"]);
+    let committed = world.peer(5).committed();
+    assert_eq!(world.texts(5), ["a", "b"]);
+    world.crash(3);
+    world.hold(4, 5);
+    world.propose_all(5, &["c"]);
+    assert_eq!(world.peer(5).durable(), committed.next());
+    assert_eq!(world.peer(5).committed(), committed);
 }
