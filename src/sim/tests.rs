@@ -59,6 +59,14 @@ fn a_range_of_seeds_is_clean() {
     }
 }
 
+/// A bit of the leader's log was flipped where its snapshot covers it, and a learner was sent
+/// for ever what could not be read.
+#[test]
+fn a_learner_is_sent_a_snapshot_where_the_log_cannot_be_read() {
+    let outcome = run(9_421, &Options::default(), None);
+    assert_eq!(outcome.violation, None);
+}
+
 #[test]
 fn a_calm_world_commits_everything_and_agrees() {
     let mut world = World::new(5, Profile::calm(3, 1), Planted::default(), None);

@@ -211,6 +211,16 @@ impl Core {
         self.current == epoch && self.current_durable == epoch
     }
 
+    /// The log could not be read behind `zxid`: trimmed meanwhile, or damaged where a start does
+    /// not look because a snapshot covers it. From now on it begins after that snapshot, so that
+    /// the next learner is sent that, and not for ever what cannot be read.
+    pub(super) fn log_is_unreadable_after(&mut self, zxid: Zxid) {
+        let snapshot = self.snapshot.filter(|&snapshot| snapshot > zxid);
+        if let Some(snapshot) = snapshot.filter(|&snapshot| self.history.contains(snapshot)) {
+            self.history.trim(snapshot);
+        }
+    }
+
     pub(super) fn append(&mut self, entry: Entry) {
         self.history.push(entry.clone());
         self.write(Write::Append(entry));

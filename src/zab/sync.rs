@@ -185,6 +185,11 @@ impl Leader {
                 }
                 learner.sync_by = give_up_at;
             }
+            (Piece::Gone, None) => {
+                let sent = feed.sent;
+                core.log_is_unreadable_after(sent);
+                return self.let_go(core, id);
+            }
             _ => return self.let_go(core, id),
         }
         if self.stage < Stage::Established {
