@@ -30,6 +30,7 @@ pub mod probes;
 pub mod profile;
 pub mod queue;
 pub mod random;
+pub mod recovery;
 pub mod run;
 pub mod scenarios;
 pub mod script;
