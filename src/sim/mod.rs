@@ -21,6 +21,7 @@ pub mod faults;
 pub mod host;
 pub mod invariants;
 pub mod judge;
+pub mod links;
 pub mod model;
 pub mod net;
 pub mod observe;

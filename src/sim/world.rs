@@ -11,6 +11,7 @@ use super::disk::{Plan, SimDisk};
 use super::faults::{Ended, FaultKind, Faults, pairs};
 use super::host::Host;
 use super::judge::{Judge, Sink, Violation};
+use super::links::Links;
 use super::net::{Arrival, Net, Weather, id_of, index_of};
 use super::observe::Observation;
 use super::plants::Planted;
@@ -82,6 +83,7 @@ impl World {
                 random,
                 net,
                 judge: Judge::new(ensemble.voters(), ensemble.observers(), trace),
+                links: Links::new(profile.rules()),
                 probes: Probes::new(),
                 profile,
                 planted,
