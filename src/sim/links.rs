@@ -91,7 +91,7 @@ impl Links {
         to: ServerId,
         message: &Message,
     ) -> Result<(), String> {
-        let Message::Link { tenure, body, .. } = message else {
+        let Message::Link { tenure, seq, body } = message else {
             return Ok(());
         };
         if let Body::FollowerInfo { .. } = body {
@@ -103,7 +103,9 @@ impl Links {
         }
         let rules = self.rules;
         let link = self.links.entry((by.id, to)).or_default();
-        if link.tenure != *tenure {
+        // An introduction that comes twice may begin the same tenure with the same server, which
+        // has led another epoch meanwhile.
+        if link.tenure != *tenure || *seq == 0 {
             *link = Link {
                 tenure: *tenure,
                 ..Link::default()
@@ -251,7 +253,7 @@ mod tests {
     fn message(boot: u64, body: Body) -> Message {
         Message::Link {
             tenure: Tenure { boot, attempt: 1 },
-            seq: 0,
+            seq: 1,
             body,
         }
     }
@@ -321,6 +323,24 @@ mod tests {
         leads(&mut acknowledged, 121, Body::Ping { round: 3 }).unwrap();
         let refused = leads(&mut links, 121, Body::Ping { round: 3 }).unwrap_err();
         assert!(refused.contains("not acknowledged"), "{refused}");
+    }
+
+    #[test]
+    fn another_reign_in_the_same_tenure_begins_anew() {
+        let mut links = joined(10);
+        leads(&mut links, 0, proposal(11)).unwrap();
+        leads(&mut links, 20, Body::Ping { round: 1 }).unwrap();
+        let first = Message::Link {
+            tenure: Tenure {
+                boot: 9,
+                attempt: 1,
+            },
+            seq: 0,
+            body: Body::Ping { round: 0 },
+        };
+        let said = links.said(500, speaker(LEADER, 1), LEARNER, &first);
+        said.unwrap();
+        leads(&mut links, 501, Body::Ping { round: 1 }).unwrap();
     }
 
     #[test]
