@@ -46,14 +46,53 @@ impl Planted {
 fn with_its_guards(plant: Plant) -> Plants {
     let plants = Plants::only(plant);
     match plant {
-        // A leader lets nobody in who has accepted a newer epoch.
-        Plant::FollowsLowerEpoch => plants.and(Plant::IgnoresNewerEpoch),
         // A follower refuses a gap, so that a leader's gap and a lax follower go together.
         Plant::GapAtSwitch => plants.and(Plant::TakesGaps),
         Plant::TakesGaps => plants.and(Plant::GapAtSwitch),
         _ => plants,
     }
 }
+
+/// Why no seed can find this fault: among peers and hosts that are otherwise sound, the line that
+/// it takes away never decides anything. It is defence in depth, and the scenarios that fail
+/// without it bring in what must not come from elsewhere: a backup put back against all rules, a
+/// message no peer says, a report no host gives.
+#[must_use]
+pub fn defends(name: &str) -> Option<&'static str> {
+    DEFENCES
+        .iter()
+        .find(|(plant, _)| plant.name() == name)
+        .map(|&(_, why)| why)
+}
+
+const DEFENCES: &[(Plant, &str)] = &[
+    (
+        Plant::FollowsLowerEpoch,
+        "a leader announces its epoch to no voter that has told it a newer one, and between the \
+         telling and the answer a follower accepts no other",
+    ),
+    (
+        Plant::SnapsBack,
+        "a leader sends nothing before a quorum has promised, with no history more recent than \
+         its own: so it holds all that is committed, the learner's snapshot too, and shares that \
+         transaction with it or has a newer snapshot",
+    ),
+    (
+        Plant::ForgetsCommitted,
+        "a leader that holds all that is committed has nobody cut off or replace any of it; one \
+         that does not is found by what it asks for (Z10), whether the follower does it or not",
+    ),
+    (
+        Plant::CommitsBeforeEstablished,
+        "before a leader is established it has proposed nothing, and a follower acknowledges with \
+         NewLeader all it was sent: no Ack comes that could commit",
+    ),
+    (
+        Plant::StaleDiskReport,
+        "a follower tells its history only when all of it is reported durable, and reports come in \
+         order: when it is cut none is under way",
+    ),
+];
 
 macro_rules! host_plants {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {

@@ -4,6 +4,7 @@
 //! quiet world with one kind of trouble, and some need all of it.
 
 use super::faults::FaultKind;
+use super::links::Rules;
 use super::net::Weather;
 use super::random::{Random, Span};
 use crate::time::Millis;
@@ -127,6 +128,19 @@ impl Profile {
         self.voters + self.observers
     }
 
+    /// What a leader must keep to with each learner. Two pings later than the limit it has noticed,
+    /// the first of them being the one that begins to count.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        let timing = &self.timing;
+        let within_us = |limit: Millis| (limit.0 + 3 * timing.ping.0) * 1_000 + PATIENCE_US;
+        Rules {
+            unacknowledged_max: self.limits.unacknowledged_max,
+            sync_limit_us: within_us(timing.sync_limit),
+            init_limit_us: within_us(timing.init_limit),
+        }
+    }
+
     /// Small maxima, so that their edges are met.
     fn draw_sizes(&mut self, random: &mut Random) {
         let limits = &mut self.limits;
@@ -199,3 +213,6 @@ fn drawn_weather(random: &mut Random) -> Weather {
     }
     weather
 }
+
+/// What drifting clocks and late timers may add to a limit, µs.
+const PATIENCE_US: u64 = 100_000;

@@ -2,6 +2,7 @@
 
 use super::faults::FaultKind;
 use super::judge::Judge;
+use super::links::Links;
 use super::net::{Net, id_of};
 use super::observe::Observation;
 use super::plants::Planted;
@@ -24,6 +25,8 @@ pub struct Stage {
     pub net: Net,
     /// Says whether all is as it must be.
     pub judge: Judge,
+    /// Says whether the maxima of links are kept.
+    pub links: Links,
     /// Counts what was reached.
     pub probes: Probes,
     /// The world's character.

@@ -1,11 +1,13 @@
 //! The simulator itself: it repeats itself exactly, it is quiet when all is well, and it finds
 //! what is planted.
 
-use super::plants::Planted;
+use super::plants::{Planted, defends};
 use super::profile::Profile;
 use super::random::Random;
 use super::run::{Options, run};
+use super::stories::play;
 use super::world::{Outcome, World};
+use crate::zab::Plant;
 
 fn short(seed: u64, steps: u64, plant: Option<&str>) -> Outcome {
     let planted = plant.map_or_else(Planted::default, |name| {
@@ -67,6 +69,14 @@ fn a_learner_is_sent_a_snapshot_where_the_log_cannot_be_read() {
     assert_eq!(outcome.violation, None);
 }
 
+/// A follower on a slow disk that may be sent one transaction at a time is nine thousand behind.
+#[test]
+fn a_follower_that_can_only_be_slow_has_the_time_it_needs() {
+    let outcome = run(8_504, &Options::default(), None);
+    assert_eq!(outcome.violation, None);
+    assert!(outcome.recovery_us > 60_000_000, "{}", outcome.recovery_us);
+}
+
 #[test]
 fn a_calm_world_commits_everything_and_agrees() {
     let mut world = World::new(5, Profile::calm(3, 1), Planted::default(), None);
@@ -93,6 +103,48 @@ fn what_is_planted_is_found() {
     ] {
         let found = (0..100).find(|&seed| short(seed, 10_000, Some(name)).violation.is_some());
         assert!(found.is_some(), "{name}");
+    }
+}
+
+#[test]
+fn the_rules_of_links_find_what_no_safety_property_does() {
+    for (name, seed, rule) in [
+        ("sends-unbounded", 2, "may leave"),
+        ("host-same-nonce", 0, "introduces itself"),
+    ] {
+        let violation = short(seed, 200_000, Some(name)).violation.unwrap();
+        assert!(violation.what.contains(rule), "{name}: {violation}");
+    }
+}
+
+#[test]
+fn a_story_finds_what_it_was_made_for() {
+    for (story, name) in [
+        ("22-epochs-that-nobody-shares", "observers-hear-early"),
+        ("22-epochs-that-nobody-shares", "ignores-newer-epoch"),
+        ("29-snapshot-longer-than-the-limit", "progress-is-nothing"),
+    ] {
+        let planted = Planted::named(name).unwrap();
+        let outcome = play(story, 0, planted, None).unwrap();
+        assert!(outcome.violation.is_some(), "{story} with {name}");
+    }
+}
+
+#[test]
+fn a_defence_never_decides_anything() {
+    for plant in Plant::ALL
+        .iter()
+        .filter(|plant| defends(plant.name()).is_some())
+    {
+        for seed in 0..10 {
+            let sound = short(seed, 6_000, None);
+            let without = short(seed, 6_000, Some(plant.name()));
+            let name = plant.name();
+            assert_eq!(
+                sound.fingerprint, without.fingerprint,
+                "{name}, seed {seed}"
+            );
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::disk::{Plan, SimDisk};
 use super::faults::{Ended, FaultKind, Faults, pairs};
 use super::host::Host;
 use super::judge::{Judge, Sink, Violation};
+use super::links::Links;
 use super::net::{Arrival, Net, Weather, id_of, index_of};
 use super::observe::Observation;
 use super::plants::Planted;
@@ -18,6 +19,7 @@ use super::probes::{Probe, Probes};
 use super::profile::Profile;
 use super::queue::Queue;
 use super::random::{Random, Span};
+use super::recovery::{Reached, Recovery};
 use super::stage::{Event, HostEvent, Stage};
 use crate::zab::{Ensemble, Phase, Settings};
 
@@ -81,6 +83,7 @@ impl World {
                 random,
                 net,
                 judge: Judge::new(ensemble.voters(), ensemble.observers(), trace),
+                links: Links::new(profile.rules()),
                 probes: Probes::new(),
                 profile,
                 planted,
@@ -136,51 +139,62 @@ impl World {
 
     /// Heals everything and demands that the ensemble recovers; how long that took.
     ///
-    /// A new commit must come, and then, with quiet clients, agreement, each within
-    /// [`RECOVERY_US`]. Where histories of tens of thousands of transactions are read in pieces
-    /// of 64 bytes, as some worlds draw it, that is too short by the disk's doing: the time
-    /// begins anew as long as transactions go on being appended and delivered, up to
-    /// [`RECOVERY_MAX_US`].
+    /// A new commit must come, and then, with quiet clients, agreement: see [`Recovery`].
     pub fn recover(&mut self) -> u64 {
         self.heal();
-        let began = self.stage.now;
         let target = self.stage.judge.oracle.committed() + 1;
+        let latency_max_us = self.stage.net.latency.max;
+        let (now, missing) = (self.stage.now, self.missing());
+        let mut recovery = Recovery::new(now, &self.stage.profile, latency_max_us, missing);
         let mut quiet = false;
-        let (mut furthest, mut until) = (0, began + RECOVERY_US);
         while self.stage.judge.violation().is_none() {
             self.step();
-            if self.stage.now < until && !self.steps.is_multiple_of(64) {
+            let now = self.stage.now;
+            if now < recovery.deadline_us() && !self.steps.is_multiple_of(64) {
                 continue;
+            }
+            for at in 0..self.hosts.len() {
+                recovery.stands(now, at, self.reached(at));
             }
             if !quiet && self.stage.judge.oracle.committed() >= target {
                 quiet = true;
                 self.stage.profile.burst_max = 0;
-            }
-            let done = self.work_done();
-            if done > furthest && self.stage.now - began < RECOVERY_MAX_US {
-                (furthest, until) = (done, self.stage.now + RECOVERY_US);
+                recovery.owes(now, self.missing());
             }
             if quiet && self.agrees() {
                 break;
             }
-            if self.stage.now >= until {
-                let what = format!(
-                    "not recovered {} s after all was healed: {}",
-                    (self.stage.now - began) / 1_000_000,
-                    self.describe()
-                );
-                self.stage.judge.condemn(self.stage.now, what);
+            if now >= recovery.deadline_us() {
+                let what = format!("{}: {}", recovery.failure(now), self.describe());
+                self.stage.judge.condemn(now, what);
             }
         }
-        self.stage.now - began
+        recovery.took_us(self.stage.now)
     }
 
-    /// The transactions that running servers have appended and delivered, in all: it grows while
-    /// somebody who is behind is being brought up to date.
-    fn work_done(&self) -> u64 {
-        let running = self.hosts.iter().filter_map(|host| host.server.as_ref());
-        running
-            .map(|server| server.app.count + server.appended())
+    /// How far a server has come.
+    fn reached(&self, at: usize) -> Reached {
+        let ghost = self.stage.judge.checker().ghost();
+        let tree = ghost.tree();
+        let Some(at) = ghost.index(id_of(at)) else {
+            return Reached::default();
+        };
+        let server = &ghost.servers()[at];
+        let kept = tree.meet(server.tip, ghost.committed());
+        Reached {
+            logged: tree.depth(server.tip),
+            kept: tree.depth(kept),
+            applied: tree.depth(server.applied),
+        }
+    }
+
+    /// How many transactions servers lack in log or application, summed over all of them.
+    fn missing(&self) -> u64 {
+        let reached = (0..self.hosts.len()).map(|at| self.reached(at));
+        let longest = reached.clone().map(|reached| reached.logged).max();
+        let most = longest.unwrap_or(0);
+        reached
+            .map(|reached| most - reached.kept.min(reached.applied))
             .sum()
     }
 
@@ -653,8 +667,3 @@ const AMBUSHES: [FaultKind; 6] = [
 const AMBUSH_WITHIN: Span = Span::new(1, 60_000);
 /// How soon a server is told of a connection.
 const TOLD: Span = Span::new(1, 3_000);
-/// How long the ensemble may take to recover once all is healed.
-pub const RECOVERY_US: u64 = 10_000_000;
-
-/// Simulated µs after which an ensemble must have recovered whatever it had to catch up with.
-pub const RECOVERY_MAX_US: u64 = 60_000_000;

@@ -138,10 +138,8 @@ impl Leader {
         let Some(learner) = self.learner_mut(id).filter(|learner| !learner.informed) else {
             return Next::Stay;
         };
-        if learner.votes && learner.accepted > epoch {
-            if core.plants().has(Plant::IgnoresNewerEpoch) {
-                return self.let_go(core, id);
-            }
+        let ignores = core.plants().has(Plant::IgnoresNewerEpoch);
+        if learner.votes && learner.accepted > epoch && !ignores {
             // It can never follow into this epoch, and it votes: the next leader of all of them
             // needs an epoch above.
             return Next::Look(Why::NewerEpoch);

@@ -150,7 +150,8 @@ plants! {
     StaleDiskReport = "stale-disk-report",
     /// What is in the log at the start passes for committed.
     BootIsCommitted = "boot-is-committed",
-    /// A leader that meets a newer epoch than its own leads on, and that server stays out.
+    /// A leader that meets a newer epoch than its own leads on and announces its own, so that that
+    /// server stays out.
     IgnoresNewerEpoch = "ignores-newer-epoch",
     /// The counter of an epoch is used up to its end, and then again.
     CounterWraps = "counter-wraps",

@@ -1,10 +1,11 @@
-//! Tries planted faults, each of which must be found: by the scenarios it is a guard of, or by a
-//! seed of the random world.
+//! Tries planted faults, each of which must be found: by a seed of the random world or of a story,
+//! and by the scenarios it is a guard of.
 
 use std::process::{Command, ExitCode};
 
-use systole::sim::plants::Planted;
+use systole::sim::plants::{self, Planted};
 use systole::sim::script::Neglect;
+use systole::sim::stories;
 
 use super::{Args, tell};
 
@@ -17,7 +18,9 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 pub(super) fn try_all(args: &Args) -> ExitCode {
     let missed: Vec<&str> = names().filter(|name| !is_found(name, args)).collect();
     if missed.is_empty() {
-        println!("{} plants, all found", names().count());
+        let defences = names().filter(|name| plants::defends(name).is_some());
+        let (count, defences) = (names().count(), defences.count());
+        println!("{count} plants, all found; {defences} of them are defences, by scenarios alone");
         return ExitCode::SUCCESS;
     }
     println!("not found: {}", missed.join(", "));
@@ -33,36 +36,57 @@ pub(super) fn try_one(name: &str, args: &Args) -> ExitCode {
     }
 }
 
-/// Looks for a plant and prints how it was found, if it was.
+/// Looks for a plant and prints how it was found, if it was. One of the world must be found by a
+/// seed, of the random world or of a story; a defence, and one of the scripts' host, by a scenario.
 fn is_found(name: &str, args: &Args) -> bool {
     let guarded = tell::guarded_by(name);
     let failed: Vec<&str> = guarded
         .map(|scenario| scenario.name)
         .filter(|scenario| run(&["--plant", name, "--scenario", scenario]).is_some())
         .collect();
-    let seed = if Planted::named(name).is_some() {
-        by_seeds(name, args)
-    } else {
-        None
-    };
     let scenarios = match failed.as_slice() {
         [] => "no scenario".to_owned(),
         failed => format!("scenario {}", failed.join(", ")),
     };
+    if Planted::named(name).is_none() {
+        println!("{name}: {scenarios}");
+        return !failed.is_empty();
+    }
+    let defends = plants::defends(name);
     let (from, to) = args.seeds;
-    let none = format!("no seed of {from}..{to}");
-    println!("{name}: {scenarios}; {}", seed.as_deref().unwrap_or(&none));
-    !failed.is_empty() || seed.is_some()
+    let soon = to.min(from + SOON);
+    // The cheapest first. That a defence decides nothing has other proofs than many seeds.
+    let mut seed = by_seeds(name, args, (from, soon), None);
+    seed = seed.or_else(|| by_stories(name, args, (from, soon)));
+    if soon < to && defends.is_none() {
+        seed = seed.or_else(|| by_seeds(name, args, (soon, to), None));
+    }
+    let tried = if defends.is_some() { soon } else { to };
+    let none = format!("no seed of {from}..{tried}");
+    let told = seed.as_deref().unwrap_or(&none);
+    let why = defends.map_or_else(String::new, |why| format!("; defence in depth: {why}"));
+    println!("{name}: {scenarios}; {told}{why}");
+    seed.is_some() || defends.is_some() && !failed.is_empty()
 }
 
-fn by_seeds(name: &str, args: &Args) -> Option<String> {
-    let seeds = format!("{}..{}", args.seeds.0, args.seeds.1);
+fn by_stories(name: &str, args: &Args, seeds: (u64, u64)) -> Option<String> {
+    stories::all().find_map(|story| {
+        let seed = by_seeds(name, args, seeds, Some(story.name))?;
+        Some(format!("story {}, {seed}", story.name))
+    })
+}
+
+fn by_seeds(name: &str, args: &Args, seeds: (u64, u64), story: Option<&str>) -> Option<String> {
+    let seeds = format!("{}..{}", seeds.0, seeds.1);
     let (steps, threads) = (args.steps.to_string(), args.threads.to_string());
     let servers = args.servers.map(|servers| servers.to_string());
     let mut words = vec!["--planted-seeds", "--plant", name, "--seeds", &seeds];
     words.extend(["--steps", &steps, "--threads", &threads]);
     if let Some(servers) = &servers {
         words.extend(["--servers", servers]);
+    }
+    if let Some(story) = story {
+        words.extend(["--scenario", story]);
     }
     run(&words)
 }
@@ -78,3 +102,6 @@ fn run(words: &[&str]) -> Option<String> {
     let found = output.status.success() || output.status.code().is_none();
     found.then(|| told.unwrap_or("an assertion").to_owned())
 }
+
+/// How many seeds of the world are tried before the stories, and how often each of them is told.
+const SOON: u64 = 100;

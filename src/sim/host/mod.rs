@@ -93,8 +93,6 @@ pub struct Server {
     /// How many writes were asked for, and how many were made.
     asked: u64,
     made: u64,
-    /// Transactions appended in this run.
-    appended: u64,
     sync: Sync,
     /// Finished writes of which the peer is not told yet.
     reports: VecDeque<Persisted>,

@@ -186,7 +186,6 @@ impl Host {
             installing: 0,
             asked: 0,
             made: 0,
-            appended: 0,
             sync: Sync::Idle,
             reports: VecDeque::new(),
             last_report: 0,

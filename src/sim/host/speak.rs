@@ -1,5 +1,6 @@
 //! Sending, and what a message binds its sender to.
 
+use super::super::links::Speaker;
 use super::super::observe::{Observation, Said};
 use super::super::probes::Probe;
 use super::super::stage::Stage;
@@ -15,7 +16,15 @@ impl Host {
         };
         let from = self.id();
         let epochs = (server.peer.accepted_epoch(), server.peer.current_epoch());
+        let speaker = Speaker {
+            id: from,
+            run: self.run,
+            absent_us: self.absent_at,
+        };
         for envelope in ready.messages.drain(..) {
+            let (now, to) = (stage.now, envelope.to);
+            let kept = stage.links.said(now, speaker, to, &envelope.message);
+            stage.judge.check(now, kept);
             if let Some(probe) = probe_of(&envelope.message) {
                 stage.probes.hit(probe);
             }

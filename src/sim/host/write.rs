@@ -9,7 +9,7 @@ use super::super::plants::HostPlant;
 use super::super::probes::Probe;
 use super::super::stage::{HostEvent, Stage};
 use super::power::read_snapshot;
-use super::{Host, Server, Sync};
+use super::{Host, Sync};
 use crate::log::{Fatal, LogError};
 use crate::types::{Epoch, Zxid};
 use crate::zab::{Entry, Persisted, Ready, Write};
@@ -138,7 +138,6 @@ impl Host {
             return Ok(None);
         };
         let appended = server.log.append(entry.zxid, &entry.payload);
-        server.appended += 1;
         // If power was lost meanwhile all of the record may be there.
         if appended.is_ok() || self.disk.crashed() {
             stage.see(Observation::Appended {
@@ -386,14 +385,6 @@ impl Host {
             persisted,
         });
         self.input(stage, |peer, now| peer.on_persisted(now, persisted));
-    }
-}
-
-impl Server {
-    /// How many transactions this run has appended.
-    #[must_use]
-    pub fn appended(&self) -> u64 {
-        self.appended
     }
 }
 

@@ -240,7 +240,8 @@ impl Tree {
     }
 
     /// The last transaction that two histories have in common.
-    pub(super) fn meet(&self, a: Node, b: Node) -> Node {
+    #[must_use]
+    pub fn meet(&self, a: Node, b: Node) -> Node {
         let (mut a, mut b) = (a, b);
         while a.run != b.run {
             // The run that began on top of more holds nothing of the other history. Of two

@@ -1,6 +1,8 @@
 //! Learners that come late.
 
+use super::super::random::Span;
 use super::{Scene, Story};
+use crate::zab::Phase;
 
 pub(super) const ALL: &[Story] = &[
     Story {
@@ -26,6 +28,12 @@ pub(super) const ALL: &[Story] = &[
         about: "an observer comes, goes and comes again while transactions flow",
         play: observer,
         servers: (3, 1),
+    },
+    Story {
+        name: "29-snapshot-longer-than-the-limit",
+        about: "a snapshot is read so slowly that it takes longer than a synchronization may stand still",
+        play: long_snapshot,
+        servers: (3, 0),
     },
 ];
 
@@ -92,4 +100,25 @@ fn observer(scene: &mut Scene) {
         }
         scene.lead();
     }
+}
+
+fn long_snapshot(scene: &mut Scene) {
+    let profile = &mut scene.world.stage.profile;
+    profile.snapshot_every = 10;
+    profile.snapshots_kept = 1;
+    profile.limits.window_entries_max = 0;
+    profile.limits.read_bytes_max = 8;
+    let leader = scene.lead();
+    let late = scene.follower(0);
+    scene.kill(late);
+    for _ in 0..20 {
+        scene.commit(leader, 10);
+    }
+    // Pieces of a few bytes, each half a second after the one before.
+    scene.world.stage.profile.disk.read = Span::new(400_000, 700_000);
+    scene.start(late);
+    scene.until("it has been sent all of it", |world| {
+        world.hosts[late].phase() == Some(Phase::Following)
+    });
+    scene.world.stage.profile.disk.read = Span::new(20, 500);
 }

@@ -1,7 +1,10 @@
 //! Networks that come apart.
 
 use super::super::faults::FaultKind;
+use super::super::world::World;
 use super::{Scene, Story};
+use crate::types::Epoch;
+use crate::zab::Phase;
 
 pub(super) const ALL: &[Story] = &[
     Story {
@@ -21,6 +24,12 @@ pub(super) const ALL: &[Story] = &[
         about: "what is on its way when a leader falls arrives in the next reign",
         play: late,
         servers: (3, 0),
+    },
+    Story {
+        name: "22-epochs-that-nobody-shares",
+        about: "a server takes one epoch after the other and falls before any voter hears of them",
+        play: unshared,
+        servers: (3, 1),
     },
 ];
 
@@ -73,4 +82,47 @@ fn late(scene: &mut Scene) {
         scene.world.let_in(old, true);
         scene.pass_ms(300);
     }
+}
+
+/// The third server chooses epochs with the first, which hears of none of them; an observer
+/// might. Then the first and the second agree on a lower one.
+fn unshared(scene: &mut Scene) {
+    let (heard_of, other, alone, observer) = (0, 1, 2, 3);
+    let leader = scene.lead();
+    scene.commit(leader, 3);
+    scene.crash_all();
+    scene.start(heard_of);
+    scene.start(observer);
+    for _ in 0..4 {
+        let before = accepted(&scene.world, heard_of);
+        scene.start(alone);
+        let before = before.max(accepted(&scene.world, alone));
+        scene.until("it has chosen an epoch", |world| {
+            accepted(world, alone) > before
+        });
+        // What it announces reaches the observer alone.
+        scene.world.stage.net.close(alone, heard_of, false);
+        scene.pass_ms(30);
+        scene.crash(alone);
+        scene.world.stage.net.reopen(alone, heard_of, false);
+        scene.pass_ms(100);
+    }
+    scene.start(other);
+    scene.until(
+        "the two lead and follow, and the observer learns",
+        |world| {
+            let phases = [heard_of, other, observer].map(|at| world.hosts[at].phase());
+            phases.contains(&Some(Phase::Leading))
+                && phases.contains(&Some(Phase::Following))
+                && phases[2] == Some(Phase::Observing)
+        },
+    );
+    scene.start(alone);
+    scene.lead();
+}
+
+/// The epoch that a running server has promised, on its disk.
+fn accepted(world: &World, at: usize) -> Option<Epoch> {
+    let server = world.hosts[at].server.as_ref();
+    server.map(|server| server.log.epochs().accepted)
 }
