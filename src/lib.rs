@@ -8,6 +8,7 @@ pub mod config;
 pub mod group;
 pub mod http;
 pub mod json;
+pub mod lease;
 pub mod log;
 pub mod mail;
 pub mod metrics;
