@@ -18,6 +18,10 @@ run *ARGS:
 crash rounds="200":
     SYSTOLE_CRASH_ROUNDS={{rounds}} cargo test --test crash -- --nocapture
 
+# Random faults on an ensemble of real servers, for so many minutes; see tests/cluster/chaos.rs.
+chaos minutes="10":
+    SYSTOLE_CHAOS_MINUTES={{minutes}} cargo test --test cluster random -- --nocapture
+
 # 10,000 seeds of the simulated world; see results/.
 sim seeds="0..10000" *ARGS:
     cargo run --release --features sim --bin sim -- --seeds {{seeds}} --threads `nproc` {{ARGS}}

@@ -38,6 +38,7 @@ fn main() {
         .configure_from_args();
     transactions(&mut criterion, members);
     expiry(&mut criterion, members);
+    ownership(&mut criterion, members);
     reading(&mut criterion, members);
     criterion.final_summary();
 }
@@ -140,6 +141,61 @@ fn expiry(criterion: &mut Bench, members: usize) {
     group.finish();
 }
 
+fn ownership(criterion: &mut Bench, members: usize) {
+    let mut group = criterion.benchmark_group("ownership");
+    let world = RefCell::new(World::with(members, 1, false));
+    world.borrow_mut().commit(&adopt(2, 1));
+    let mut order = Lcg(13);
+    let (mut to, mut start) = (1, 0);
+    group.throughput(Throughput::Elements(BATCH as u64));
+    group.bench_function(format!("move of {BATCH}, there and back"), |b| {
+        let setup = || {
+            let world = &*world.borrow();
+            // Each batch goes there, and then all of it back.
+            to = 3 - to;
+            if to == 2 {
+                start = order.below(members);
+            }
+            let moved = (0..BATCH).map(|i| world.lapse((start + i * 17) % members, 1));
+            Request::Move {
+                owner: ServerId(to),
+                incarnation: Incarnation(1),
+                lapses: moved.collect(),
+            }
+        };
+        let commit = |request: Request| {
+            world.borrow_mut().commit(&request);
+            request
+        };
+        b.iter_batched(setup, commit, BatchSize::PerIteration);
+    });
+    group.throughput(Throughput::Elements(u64::from(SCAN)));
+    for (what, server) in [("all its own", 1), ("none its own", 3)] {
+        let mut incarnation = 1;
+        group.bench_function(format!("a piece of an adoption, {what}"), |b| {
+            let setup = || {
+                incarnation += 1;
+                adopt(server, incarnation)
+            };
+            let commit = |request: Request| {
+                world.borrow_mut().commit(&request);
+                request
+            };
+            b.iter_batched(setup, commit, BatchSize::PerIteration);
+        });
+    }
+    group.bench_function("a piece of a walk for one owner", |b| {
+        b.iter(|| {
+            let mut found = 0;
+            let (server, run) = (ServerId(2), Incarnation(1));
+            let state = &world.borrow().state;
+            state.scan_owner(server, run, None, SCAN as usize, |_| found += 1);
+            found
+        });
+    });
+    group.finish();
+}
+
 fn reading(criterion: &mut Bench, members: usize) {
     let world = World::with(members, 1, false);
     let document = world
@@ -209,6 +265,7 @@ impl World {
             next: Zxid::new(Epoch(1), 1),
         };
         world.commit(&Request::Genesis { birth_s: 1 });
+        world.commit(&adopt(1, 1));
         for i in 0..members {
             let name = if in_order {
                 name_of(i)
@@ -251,6 +308,15 @@ fn join(group: &[u8], member: &[u8]) -> Request {
         owner: ServerId(1),
         incarnation: Incarnation(1),
     })
+}
+
+fn adopt(server: u32, incarnation: u64) -> Request {
+    Request::Adopt {
+        server: ServerId(server),
+        incarnation: Incarnation(incarnation),
+        after: None,
+        limit: SCAN,
+    }
 }
 
 fn leave(group: &[u8], member: &[u8]) -> Request {
@@ -364,6 +430,9 @@ const SETTINGS: Settings = Settings {
 
 /// Sessions in one expiry.
 const BATCH: usize = 4_096;
+
+/// Members that one piece of an adoption looks at.
+const SCAN: u32 = 16_384;
 
 /// Transactions measured together: asking for the time costs as much as one of them.
 const IN_A_ROW: u64 = 1_000;

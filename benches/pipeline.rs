@@ -18,11 +18,11 @@ use systole::http;
 use systole::log::{FileDisk, FileLog, Log, Settings as LogSettings};
 use systole::mail::Mail;
 use systole::metrics::{CoreCounters, Registry, ShardCounters};
-use systole::replica::{Replica, Settings as ReplicaSettings};
+use systole::replica::{Output, Replica, Settings as ReplicaSettings};
 use systole::shard::{ConnId, Latencies, Settings, Shard};
 use systole::time::Millis;
-use systole::types::{Incarnation, ServerId};
-use systole::zab::{Boot, Peer, Persisted, Ready, Settings as ZabSettings, Summary, Write};
+use systole::types::ServerId;
+use systole::zab::{Boot, Persisted, Settings as ZabSettings, Summary, Write};
 
 const NOW: Millis = Millis(1_000_000);
 const CONN: ConnId = ConnId {
@@ -35,7 +35,7 @@ struct Server {
     shard: Shard,
     replica: Replica,
     log: FileLog,
-    ready: Ready,
+    ready: Output,
     out: Vec<u8>,
     joined: u64,
 }
@@ -52,20 +52,23 @@ impl Server {
             delivered: log.last(),
             nonce: 1,
         };
-        let state = State::new(group::Settings {
+        let group = group::Settings {
             default_timeout: Millis(10_000),
             seeds: [1, 2, 3, 4],
-        });
+        };
         let counters = Arc::new(CoreCounters::default());
         let settings = ReplicaSettings {
             id: ServerId(1),
             shards: 1,
-            endpoints: Arc::from(["127.0.0.1:8640".to_owned()]),
-            incarnation: Incarnation(1),
+            endpoint: "127.0.0.1:8640".to_owned(),
             wall_s: 1_700_000_000,
+            lease: Millis(3_000),
+            min_timeout: Millis(100),
             seeds: [5, 6, 7, 8],
+            requests_max: 1 << 16,
         };
-        let peer = Peer::new(ZabSettings::alone(ServerId(1)), boot);
+        let zab = ZabSettings::alone(ServerId(1));
+        let state = State::new(group);
         let registry = Rc::new(Registry::default());
         let shard_counters = Arc::new(ShardCounters::default());
         let seeds = [9, 8, 7, 6];
@@ -79,9 +82,9 @@ impl Server {
                 registry,
                 NOW,
             ),
-            replica: Replica::new(settings, peer, state, counters),
+            replica: Replica::new(settings, zab, boot, state, group, counters),
             log,
-            ready: Ready::default(),
+            ready: Output::default(),
             out: Vec::new(),
             joined: 0,
         };
@@ -144,16 +147,11 @@ impl Server {
                     other => panic!("an ensemble of one was told to {other:?}"),
                 }
             }
-            let delivered = self.replica.deliver(&self.ready.deliver);
-            delivered.expect("our own transactions");
-            if let Some(standing) = &self.ready.standing {
-                self.replica.on_standing(NOW, standing);
-            }
             let durable = self.log.sync_now().expect("the disk works");
             self.replica.on_persisted(NOW, Persisted::Log(durable));
         }
         let tells = std::mem::take(&mut self.replica.tells()[0]);
-        self.shard.deliver(Mail::Core(tells), NOW);
+        self.shard.deliver(Mail::Core { batch: 0, tells }, NOW);
     }
 }
 

@@ -28,10 +28,11 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// What `endpoints` shows, `HOST:PORT`; `None` shows the address really bound.
     pub advertise: Option<String>,
-    /// Where the other servers connect. Not opened while the ensemble is one server.
-    pub peer_listen: SocketAddr,
-    /// Number and peer address of every server; empty for a server alone. In this release
-    /// never more than one entry.
+    /// Where the other servers connect; `None` is the address that `ensemble` names for this
+    /// server. Not opened while the ensemble is one server.
+    pub peer_listen: Option<SocketAddr>,
+    /// Number and peer address of every server, this one included; empty for a server alone.
+    /// Numbers and addresses are unique, and there are at most [`SERVERS_MAX`].
     pub ensemble: Vec<(ServerId, String)>,
     /// Directory of log, snapshots and epochs; made if it is missing.
     pub data_dir: PathBuf,
@@ -69,7 +70,7 @@ impl Settings {
             id: find("id").read(value::server_id)?,
             listen: find("listen").read(value::address)?,
             advertise: find("advertise").read_if_given(value::host_port)?,
-            peer_listen: find("peer-listen").read(value::address)?,
+            peer_listen: find("peer-listen").read_if_given(value::address)?,
             ensemble: find("ensemble")
                 .read_if_given(value::ensemble)?
                 .unwrap_or_default(),
@@ -97,6 +98,14 @@ impl Settings {
                 "clients are told the endpoint {}, which they cannot connect to: \
                  give --advertise HOST:PORT",
                 self.listen
+            ));
+        }
+        let servers = self.ensemble.len();
+        if servers > 0 && servers.is_multiple_of(2) {
+            warnings.push(format!(
+                "an ensemble of {servers} servers serves with no more of them lost than one of \
+                 {}: an odd number is better",
+                servers - 1
             ));
         }
         warnings
@@ -160,28 +169,44 @@ impl Settings {
 
     fn check_servers(&self) -> Result<(), ConfigError> {
         let wrong = |sentence: String| Err(ConfigError::Relation(sentence));
-        if self.ensemble.len() > 1 {
-            return wrong(format!(
-                "--ensemble names {} servers, but this release serves an ensemble of one: \
-                 leave --ensemble out",
-                self.ensemble.len()
-            ));
+        let id = self.id;
+        if self.own_peer_address().is_none() && !self.ensemble.is_empty() {
+            let names: Vec<String> = self.ensemble.iter().map(|(id, _)| id.to_string()).collect();
+            return wrong(match names.as_slice() {
+                [only] => format!("--ensemble names server {only} alone, but --id is {id}"),
+                _ => format!(
+                    "--ensemble names the servers {}, but --id is {id}: it must be one of them",
+                    names.join(", ")
+                ),
+            });
         }
-        if let Some((only, _)) = self.ensemble.first()
-            && *only != self.id
+        // An address that is a name is only known once it is looked up: binding it fails then.
+        let named = self
+            .own_peer_address()
+            .and_then(|address| address.parse().ok());
+        if let Some(peer_listen) = self.peer_listen.or(named)
+            && self.listen == peer_listen
+            && self.listen.port() != 0
         {
-            return wrong(format!(
-                "--ensemble names server {only} alone, but --id is {}",
-                self.id
-            ));
-        }
-        if self.listen == self.peer_listen && self.listen.port() != 0 {
             return wrong(format!(
                 "--listen and --peer-listen are both {}: clients and servers need a port each",
                 self.listen
             ));
         }
         Ok(())
+    }
+
+    /// The address at which the other servers look for this one, if there are any.
+    #[must_use]
+    pub fn own_peer_address(&self) -> Option<&str> {
+        let own = self.ensemble.iter().find(|(id, _)| *id == self.id);
+        own.map(|(_, address)| address.as_str())
+    }
+
+    /// True if there is no other server.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.ensemble.len() <= 1
     }
 }
 
@@ -416,7 +441,7 @@ pub const KEYS: [(&str, Option<&str>); 13] = [
     ("id", Some("1")),
     ("listen", Some("127.0.0.1:8640")),
     ("advertise", None),
-    ("peer-listen", Some("127.0.0.1:8641")),
+    ("peer-listen", None),
     ("ensemble", None),
     ("data-dir", Some("./systole-data")),
     ("shards", Some("auto")),
@@ -427,6 +452,10 @@ pub const KEYS: [(&str, Option<&str>); 13] = [
     ("lease", Some("3s")),
     ("log-level", Some("info")),
 ];
+
+/// The most servers of an ensemble. All of them vote, and each commit waits for half of them:
+/// more would make it slower, not safer.
+pub const SERVERS_MAX: usize = 31;
 
 /// The most shards a server runs.
 pub const SHARDS_MAX: u16 = 256;

@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod forward;
 pub mod group;
 pub mod http;
 pub mod json;
@@ -21,4 +22,5 @@ pub mod shard;
 pub mod sim;
 pub mod time;
 pub mod types;
+pub mod wire;
 pub mod zab;

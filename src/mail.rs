@@ -7,7 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::group::{Document, Joined, Outcome, Request, Status};
+pub use crate::forward::{Beat, Beaten, Missing};
+use crate::group::{Document, Joined, Outcome, Request};
 use crate::time::Millis;
 use crate::types::{Epoch, GroupVersion, Incarnation, ServerId, SessionId, Term, Zxid};
 
@@ -85,26 +86,19 @@ pub enum What {
         /// The member, or `None` for the group's own.
         member: Option<Box<[u8]>>,
     },
-    /// What became of members for which the shard has no live session.
-    Statuses(Vec<Missing>),
+    /// What becomes of beats for which no shard of this server has a live session.
+    Beats(Vec<Beat>),
+    /// What this shard made of [`Tell::Beats`]; nobody answers.
+    Beaten {
+        /// The server that sent them on.
+        from: ServerId,
+        /// The token they came with.
+        token: u64,
+        /// One for each beat, in order.
+        verdicts: Vec<Beaten>,
+    },
     /// The ensemble as this server sees it.
     Cluster,
-}
-
-/// A beat that found no session on any shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// A beat by name, perhaps naming its session too.
-    Named {
-        /// The group's name.
-        group: Box<[u8]>,
-        /// The member's name.
-        member: Box<[u8]>,
-        /// The session the client believes to be in.
-        session: Option<SessionId>,
-    },
-    /// A beat by id alone.
-    Id(SessionId),
 }
 
 /// What the core tells a shard.
@@ -117,7 +111,8 @@ pub enum Tell {
         /// The answer.
         answer: Answer,
     },
-    /// These sessions have ended; whoever holds one lets it go. Told to every shard.
+    /// These sessions have ended, or moved to another server; whoever holds one lets it go.
+    /// Told to every shard.
     Ended(Arc<[SessionId]>),
     /// A session's timeout or term is no longer what it was. Told to every shard.
     Changed {
@@ -128,8 +123,28 @@ pub enum Tell {
         /// Its timeout now.
         timeout: Millis,
     },
-    /// Sessions for this shard to hold, each with a full timeout from now: after a restart.
+    /// Sessions for this shard to hold, each with a full timeout from now: adopted by this run
+    /// of the server, or moved to it.
     Deal(Vec<Dealt>),
+    /// Beats that another server sent on, for sessions of this one: every shard takes those it
+    /// holds, and answers with [`What::Beaten`].
+    Beats {
+        /// The server that asks.
+        from: ServerId,
+        /// Comes back with the answer.
+        token: u64,
+        /// The beats.
+        beats: Arc<[Beat]>,
+    },
+    /// This server's promises hold until this point of its own clock, and everything that was
+    /// committed when it was given has been told before.
+    Lease {
+        /// No beat is answered from then on; `Millis(u64::MAX)` for an ensemble of one.
+        until: Millis,
+    },
+    /// The replicated state was replaced as a whole: let go of every session. What is held from
+    /// now on is dealt anew.
+    Reset,
     /// Every session has been dealt; the server may serve.
     Ready {
         /// What documents show as `endpoints`.
@@ -137,6 +152,8 @@ pub enum Tell {
         /// The server's present run, to join sessions in.
         incarnation: Incarnation,
     },
+    /// What documents show as `endpoints` from now on.
+    Endpoints(Arc<[String]>),
     /// The server goes down: accept nothing more.
     Stop,
 }
@@ -179,7 +196,7 @@ impl Tell {
     /// shards have heard, they know which of them knows more.
     #[must_use]
     pub fn is_news(&self) -> bool {
-        matches!(self, Tell::Ended(_) | Tell::Changed { .. })
+        matches!(self, Tell::Ended(_) | Tell::Changed { .. } | Tell::Reset)
     }
 }
 
@@ -187,7 +204,14 @@ impl Tell {
 #[derive(Debug)]
 pub enum Mail {
     /// From the core.
-    Core(Vec<Tell>),
+    Core {
+        /// Grows by one with each batch that the core sends; what all shards are told of one
+        /// change has one number. A shard takes a batch in once every shard has it in its
+        /// inbox. 0 waits for nobody.
+        batch: u64,
+        /// What is told.
+        tells: Vec<Tell>,
+    },
     /// From a shard.
     Shard(Pass),
     /// From the watchdog: turn, and nothing else.
@@ -209,6 +233,8 @@ pub struct Dealt {
     pub term: Term,
     /// Its timeout.
     pub timeout: Millis,
+    /// How much longer its first deadline is: another owner may have promised it that long.
+    pub grace: Millis,
 }
 
 /// The core's answer.
@@ -231,14 +257,38 @@ pub enum Answer {
     List(Vec<ListedGroup>),
     /// The config and its version; `None` if nothing is configured.
     Config(Option<(Arc<[u8]>, u64)>),
-    /// One status for each of the members asked about, in order.
-    Statuses(Vec<Status>),
+    /// One verdict for each of the beats asked about, in order.
+    Verdicts(Vec<Verdict>),
     /// The ensemble.
     Cluster(Cluster),
     /// Too many transactions are in flight: ask again later.
     Busy,
     /// This server cannot have anything committed now.
     NoQuorum,
+}
+
+/// What becomes of a beat that found no session on any shard of this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its owner, another server, has touched it: a promise.
+    Touched {
+        /// The session.
+        id: SessionId,
+        /// Its timeout.
+        timeout: Millis,
+        /// The group's version at the owner.
+        version: GroupVersion,
+    },
+    /// It lives, and is or will be on a shard of this server, or its fate is open: look again.
+    Here,
+    /// No such group or member, or it is not active (404).
+    NotFound,
+    /// The session the client named has ended (410).
+    Gone,
+    /// The member is active in another session than the client named (409).
+    OtherSession,
+    /// It may live, and nobody can be reached now who could promise it anything (503).
+    Unavailable,
 }
 
 /// A group in a list of groups.

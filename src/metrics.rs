@@ -79,6 +79,11 @@ counters! {
         stalls counter "systole_stalls_total" "Times the shard was not run for longer than the stall limit.",
         stall_ms counter "systole_stall_milliseconds_total" "Time added to all deadlines to make stalls good, ms.",
         turns counter "systole_loop_turns_total" "Turns of the event loop.",
+        lease_lapsed gauge "systole_lease_lapsed" "1 while the server's lease has lapsed, so that this shard promises nothing.",
+        lease_left_ms gauge "systole_lease_left_milliseconds" "How long the server's lease still runs, ms; alone, always its full length.",
+        lease_refusals counter "systole_lease_refusals_total" "Heartbeats and joins refused because the lease had lapsed.",
+        forwarded counter "systole_forwarded_total" "Heartbeats acknowledged on the word of the server that owns the session.",
+        forwarded_in counter "systole_heartbeats_forwarded_in_total" "Heartbeats that another server sent on, for sessions held here.",
     }
 }
 
@@ -100,6 +105,9 @@ counters! {
         members gauge "systole_members_active" "Members with a live session.",
         inactive gauge "systole_members_inactive" "Members known by their config only.",
         in_flight gauge "systole_proposals_in_flight" "Transactions proposed and not yet committed.",
+        moves counter "systole_moves_total" "Sessions moved to this server.",
+        orphans counter "systole_orphans_expired_total" "Sessions of lost owners whose expiry this server proposed as the leader.",
+        garbled counter "systole_garbled_messages_total" "Messages of other servers that could not be read.",
         turns counter "systole_core_turns_total" "Turns of the core's loop.",
     }
 }

@@ -1,6 +1,7 @@
 //! A server from start to stop: checks the machine, starts the executors, hears signals.
 
 use std::io::{self, Write as _};
+use std::net::TcpListener;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use signal_hook::iterator::Signals;
 use crate::config::Settings;
 use crate::runtime::launch::{Event, Plan, launch};
 use crate::runtime::preflight::{self, Unfit};
-use crate::runtime::{sockets, watchdog};
+use crate::runtime::{sockets, transport, watchdog};
 
 /// Why a server could not start, or had to end. The text is one sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -48,12 +49,13 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
         let addr = settings.listen.to_string();
         StartError::Listen {
             addr,
-            reason: explain(&error),
+            reason: explain(&error, "listen"),
         }
     })?;
+    let peer_listener = listen_for_peers(&settings)?;
     let (events, happened) = flume::unbounded();
     hear_signals(events.clone())?;
-    let plan = Plan::new(&settings, &machine, listen);
+    let plan = Plan::new(&settings, &machine, listen, peer_listener);
     let shards = plan.shards();
     let (report, reports) = flume::unbounded();
     let mut running = launch(plan, &report)?;
@@ -105,6 +107,23 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
     outcome
 }
 
+/// Listens for the other servers, if there are any.
+fn listen_for_peers(settings: &Settings) -> Result<Option<TcpListener>, StartError> {
+    if settings.is_alone() {
+        return Ok(None);
+    }
+    let named = settings.own_peer_address().map(str::to_owned);
+    let given = settings.peer_listen.map(|address| address.to_string());
+    let addr = given.or(named).unwrap_or_default();
+    match transport::listen(&addr) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) => {
+            let reason = explain(&error, "peer-listen");
+            Err(StartError::Listen { addr, reason })
+        }
+    }
+}
+
 enum Happening {
     Report(Event),
     Signal,
@@ -126,24 +145,25 @@ fn hear_signals(events: flume::Sender<Happening>) -> io::Result<()> {
 fn announce(settings: &Settings, listen: std::net::SocketAddr, shards: u16) {
     let data = settings.data_dir.display();
     let plural = if shards == 1 { "" } else { "s" };
+    let servers = settings.ensemble.len().max(1);
     // If nobody reads standard output, nobody is missing the line.
     let _ = writeln!(
         io::stdout(),
-        "systole is ready: listening on {listen}, data in {data}, ensemble of 1, {shards} \
+        "systole is ready: listening on {listen}, data in {data}, ensemble of {servers}, {shards} \
          shard{plural}"
     );
 }
 
-fn explain(error: &io::Error) -> String {
+fn explain(error: &io::Error, flag: &str) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "the port is in use: stop the other server, or choose another with --listen".to_owned()
+            format!("the port is in use: stop the other server, or choose another with --{flag}")
         }
         io::ErrorKind::AddrNotAvailable => {
-            "this machine has no such address: choose another with --listen".to_owned()
+            format!("this machine has no such address: choose another with --{flag}")
         }
         io::ErrorKind::PermissionDenied => {
-            "permission denied: choose a port above 1023 with --listen".to_owned()
+            format!("permission denied: choose a port above 1023 with --{flag}")
         }
         _ => error.to_string(),
     }

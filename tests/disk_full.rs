@@ -5,60 +5,16 @@
 
 mod common;
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use common::{Deadline, Lost, Setup, request, run_to_end, skipped, systole};
-use tempfile::TempDir;
-
-/// A tmpfs of a given size, unmounted when dropped.
-struct SmallDisk {
-    dir: TempDir,
-}
-
-impl SmallDisk {
-    fn of(megabytes: u32) -> Option<SmallDisk> {
-        let dir = tempfile::tempdir().expect("a directory");
-        let options = format!("size={megabytes}m");
-        let mounted = mount(&["-t", "tmpfs", "-o", &options, "systole-test"], dir.path());
-        if !mounted {
-            skipped("this user may not mount a tmpfs");
-            return None;
-        }
-        Some(SmallDisk { dir })
-    }
-
-    fn resize(&self, megabytes: u32) {
-        let options = format!("remount,size={megabytes}m");
-        assert!(
-            mount(&["-o", &options], self.dir.path()),
-            "to resize the tmpfs"
-        );
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: the server may not be gone yet.
-        let _ = Command::new("umount")
-            .arg("-l")
-            .arg(self.dir.path())
-            .output();
-    }
-}
-
-fn mount(args: &[&str], dir: &Path) -> bool {
-    let output = Command::new("mount").args(args).arg(dir).output();
-    output.is_ok_and(|output| output.status.success())
-}
+use common::{Deadline, Lost, Setup, SmallDisk, request, run_to_end, systole};
 
 #[test]
 fn a_disk_too_small_to_start_on_is_named() {
     let Some(disk) = SmallDisk::of(4) else {
         return;
     };
-    let dir = disk.dir.path().join("data");
+    let dir = disk.path().join("data");
     let mut command = systole();
     command
         .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
@@ -72,7 +28,7 @@ fn a_disk_that_fills_up_costs_nothing_that_was_answered() {
     let Some(disk) = SmallDisk::of(160) else {
         return;
     };
-    let dir = disk.dir.path().join("data");
+    let dir = disk.path().join("data");
     let mut server = Setup::new().dir(&dir).start();
     let mut client = server.client();
     let mut answered = Vec::new();

@@ -38,7 +38,7 @@ fn the_map_answers_only_where_nothing_is_in_flight() {
     let mut map = map::Map::default();
     let mut ask = |request: &str| match map.preprocess(ServerId(1), request.as_bytes()) {
         Preprocessed::Answer(_) => "answered",
-        Preprocessed::Transaction(_) => "proposed",
+        Preprocessed::Transaction(_) | Preprocessed::AsAsked => "proposed",
     };
     assert_eq!(ask("delete a"), "answered");
     assert_eq!(ask("put a 1"), "proposed");

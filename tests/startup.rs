@@ -37,7 +37,7 @@ fn a_wrong_flag_value_or_file_is_a_usage_error() {
     serve(&["--lisen", "x"]).expect_sentence(2, &["--lisen", "--listen"]);
     serve(&["--listen", "nowhere"]).expect_sentence(2, &["--listen", "nowhere"]);
     serve(&["--default-timeout", "10"]).expect_sentence(2, &["did you mean 10s?"]);
-    serve(&["--ensemble", "1=a:1,2=b:1"]).expect_sentence(2, &["an ensemble of one"]);
+    serve(&["--ensemble", "2=a:1,3=b:1"]).expect_sentence(2, &["--id is 1", "one of them"]);
     serve(&["--config", "/no/such/file"]).expect_sentence(2, &["/no/such/file"]);
 
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::commands::ensemble::How;
 use crate::endpoint;
 use crate::names::Names;
 use crate::net::Target;
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Restart(Restart),
     /// Measure idle connections: memory, and what they cost the others.
     Idle(Idle),
+    /// Lose servers of an ensemble one after the other under load, and hold every promise.
+    Failover(Failover),
     /// Measure one of the project's targets, side by side with the bound.
     Bench(Bench),
 }
@@ -289,6 +292,53 @@ pub(crate) struct Idle {
     pub(crate) duration: u64,
 }
 
+/// Flags of `failover`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Failover {
+    /// The systole binary; absent: the one built beside this program.
+    #[arg(long)]
+    pub(crate) server: Option<PathBuf>,
+    /// Servers.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=9))]
+    pub(crate) servers: u32,
+    /// More arguments for each server, each given as `--server-arg=--shards=2`.
+    #[arg(long)]
+    pub(crate) server_arg: Vec<String>,
+    /// Sessions in all; each beats every third of its timeout.
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) sessions: u32,
+    /// Their timeout.
+    #[arg(long, default_value = "10s", value_parser = length)]
+    pub(crate) timeout: u64,
+    /// Connections that carry them.
+    #[arg(long, default_value_t = 96)]
+    pub(crate) connections: u32,
+    /// How often a server is lost: the leader every other time, else the others in turn.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rounds: u32,
+    /// What is done to it.
+    #[arg(long, value_enum, default_value_t = How::Kill)]
+    pub(crate) how: How,
+    /// How long it is away.
+    #[arg(long, default_value = "8s", value_parser = length)]
+    pub(crate) down: u64,
+    /// From its return to the next loss.
+    #[arg(long, default_value = "5s", value_parser = length)]
+    pub(crate) calm: u64,
+    /// How long a client awaits an answer before it goes to another server.
+    #[arg(long, default_value = "1s", value_parser = length)]
+    pub(crate) patience: u64,
+    /// Members at each server that stop beating in each round.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) doomed: u32,
+    /// Clients go back to a server that has returned.
+    #[arg(long)]
+    pub(crate) go_home: bool,
+    /// Write a dated folder with the raw data below this one.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+}
+
 /// A target of the project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TargetName {
@@ -304,12 +354,18 @@ pub(crate) enum TargetName {
     P6,
     /// Durable joins
     P7,
+    /// Durable joins, three servers
+    P7Three,
     /// Lateness of expiry
     P8,
     /// Restart, and the longest stall
     P9,
+    /// Beats over several shards
+    P11,
     /// Idle connections
     P12,
+    /// What sessions of followers cost their leader
+    P13,
 }
 
 /// Flags of `bench`.

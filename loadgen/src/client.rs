@@ -1,6 +1,6 @@
 //! A blocking client for single questions, such as whether the server is ready.
 
-use crate::reply;
+use crate::reply::{self, Reply};
 use anyhow::{Context, Result, bail};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,18 +11,60 @@ use std::time::Duration;
 /// # Errors
 /// If there is no whole answer within two seconds.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Result<(u16, Vec<u8>)> {
-    let mut stream = TcpStream::connect_timeout(&address, LIMIT).context("connect")?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.set_write_timeout(Some(LIMIT))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: systole\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
+    ask(address, "GET", path, b"", LIMIT)
+}
+
+/// Asks one question over a connection of its own; returns the status and the body.
+///
+/// # Errors
+/// If the server is silent for `limit`, or sends no whole answer.
+pub(crate) fn ask(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &[u8],
+    limit: Duration,
+) -> Result<(u16, Vec<u8>)> {
+    let mut request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: systole\r\nConnection: close\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
+    let mut answers = exchange(address, &request, 1, limit)?;
+    let (head, body) = answers.pop().context("one answer")?;
+    Ok((head.status, body))
+}
+
+/// Sends `requests`, which hold `count` of them, at once, and reads an answer to each. None may
+/// be a HEAD.
+///
+/// # Errors
+/// As for [`ask`].
+pub(crate) fn exchange(
+    address: SocketAddr,
+    requests: &[u8],
+    count: usize,
+    limit: Duration,
+) -> Result<Vec<(Reply, Vec<u8>)>> {
+    let mut stream = TcpStream::connect_timeout(&address, limit).context("connect")?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
+    stream.set_nodelay(true)?;
+    stream.write_all(requests)?;
     let mut got = Vec::new();
+    let mut answers = Vec::new();
     let mut piece = [0; 16 * 1024];
     loop {
-        if let Some(head) = reply::parse(&got, false).map_err(|e| anyhow::anyhow!("{e}"))?
+        while let Some(head) = reply::parse(&got, false).map_err(|e| anyhow::anyhow!("{e}"))?
             && got.len() >= head.total_len()
         {
-            return Ok((head.status, got[head.head_len..head.total_len()].to_vec()));
+            answers.push((head, got[head.head_len..head.total_len()].to_vec()));
+            got.drain(..head.total_len());
+            if answers.len() == count {
+                return Ok(answers);
+            }
         }
         match stream.read(&mut piece)? {
             0 => bail!("the server closed the connection before its answer was whole"),

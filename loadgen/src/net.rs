@@ -57,6 +57,8 @@ pub(crate) enum Kind {
 pub(crate) struct Lane {
     /// Number of the connection.
     pub(crate) number: u32,
+    /// The server it leads to, by its place in [`Target::endpoints`].
+    pub(crate) endpoint: u32,
     /// Requests not yet given to the kernel.
     pub(crate) out: Vec<u8>,
     /// Requests without an answer, oldest first.
@@ -87,8 +89,8 @@ pub(crate) trait Driver {
         body: &[u8],
         now_ns: u64,
     );
-    /// A connection ended, with `lost` requests unanswered.
-    fn closed(&mut self, why: &str, lost: &mut dyn Iterator<Item = Pending>);
+    /// Connection `conn` ended, with `lost` requests unanswered.
+    fn closed(&mut self, conn: u32, why: &str, lost: &mut dyn Iterator<Item = Pending>);
 }
 
 /// What [`Driver::tick`] wants next.
@@ -149,10 +151,12 @@ impl Net {
     /// # Errors
     /// If no epoll set can be made.
     pub(crate) fn new(target: Target, connections: u32) -> Result<Net> {
+        let endpoints = target.endpoints.len() as u32;
         let conn = |number| Conn {
             fd: None,
             lane: Lane {
                 number,
+                endpoint: number % endpoints.max(1),
                 ..Lane::default()
             },
             input: Vec::new(),
@@ -191,6 +195,24 @@ impl Net {
     /// Whether every connection is open.
     pub(crate) fn all_up(&self) -> bool {
         self.up as usize == self.conns.len()
+    }
+
+    /// Whether this connection is open.
+    pub(crate) fn is_up(&self, conn: u32) -> bool {
+        let conn = &self.conns[conn as usize];
+        conn.fd.is_some() && !conn.connecting
+    }
+
+    /// The queues of a connection, to look at.
+    pub(crate) fn lane_of(&self, conn: u32) -> &Lane {
+        &self.conns[conn as usize].lane
+    }
+
+    /// Leads a connection to another server from now on; what it awaits is lost. For a target
+    /// that reconnects.
+    pub(crate) fn retarget(&mut self, conn: u32, endpoint: u32, driver: &mut impl Driver) {
+        self.conns[conn as usize].lane.endpoint = endpoint;
+        self.close(conn, "left for another server", driver);
     }
 
     /// How many connections are open.
@@ -349,7 +371,7 @@ impl Net {
         } else {
             self.up -= 1;
         }
-        driver.closed(why, &mut c.lane.waiting.drain(..));
+        driver.closed(conn, why, &mut c.lane.waiting.drain(..));
         if self.target.reconnect {
             self.to_open.push_back((clock::now() + RETRY_NS, conn));
         }
@@ -371,8 +393,8 @@ impl Net {
     }
 
     fn open(&mut self, conn: u32, driver: &mut impl Driver) -> Result<()> {
-        let endpoints = &self.target.endpoints;
-        let to = endpoints[conn as usize % endpoints.len()];
+        let endpoint = self.conns[conn as usize].lane.endpoint;
+        let to = self.target.endpoints[endpoint as usize];
         let family = if to.is_ipv4() {
             AddressFamily::INET
         } else {
@@ -424,7 +446,7 @@ impl Net {
                 // Whatever was queued meanwhile was never sent.
                 c.lane.out.clear();
                 if !c.lane.waiting.is_empty() {
-                    driver.closed("never opened", &mut c.lane.waiting.drain(..));
+                    driver.closed(conn, "never opened", &mut c.lane.waiting.drain(..));
                 }
                 self.refused(conn, e);
             }
@@ -513,7 +535,7 @@ mod tests {
         fn answered(&mut self, _: &mut Lane, p: Pending, r: &Reply, body: &[u8], _: u64) {
             self.0.push((p.sent.session, r.status, body.len()));
         }
-        fn closed(&mut self, _: &str, _: &mut dyn Iterator<Item = Pending>) {}
+        fn closed(&mut self, _: u32, _: &str, _: &mut dyn Iterator<Item = Pending>) {}
     }
 
     fn pending(kind: Kind, session: u32) -> Pending {

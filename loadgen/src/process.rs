@@ -71,6 +71,19 @@ impl Server {
         self.child.as_ref().map_or(0, Child::id)
     }
 
+    /// If it has ended by itself: the end of what it printed.
+    pub(crate) fn has_ended(&mut self) -> Option<String> {
+        let running = matches!(self.child.as_mut()?.try_wait(), Ok(None));
+        (!running).then(|| self.last_words())
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.pid() as i32) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
     /// Ends it as a power loss would.
     pub(crate) fn kill(mut self) {
         if let Some(mut child) = self.child.take() {
@@ -80,10 +93,10 @@ impl Server {
     }
 
     /// The end of what it printed.
-    fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(10)..].join("\n")
+        lines[lines.len().saturating_sub(WORDS_MAX)..].join("\n")
     }
 }
 
@@ -195,6 +208,9 @@ impl Drop for TempDir {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
+
+/// Lines of a server's last words.
+const WORDS_MAX: usize = 40;
 
 /// Runs `work` with this thread on `cpu`; what it starts inherits that.
 fn on_cpu<T>(cpu: Option<usize>, work: impl FnOnce() -> T) -> T {

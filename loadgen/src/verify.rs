@@ -343,6 +343,11 @@ impl Faults {
         }
     }
 
+    /// Counts a fault that somebody else than a [`Verifier`] has found.
+    pub(crate) fn note(&mut self, fault: Fault, detail: &str) {
+        self.add(fault, || detail.to_owned());
+    }
+
     /// Adds another thread's faults.
     pub(crate) fn merge(&mut self, other: &Faults) {
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {

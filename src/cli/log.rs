@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{Failure, LogCommand};
 use crate::group;
 use crate::log::{self, InspectError};
+use crate::zab::app;
 
 /// Runs one of the two on its directory.
 pub(super) fn run(command: &LogCommand) -> Result<(), Failure> {
@@ -31,7 +32,20 @@ pub(super) fn run(command: &LogCommand) -> Result<(), Failure> {
 
 fn look(command: &LogCommand, dir: &Path, out: &mut impl Write) -> Result<(), InspectError> {
     match command {
-        LogCommand::Dump { .. } => log::dump(dir, out, &group::describe).map(|_| ()),
+        LogCommand::Dump { .. } => log::dump(dir, out, &describe).map(|_| ()),
         LogCommand::Verify { .. } => log::verify(dir, out).map(|_| ()),
+    }
+}
+
+/// An entry of the log in words: who asked for it, and what it does.
+fn describe(payload: &[u8]) -> String {
+    match app::transaction(payload) {
+        Ok((origin, txn)) => format!(
+            "{} (request {} of server {})",
+            group::describe(txn),
+            origin.request.0,
+            origin.server
+        ),
+        Err(malformed) => malformed.to_string(),
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! Whatever goes wrong is one line on stderr that says what and how to mend it.
 
+mod dev;
 mod log;
 mod panic;
 mod serve;
@@ -35,6 +36,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = match command_line.command {
         None => serve::run(&command_line.serve),
         Some(Command::Serve(flags)) => serve::run(&flags),
+        Some(Command::Dev(flags)) => dev::run(&flags),
         Some(Command::Log { command }) => log::run(&command),
     };
     match outcome {
@@ -106,6 +108,8 @@ struct CommandLine {
 enum Command {
     /// Starts a server.
     Serve(Box<serve::Flags>),
+    /// Starts a whole ensemble of servers on this machine; Ctrl-C stops all.
+    Dev(dev::Flags),
     /// Looks into a data directory. No server may be running on it.
     #[command(subcommand_required = true, arg_required_else_help = false)]
     Log {

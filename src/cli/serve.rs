@@ -21,11 +21,10 @@ pub(super) struct Flags {
     /// What clients are told as this server's endpoint [default: the listen address]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
-    /// Where the other servers connect [default: 127.0.0.1:8641]
+    /// Where the other servers connect [default: this server's address in the ensemble]
     #[arg(long, value_name = "ADDR")]
     peer_listen: Option<String>,
-    /// All servers, as 1=HOST:PEERPORT,2=… [default: this one alone, which is all that this
-    /// release serves]
+    /// All servers, the same list at each, as 1=HOST:PEERPORT,2=… [default: this one alone]
     #[arg(long, value_name = "LIST")]
     ensemble: Option<String>,
     /// Directory of log and snapshots; made if missing [default: ./systole-data]

@@ -54,6 +54,11 @@ pub struct Limits {
     /// Messages that may wait for a shard. At the limit the core waits until the shard has
     /// taken some: an outcome cannot be dropped, because someone was promised an answer.
     pub shard_mail_max: usize,
+    /// Bytes that may wait for another server. At the limit the connection to it is dropped,
+    /// and it comes again as one that was away.
+    pub peer_queue_bytes_max: usize,
+    /// Messages that may wait for another server; the same happens at the limit.
+    pub peer_queue_frames_max: usize,
     /// Bytes of one log segment; preallocated, so this much must be free on the disk.
     pub segment_bytes: u32,
     /// Bytes logged since the last snapshot that make the core start the next one. With it the
@@ -83,6 +88,8 @@ impl Limits {
         core_batch_max: 4_096,
         core_mail_max: 4_096,
         shard_mail_max: 4_096,
+        peer_queue_bytes_max: 128 * MIB,
+        peer_queue_frames_max: 1 << 20,
         segment_bytes: 64 * MIB as u32,
         snapshot_log_bytes: 32 * MIB as u64,
         snapshots_kept: 2,

@@ -188,25 +188,44 @@ fn timeouts_must_stand_in_order() {
 }
 
 #[test]
-fn an_ensemble_of_several_is_refused_in_one_sentence() {
-    let three = [("ensemble", "1=a:1,2=b:1,3=c:1")];
+fn a_server_is_one_of_its_ensemble() {
+    let three = ("ensemble", "1=a:1,2=b:1,3=c:1");
     assert_eq!(
-        refusal(&three, &[], None),
-        "--ensemble names 3 servers, but this release serves an ensemble of one: \
-         leave --ensemble out"
+        refusal(&[three, ("id", "4")], &[], None),
+        "--ensemble names the servers 1, 2, 3, but --id is 4: it must be one of them"
     );
     assert_eq!(
         refusal(&[("ensemble", "2=a:1")], &[], None),
         "--ensemble names server 2 alone, but --id is 1"
     );
+    let second = settings(&[three, ("id", "2")], &[], None).unwrap();
+    assert_eq!(second.own_peer_address(), Some("b:1"));
+    assert!(!second.is_alone());
     let alone = [("ensemble", "2=a:1"), ("id", "2")];
-    assert_eq!(settings(&alone, &[], None).unwrap().ensemble.len(), 1);
+    assert!(settings(&alone, &[], None).unwrap().is_alone());
+    let nobody = settings(&[], &[], None).unwrap();
+    assert!(nobody.is_alone() && nobody.own_peer_address().is_none());
+}
+
+#[test]
+fn an_even_ensemble_is_warned_about() {
+    let warnings = |list| {
+        settings(&[("ensemble", list)], &[], None)
+            .unwrap()
+            .warnings()
+    };
+    assert!(warnings("1=a:1,2=b:1")[0].contains("than one of 1"));
+    assert!(warnings("1=a:1,2=b:1,3=c:1").is_empty());
 }
 
 #[test]
 fn clients_and_servers_need_a_port_each() {
     let same = [("peer-listen", "127.0.0.1:8640")];
     assert!(refusal(&same, &[], None).contains("need a port each"));
+    let named = [("ensemble", "1=127.0.0.1:8640,2=b:1")];
+    assert!(refusal(&named, &[], None).contains("need a port each"));
+    let elsewhere = [named[0], ("peer-listen", "127.0.0.1:9")];
+    assert!(settings(&elsewhere, &[], None).is_ok());
     let chosen = [("listen", "127.0.0.1:0"), ("peer-listen", "127.0.0.1:0")];
     assert!(
         settings(&chosen, &[], None).is_ok(),

@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use super::SERVERS_MAX;
 use crate::time::Millis;
 use crate::types::ServerId;
 
@@ -110,7 +111,8 @@ pub(super) fn server_id(text: &str) -> Result<ServerId, String> {
     }
 }
 
-/// Reads `1=HOST:PEERPORT,2=…`; at least one entry, ids unique.
+/// Reads `1=HOST:PEERPORT,2=…`: at least one entry, at most [`SERVERS_MAX`], ids and addresses
+/// unique.
 pub(super) fn ensemble(text: &str) -> Result<Vec<(ServerId, String)>, String> {
     let mut servers: Vec<(ServerId, String)> = Vec::new();
     for entry in text.split(',').map(str::trim) {
@@ -122,7 +124,18 @@ pub(super) fn ensemble(text: &str) -> Result<Vec<(ServerId, String)>, String> {
         if servers.iter().any(|(other, _)| *other == id) {
             return Err(format!("names server {id} twice"));
         }
+        if let Some((other, _)) = servers.iter().find(|(_, at)| *at == peer) {
+            return Err(format!(
+                "gives servers {other} and {id} the same address {peer}"
+            ));
+        }
         servers.push((id, peer));
+    }
+    if servers.len() > SERVERS_MAX {
+        let count = servers.len();
+        return Err(format!(
+            "names {count} servers: at most {SERVERS_MAX} may be"
+        ));
     }
     Ok(servers)
 }
@@ -247,11 +260,23 @@ mod tests {
             ("0=a:1", "whose id is not a server id"),
             ("1=a", "the port is missing"),
             ("1=a:1,1=b:2", "names server 1 twice"),
+            ("1=a:1,2=a:1", "gives servers 1 and 2 the same address a:1"),
             ("1=a:1,", "is not ID=HOST:PORT"),
         ] {
             let err = ensemble(text).unwrap_err();
             assert!(err.contains(why), "{text:?}: {err}");
         }
+    }
+
+    #[test]
+    fn an_ensemble_has_a_limit() {
+        let list = |count: usize| -> String {
+            let entries = (1..=count).map(|id| format!("{id}=h{id}:1"));
+            entries.collect::<Vec<_>>().join(",")
+        };
+        assert_eq!(ensemble(&list(SERVERS_MAX)).unwrap().len(), SERVERS_MAX);
+        let err = ensemble(&list(SERVERS_MAX + 1)).unwrap_err();
+        assert_eq!(err, "names 32 servers: at most 31 may be");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::codec::Corrupt;
-use super::members::{ConfigChange, FIRST_TERM};
+use super::members::{ConfigChange, FIRST_TERM, Fate};
 use super::ordered::Pos;
 use super::record::{Config, ConfigView, Group, Tombstone};
 use super::request::{
@@ -21,8 +21,8 @@ impl State {
     /// concern and not looked for.
     ///
     /// # Errors
-    /// `Corrupt` if the bytes are no transaction, or one that creates a session precedes
-    /// the genesis, or the epoch does not fit a session id. The state is unchanged.
+    /// `Corrupt` if the bytes are no transaction, or the epoch does not fit the id of the
+    /// session it creates. The state is unchanged.
     pub fn apply(&mut self, zxid: Zxid, bytes: &[u8], out: &mut Applied) -> Result<(), Corrupt> {
         out.clear();
         if zxid <= self.applied {
@@ -46,7 +46,6 @@ impl State {
 
     fn check_place(&self, zxid: Zxid, txn: &Txn<'_>) -> Result<(), Corrupt> {
         let what = match txn {
-            Txn::Join(_) if self.birth_s.is_none() => "a join before the genesis",
             Txn::Join(_) if u32::try_from(zxid.epoch.0).is_err() => "an epoch beyond 32 bits",
             _ => return Ok(()),
         };
@@ -54,7 +53,7 @@ impl State {
     }
 
     /// Carries out a transaction that changes something, with the possible exception of an
-    /// expiry, whose every session may turn out to be stale.
+    /// expiry or a move, whose every session may turn out to be stale.
     fn carry_out(&mut self, zxid: Zxid, txn: &Txn<'_>, out: &mut Applied) -> Outcome {
         match txn {
             Txn::Genesis { birth_s } => {
@@ -70,15 +69,17 @@ impl State {
             Txn::DeleteConfig { target, .. } => self.delete_config(target, out),
             Txn::DeleteGroup { group } => self.delete_group(zxid, group, out),
             Txn::Expire(lapses) => self.expire(lapses, out),
+            Txn::Move { to, lapses } => self.move_sessions(*to, lapses, out),
+            Txn::Adopt(adopt) => self.adopt(adopt, out),
         }
     }
 
     fn join(&mut self, zxid: Zxid, join: &JoinTxn<'_>, out: &mut Applied) -> Outcome {
-        let birth_s = self.birth_s.expect("`check_place` saw the genesis");
         let found = self.find_member(join);
         if let Some(outcome) = self.idle_join(join, &found) {
             return outcome;
         }
+        let birth_s = self.birth_s.expect("`idle_join` sees to it");
         let opened = match found {
             Some((pos, _)) => Opened {
                 pos,
@@ -97,7 +98,9 @@ impl State {
         let writes = join
             .config
             .filter(|_| entry.is_none_or(|e| join.writes(&e)));
-        let renewed = old.filter(|_| !join.takeover).map(|old| join.renewed(old));
+        let renewed = old
+            .filter(|_| !join.takeover)
+            .and_then(|old| join.renewed(old));
         let session = renewed.unwrap_or(Session {
             id: SessionId::of(birth_s, zxid),
             term: FIRST_TERM,
@@ -118,23 +121,21 @@ impl State {
             group.inactive -= u32::from(known);
             self.members += u64::from(!known);
         }
+        let from = old.map(|old| old.run());
+        self.runs.pass(from, session.run());
         let name = Arc::clone(&group.name);
         if renewed.is_none() {
             assert!(session.id > self.newest, "{} is not new", session.id);
             self.newest = session.id;
-            out.ended.extend(old.map(|old| EndedSession {
-                group: Arc::clone(&name),
-                member: join.member.into(),
-                id: old.id,
-                owner: old.owner,
-                end: End::TakenOver,
-            }));
+            let ended = old.map(|old| ended(&name, join.member, &old, End::TakenOver));
+            out.ended.extend(ended);
         }
         out.sessions.push(SessionChange {
             group: name,
             member: join.member.into(),
             session,
             created: renewed.is_none(),
+            from: from.filter(|from| renewed.is_some() && *from != session.run()),
         });
         let visible = old.is_none() || writes.is_some();
         let version = self.close(&opened, visible, out);
@@ -157,16 +158,12 @@ impl State {
         } else {
             group.members.remove(&spot, scratch);
         }
+        self.runs.take(session.run(), 1);
         group.active -= 1;
         group.inactive += u32::from(configured);
         self.members -= u64::from(!configured);
-        out.ended.push(EndedSession {
-            group: Arc::clone(&group.name),
-            member: member.into(),
-            id: session.id,
-            owner: session.owner,
-            end: End::Left,
-        });
+        out.ended
+            .push(ended(&group.name, member, &session, End::Left));
         let version = self.close(&opened, true, out);
         Outcome::Left { version }
     }
@@ -287,8 +284,8 @@ impl State {
         out: &mut Applied,
     ) {
         let group = Arc::make_mut(self.groups.at_mut(pos));
-        let (mut ended, mut configured) = (0, 0);
-        group.members.end_sessions(
+        let (mut count, mut configured) = (0, 0);
+        group.members.revise(
             |i| run.get(i).map(|lapse| lapse.member),
             |i, entry| {
                 let lapse = &run[i];
@@ -296,30 +293,26 @@ impl State {
                 let Some(session) = session.filter(|s| (s.id, s.term) == (lapse.id, lapse.term))
                 else {
                     stale.push(lapse.id);
-                    return false;
+                    return Fate::Stays;
                 };
-                ended += 1;
+                count += 1;
+                self.runs.take(session.run(), 1);
                 configured += u32::from(entry.is_some_and(|e| e.config().is_some()));
-                out.ended.push(EndedSession {
-                    group: Arc::clone(&group.name),
-                    member: lapse.member.into(),
-                    id: session.id,
-                    owner: session.owner,
-                    end: End::Expired,
-                });
-                true
+                out.ended
+                    .push(ended(&group.name, lapse.member, &session, End::Expired));
+                Fate::Ends
             },
             &mut self.scratch,
         );
-        group.active -= ended;
+        group.active -= count;
         group.inactive += configured;
-        self.members -= u64::from(ended - configured);
+        self.members -= u64::from(count - configured);
         self.close(
             &Opened {
                 pos,
                 created: false,
             },
-            ended > 0,
+            count > 0,
             out,
         );
     }
@@ -392,6 +385,17 @@ struct Opened {
     pos: Pos,
     /// True if this transaction made it.
     created: bool,
+}
+
+fn ended(group: &Arc<[u8]>, member: &[u8], session: &Session, end: End) -> EndedSession {
+    EndedSession {
+        group: Arc::clone(group),
+        member: member.into(),
+        id: session.id,
+        owner: session.owner,
+        incarnation: session.incarnation,
+        end,
+    }
 }
 
 /// The config to be written, under the next version.

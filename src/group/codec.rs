@@ -114,6 +114,13 @@ impl<'a> Reader<'a> {
         self.utf8(name, "a name that is not UTF-8")
     }
 
+    /// A name, or nothing behind a length of 0.
+    pub(super) fn name_or_none(&mut self) -> Result<&'a [u8], Corrupt> {
+        let len = usize::from(self.byte()?);
+        let name = self.take(len)?;
+        self.utf8(name, "a name that is not UTF-8")
+    }
+
     /// A length as a varint, at most `max`, then that many bytes of UTF-8.
     pub(super) fn text(&mut self, max: usize) -> Result<&'a [u8], Corrupt> {
         let len = self.varint()?;

@@ -22,6 +22,12 @@ impl Tracker {
             endpoints: vec!["tracker1.example.com"],
         };
         tracker.commit(&Request::Genesis { birth_s: 1 });
+        tracker.commit(&Request::Adopt {
+            server: ServerId(1),
+            incarnation: Incarnation(1),
+            after: None,
+            limit: 1,
+        });
         tracker
     }
 

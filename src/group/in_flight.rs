@@ -8,11 +8,14 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::txn::{Target, Txn};
+use crate::types::ServerId;
 
 /// Counts of the proposals under way, by what they may change.
 pub(super) struct InFlight {
     hasher: ahash::RandomState,
     counts: HashMap<u64, u32, BuildHasherDefault<Identity>>,
+    /// The server of each adoption under way: its joins and moves may not be what they are.
+    adopting: Vec<ServerId>,
 }
 
 impl InFlight {
@@ -21,12 +24,20 @@ impl InFlight {
         InFlight {
             hasher: ahash::RandomState::with_seeds(a, b, c, d),
             counts: HashMap::default(),
+            adopting: Vec::new(),
         }
     }
 
     /// Counts a proposal.
     pub(super) fn register(&mut self, txn: &Txn<'_>) {
-        let InFlight { hasher, counts } = self;
+        let InFlight {
+            hasher,
+            counts,
+            adopting,
+        } = self;
+        if let Txn::Adopt(adopt) = txn {
+            adopting.push(adopt.server);
+        }
         each_key(txn, |key| {
             *counts.entry(hasher.hash_one(key)).or_insert(0) += 1;
         });
@@ -35,10 +46,19 @@ impl InFlight {
     /// Takes back one count of a proposal that is now applied. One that was never counted,
     /// such as another leader's, is passed over.
     pub(super) fn release(&mut self, txn: &Txn<'_>) {
-        if self.counts.is_empty() {
+        let InFlight {
+            hasher,
+            counts,
+            adopting,
+        } = self;
+        if let Txn::Adopt(adopt) = txn
+            && let Some(at) = adopting.iter().position(|server| *server == adopt.server)
+        {
+            adopting.swap_remove(at);
+        }
+        if counts.is_empty() {
             return;
         }
-        let InFlight { hasher, counts } = self;
         each_key(txn, |key| {
             let hash = hasher.hash_one(key);
             match counts.get_mut(&hash) {
@@ -53,6 +73,15 @@ impl InFlight {
 
     /// True if a proposal under way may change what `txn` finds.
     pub(super) fn touches(&self, txn: &Txn<'_>) -> bool {
+        let runs_as = match *txn {
+            Txn::Join(ref join) => Some(join.owner),
+            Txn::Move { to: (owner, _), .. } => Some(owner),
+            Txn::Adopt(ref adopt) => Some(adopt.server),
+            _ => None,
+        };
+        if runs_as.is_some_and(|server| self.adopting.contains(&server)) {
+            return true;
+        }
         if self.counts.is_empty() {
             return false;
         }
@@ -68,13 +97,14 @@ impl InFlight {
                 has(Key::of_config(target)) || has(whole(target.group))
             }
             Txn::DeleteGroup { group } => has(anything_in(group)),
-            // Neither is ever answered in a way that a proposal could make wrong.
-            Txn::Genesis { .. } | Txn::Expire(_) => false,
+            // None is ever answered in a way that a proposal of another kind could make wrong.
+            Txn::Genesis { .. } | Txn::Expire(_) | Txn::Move { .. } | Txn::Adopt(_) => false,
         }
     }
 
     pub(super) fn clear(&mut self) {
         self.counts.clear();
+        self.adopting.clear();
     }
 }
 
@@ -133,7 +163,7 @@ fn anything_in(group: &[u8]) -> Key<'_> {
 
 fn each_key(txn: &Txn<'_>, mut each: impl FnMut(Key<'_>)) {
     match *txn {
-        Txn::Genesis { .. } => {}
+        Txn::Genesis { .. } | Txn::Adopt(_) => {}
         Txn::Join(ref join) => {
             each(Key::member(join.group, join.member));
             each(anything_in(join.group));
@@ -150,7 +180,7 @@ fn each_key(txn: &Txn<'_>, mut each: impl FnMut(Key<'_>)) {
             each(whole(group));
             each(anything_in(group));
         }
-        Txn::Expire(ref lapses) => {
+        Txn::Expire(ref lapses) | Txn::Move { ref lapses, .. } => {
             for run in lapses.chunk_by(|a, b| a.group == b.group) {
                 each(anything_in(run[0].group));
                 for lapse in run {

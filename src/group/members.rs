@@ -81,6 +81,17 @@ pub(super) enum ConfigChange<'a> {
     Remove,
 }
 
+/// What becomes of a member's session.
+#[derive(Clone, Copy)]
+pub(super) enum Fate {
+    /// It stays as it is, or stays absent.
+    Stays,
+    /// It ends: a configured member becomes inactive, another disappears.
+    Ends,
+    /// It becomes this one.
+    Becomes(Session),
+}
+
 /// One member, decoded as far as it is asked.
 #[derive(Clone, Copy)]
 pub(super) struct Entry<'a> {
@@ -141,13 +152,16 @@ impl Members {
         self.settle(spot.pos, scratch, long, None);
     }
 
-    /// Goes through `names`, which ascend strictly, and ends the session of each member for
-    /// which `ends(index, entry)` says so: a configured member becomes inactive, another
-    /// disappears. Each leaf is rebuilt once, however many of its members are named.
-    pub(super) fn end_sessions<'n>(
+    /// Goes through `names`, which ascend strictly, and does with each member's session what
+    /// `fate(index, entry)` says. Each leaf is rebuilt once, however many of its members are
+    /// named.
+    ///
+    /// # Panics
+    /// If a session is to end or to become another that is not there.
+    pub(super) fn revise<'n>(
         &mut self,
         names: impl Fn(usize) -> Option<&'n [u8]>,
-        mut ends: impl FnMut(usize, Option<Entry<'_>>) -> bool,
+        mut fate: impl FnMut(usize, Option<Entry<'_>>) -> Fate,
         scratch: &mut Vec<u8>,
     ) {
         let mut i = 0;
@@ -163,10 +177,11 @@ impl Members {
                 }
                 sweep.copy_below(name);
                 let entry = sweep.entry_named(name);
-                if ends(i, entry)
-                    && let Some(entry) = entry
-                {
-                    sweep.end_session(&entry);
+                match (fate(i, entry), entry) {
+                    (Fate::Stays, _) => {}
+                    (Fate::Ends, Some(entry)) => sweep.end_session(&entry),
+                    (Fate::Becomes(session), Some(entry)) => sweep.put(&entry, session),
+                    (_, None) => panic!("a session that is not there cannot change"),
                 }
                 i += 1;
             }
@@ -279,10 +294,10 @@ impl Members {
         let too_long = bytes.len() > LEAF_BYTES_MAX;
         match self {
             Members::One(_) if too_long => {
-                let (left, right) = parted(bytes, &long, cut);
                 let mut leaves = Ordered::default();
-                leaves.push(left);
-                leaves.push(right);
+                for part in parted(bytes, long, cut) {
+                    leaves.push(part);
+                }
                 *self = Members::Many(Arc::new(leaves));
             }
             Members::One(leaf) => *leaf = Leaf::new(bytes, long),
@@ -291,9 +306,14 @@ impl Members {
                 if bytes.is_empty() {
                     leaves.remove(pos);
                 } else if too_long {
-                    let (left, right) = parted(bytes, &long, cut);
-                    replace(leaves, pos, left);
-                    leaves.insert_after(pos, right);
+                    let mut parts = parted(bytes, long, cut).into_iter();
+                    let first = parts.next().expect("there are at least two");
+                    replace(leaves, pos, first);
+                    if let Some(second) = parts.next() {
+                        leaves.insert_after(pos, second);
+                    }
+                    // Further ones are rare, and `pos` may be another place by now.
+                    parts.for_each(|part| leaves.insert(part));
                 } else {
                     replace(leaves, pos, Leaf::new(bytes, long));
                     if bytes.len() < LEAF_BYTES_MAX / 4 {
@@ -469,6 +489,20 @@ impl<'a> Entry<'a> {
         out.extend_from_slice(self.tail);
     }
 
+    /// Who owns the session of an active member; quicker than the whole session.
+    pub(super) fn owner(&self) -> Option<(ServerId, Incarnation)> {
+        if !self.is_active() {
+            return None;
+        }
+        let mut at = 1;
+        // Epoch, counter, timeout, and the term if there is one.
+        for _ in 0..3 + usize::from(self.tail[0] & TERM != 0) {
+            varint_at(self.tail, &mut at);
+        }
+        let server = ServerId(varint_at(self.tail, &mut at) as u32);
+        Some((server, Incarnation(varint_at(self.tail, &mut at))))
+    }
+
     fn config_at(&self) -> Option<usize> {
         let flags = self.tail[0];
         if flags & CONFIG == 0 {
@@ -529,6 +563,16 @@ impl<'a> Sweep<'a> {
             end: entry_end(bytes, self.at),
             long: self.long_at,
         })
+    }
+
+    /// Passes over the next entry, which is `entry`, and writes it with another session.
+    fn put(&mut self, entry: &Entry<'_>, session: Session) {
+        debug_assert!(entry.is_active());
+        let old = Some(*entry);
+        put_entry(self.out, entry.name, Some(session), ConfigChange::Keep, old);
+        self.long_at += usize::from(entry.outside.is_some());
+        self.at = entry_end(self.leaf.bytes(), self.at);
+        self.changed = true;
     }
 
     /// Passes over the next entry, which is `entry`, keeping of it what is configured.
@@ -648,21 +692,30 @@ fn merge(leaves: &mut Ordered<Leaf>, pos: Pos) {
     *leaves.at_mut(left) = Leaf::new(&bytes, long);
 }
 
-/// Parts entries that are too long for one leaf, at `cut` or else near the middle.
-fn parted(bytes: &[u8], long: &Long, cut: Option<usize>) -> (Leaf, Leaf) {
-    let cut = cut.unwrap_or_else(|| middle(bytes));
-    let (left, right) = bytes.split_at(cut);
-    let Some(long) = long else {
-        return (Leaf::new(left, None), Leaf::new(right, None));
-    };
-    let (mut at, mut in_left) = (0, 0);
-    while at < left.len() {
-        in_left += usize::from(flags_at(left, at) & OUTSIDE != 0);
-        at = entry_end(left, at);
+/// Parts entries that are too long for one leaf: at `cut`, or else near the middle, until
+/// each part fits. One entry that has grown takes one cut; many, as when a leaf's sessions
+/// all change owner, may take more.
+fn parted(bytes: &[u8], long: Long, cut: Option<usize>) -> Vec<Leaf> {
+    if bytes.len() <= LEAF_BYTES_MAX {
+        return vec![Leaf::new(bytes, long)];
     }
-    let part = |list: &[Arc<[u8]>]| (!list.is_empty()).then(|| Arc::new(list.to_vec()));
-    let (first, second) = long.split_at(in_left);
-    (Leaf::new(left, part(first)), Leaf::new(right, part(second)))
+    let (left, right) = bytes.split_at(cut.unwrap_or_else(|| middle(bytes)));
+    let (in_left, in_right) = match long {
+        None => (None, None),
+        Some(long) => {
+            let (mut at, mut count) = (0, 0);
+            while at < left.len() {
+                count += usize::from(flags_at(left, at) & OUTSIDE != 0);
+                at = entry_end(left, at);
+            }
+            let part = |list: &[Arc<[u8]>]| (!list.is_empty()).then(|| Arc::new(list.to_vec()));
+            let (first, second) = long.split_at(count);
+            (part(first), part(second))
+        }
+    };
+    let mut leaves = parted(left, in_left, None);
+    leaves.extend(parted(right, in_right, None));
+    leaves
 }
 
 /// The boundary between entries that is nearest to the middle.

@@ -9,13 +9,16 @@ use super::*;
 /// What the model keeps of a member: its session's counter, and its config.
 type Model = BTreeMap<Vec<u8>, (Option<u64>, Option<Vec<u8>>)>;
 
+/// A session that takes few bytes, or with a counter of many as many bytes as can be.
 fn session(counter: u64) -> Session {
+    let long = counter > u64::from(u32::MAX);
+    let pick = |few, many| if long { many } else { few };
     Session {
-        id: SessionId::from_parts((7 << 32) | 3, counter),
-        term: Term(1 + (counter % 3) as u32),
-        timeout: Millis(10_000),
-        owner: ServerId(1),
-        incarnation: Incarnation(5),
+        id: SessionId::from_parts((7 << 32) | pick(3, u64::from(u32::MAX)), counter),
+        term: Term(pick(1 + counter % 3, u64::from(u32::MAX)) as u32),
+        timeout: Millis(pick(10_000, u64::from(u32::MAX))),
+        owner: ServerId(pick(1, u64::from(u32::MAX)) as u32),
+        incarnation: Incarnation(pick(5, u64::MAX)),
     }
 }
 
@@ -73,15 +76,18 @@ enum Op {
     Unconfigure(Vec<u8>),
     Remove(Vec<u8>),
     End(Vec<Vec<u8>>),
+    /// Gives every other of these members the longest session there can be.
+    Move(Vec<Vec<u8>>),
 }
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        6 => (name(), any::<u64>()).prop_map(|(n, c)| Op::Join(n, c)),
+        6 => (name(), prop_oneof![0..9u64, any::<u64>()]).prop_map(|(n, c)| Op::Join(n, c)),
         2 => (name(), config_len()).prop_map(|(n, len)| Op::Configure(n, len)),
         1 => name().prop_map(Op::Unconfigure),
         2 => name().prop_map(Op::Remove),
         1 => prop::collection::vec(name(), 0..60).prop_map(Op::End),
+        1 => prop::collection::vec(name(), 0..60).prop_map(Op::Move),
     ]
 }
 
@@ -114,34 +120,53 @@ fn apply(members: &mut Members, model: &mut Model, op: Op) {
                 members.remove(&spot, &mut scratch);
             }
         }
-        Op::End(mut names) => {
-            names.sort();
-            names.dedup();
-            let mut seen = Vec::new();
-            members.end_sessions(
-                |i| names.get(i).map(|n| &n[..]),
-                |i, entry| {
-                    let counter = model.get(&names[i]).map(|m| m.0);
-                    let found = entry.map(|e| e.session(7).map(|s| s.id.counter()));
-                    assert_eq!(found, counter, "{i}");
-                    seen.push(i);
-                    // Every other session is spared, as a stale lapse would.
-                    entry.is_some_and(|e| e.is_active()) && i.is_multiple_of(2)
-                },
-                &mut scratch,
-            );
-            assert!(
-                seen.into_iter().eq(0..names.len()),
-                "each name once, in order"
-            );
-            for name in names.iter().step_by(2) {
-                if let Some(member) = model.get_mut(name) {
+        Op::End(names) => {
+            for name in revised(members, model, names, Fate::Ends) {
+                if let Some(member) = model.get_mut(&name) {
                     member.0 = None;
                 }
             }
             model.retain(|_, m| m.0.is_some() || m.1.is_some());
         }
+        Op::Move(names) => {
+            let longest = Fate::Becomes(session(u64::MAX));
+            for name in revised(members, model, names, longest) {
+                if let Some((Some(counter), _)) = model.get_mut(&name) {
+                    *counter = u64::MAX;
+                }
+            }
+        }
     }
+}
+
+/// Lets every other of `names` meet its fate, if it is active; returns those.
+fn revised(
+    members: &mut Members,
+    model: &Model,
+    mut names: Vec<Vec<u8>>,
+    fate: Fate,
+) -> Vec<Vec<u8>> {
+    names.sort();
+    names.dedup();
+    let mut seen = Vec::new();
+    members.revise(
+        |i| names.get(i).map(|n| &n[..]),
+        |i, entry| {
+            let counter = model.get(&names[i]).map(|m| m.0);
+            let found = entry.map(|e| e.session(7).map(|s| s.id.counter()));
+            assert_eq!(found, counter, "{i}");
+            seen.push(i);
+            // Every other session is spared, as a stale lapse would.
+            match entry {
+                Some(entry) if entry.is_active() && i.is_multiple_of(2) => fate,
+                _ => Fate::Stays,
+            }
+        },
+        &mut Vec::new(),
+    );
+    let each = 0..names.len();
+    assert!(seen.into_iter().eq(each), "each name once, in order");
+    names.into_iter().step_by(2).collect()
 }
 
 proptest! {
@@ -240,4 +265,44 @@ fn the_leaves_that_a_builder_makes_hold_what_it_was_given() {
     assert_eq!(names(&built), names(&members));
     builder.push(b"x", Some(session(1)), None);
     assert_eq!(names(&builder.finish()), [b"x"], "and it is as new");
+}
+
+#[test]
+fn a_leaf_whose_sessions_all_change_owner_is_parted_as_often_as_needed() {
+    let (mut members, mut model) = (Members::default(), Model::new());
+    let names: Vec<Vec<u8>> = (0..200).map(|i| format!("{i:03}").into_bytes()).collect();
+    for name in &names {
+        apply(&mut members, &mut model, Op::Join(name.clone(), 1));
+    }
+    let before = leaves(&members);
+    let all = |i: usize| names.get(i).map(|n| &n[..]);
+    let fate = |_, _: Option<Entry<'_>>| Fate::Becomes(session(u64::MAX));
+    members.revise(all, fate, &mut Vec::new());
+    members.check();
+    assert!(
+        members
+            .iter()
+            .all(|e| e.session(7) == Some(session(u64::MAX)))
+    );
+    assert!(
+        leaves(&members) > 2 * before,
+        "{before}, then {}",
+        leaves(&members)
+    );
+}
+
+#[test]
+fn the_owner_is_read_without_the_rest() {
+    let (mut members, mut scratch) = (Members::default(), Vec::new());
+    let whole = [session(0), session(1), session(u64::MAX)];
+    for (i, session) in whole.into_iter().enumerate() {
+        let name = [i as u8 + 1];
+        let (spot, config) = (members.find(&name), ConfigChange::Write(view(b"c")));
+        members.put(&spot, &name, Some(session), config, &mut scratch);
+    }
+    let owners: Vec<_> = members.iter().filter_map(|e| e.owner()).collect();
+    assert_eq!(owners, whole.map(|s| (s.owner, s.incarnation)));
+    let (spot, config) = (members.find(b"x"), ConfigChange::Write(view(b"c")));
+    members.put(&spot, b"x", None, config, &mut scratch);
+    assert_eq!(members.iter().last().and_then(|e| e.owner()), None);
 }

@@ -10,34 +10,45 @@
 //! however many members it touches. A removed group leaves a tombstone, so that one made
 //! again under its name goes on counting and no client ever sees a version go back.
 //!
+//! Each session has an owner, the run of a server that takes its beats. Which run of a server
+//! is the present one is replicated too: a run has itself recorded before it owns anything,
+//! and what an earlier one still asks for is refused. A session changes its owner when its
+//! member renews it elsewhere ([`Request::Join`]), when another server asks for it
+//! ([`Request::Move`]), or when its server has started again ([`Request::Adopt`]). Each time
+//! its term grows, so that what an earlier owner says about it is stale.
+//!
 //! Configs have versions of their own, drawn from one counter of the whole ensemble: they
 //! grow with each write, are not disturbed by members coming and going, and never come
 //! back, not even for a config that was deleted and written again.
 
 mod apply;
 mod codec;
+mod describe;
 mod document;
 mod in_flight;
 mod members;
 #[cfg(test)]
 mod model;
 mod ordered;
+mod ownership;
 mod record;
 mod request;
+mod runs;
 mod snapshot;
 mod state;
 mod txn;
 
 pub use codec::Corrupt;
+pub use describe::describe;
 pub use document::Document;
 pub use record::{ConfigView, GroupSummary};
 pub use request::{
     Applied, Decision, End, EndedSession, GroupChange, GroupChangeKind, Join, Joined, Lapse,
-    Outcome, Refusal, Request, Require, Session, SessionChange, Status,
+    Outcome, Place, Refusal, Request, Require, Session, SessionChange, Status, Verdict,
 };
 pub use snapshot::{Restore, Snapshot};
 pub use state::{ActiveSession, Settings, State};
-pub use txn::describe;
+pub use txn::is_repeatable;
 
 use crate::time::Millis;
 
@@ -58,8 +69,15 @@ pub const MEMBERS_MAX: u64 = 1 << 26;
 /// forgotten, and would start at version 0 again. Likewise fixed.
 pub const TOMBSTONES_MAX: usize = 65_536;
 
-/// Most sessions in one expiry transaction. More is a bug of the caller.
+/// Most sessions in one transaction that expires or moves some. More is a bug of the caller.
 pub const EXPIRE_BATCH_MAX: usize = 16_384;
+
+/// Most members that one piece of an adoption looks at; a greater limit is taken for this.
+pub const ADOPT_MEMBERS_MAX: u32 = 1 << 20;
+
+/// Most servers whose run is recorded, those included that have left the ensemble for good.
+/// The run of one more is refused.
+pub const SERVERS_MAX: usize = 1_024;
 
 /// Most versions one `If-Match` may name.
 pub const REQUIRE_VERSIONS_MAX: usize = 32;

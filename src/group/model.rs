@@ -1,314 +1,18 @@
 //! The state machine held against a naive one, over random histories.
 //!
-//! The model keeps plain maps and knows nothing of leaves, transactions or proposals. Its
-//! versions are not counted by rule: it renders a group's document before and after each
-//! request and adds 1 if they differ, which is what is promised (S5).
+//! The model, in `naive.rs`, keeps plain maps and knows nothing of leaves, transactions or
+//! proposals. Here are the histories and the comparison.
+
+mod naive;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use naive::{Model, Name, text};
 use proptest::prelude::*;
 
 use super::*;
 use crate::time::Millis;
 use crate::types::{Epoch, GroupVersion, Incarnation, ServerId, SessionId, Term, Zxid};
-
-type Name = Vec<u8>;
-
-#[derive(Clone, Default)]
-struct Model {
-    birth_s: Option<u32>,
-    newest: SessionId,
-    config_version: u64,
-    groups: BTreeMap<Name, ModelGroup>,
-    /// Last versions of removed groups.
-    removed: BTreeMap<Name, u64>,
-}
-
-#[derive(Clone, Default)]
-struct ModelGroup {
-    version: u64,
-    config: Option<ModelConfig>,
-    members: BTreeMap<Name, ModelMember>,
-}
-
-#[derive(Clone, Default)]
-struct ModelMember {
-    session: Option<Session>,
-    config: Option<ModelConfig>,
-}
-
-#[derive(Clone, PartialEq)]
-struct ModelConfig {
-    bytes: Vec<u8>,
-    version: u64,
-}
-
-impl Model {
-    /// Carries out a request and lets the versions follow from what is shown.
-    fn apply(&mut self, zxid: Zxid, request: &Request) -> Outcome {
-        let before = self.clone();
-        let mut outcome = self.carry_out(zxid, request);
-        let mut shown = GroupVersion(0);
-        for (name, group) in &mut self.groups {
-            group.version = match (before.groups.get(name), self.removed.remove(name)) {
-                (None, None) => 0,
-                (None, Some(last)) => last + 1,
-                (Some(old), _) => old.version + u64::from(old.document() != group.document()),
-            };
-            if Some(&name[..]) == group_of(request) {
-                shown = GroupVersion(group.version);
-            }
-        }
-        for (name, group) in &before.groups {
-            if !self.groups.contains_key(name) {
-                self.removed.insert(name.clone(), group.version);
-            }
-        }
-        match &mut outcome {
-            Outcome::Joined(Joined { version, .. })
-            | Outcome::Left { version }
-            | Outcome::ConfigSet { version, .. }
-            | Outcome::ConfigDeleted { version } => *version = shown,
-            _ => {}
-        }
-        outcome
-    }
-
-    fn carry_out(&mut self, zxid: Zxid, request: &Request) -> Outcome {
-        match request {
-            Request::Genesis { birth_s } => Outcome::Founded {
-                birth_s: *self.birth_s.get_or_insert(*birth_s),
-            },
-            Request::Join(join) => self.join(zxid, join),
-            Request::Leave {
-                group,
-                member,
-                session,
-            } => {
-                let current = self.session(group, member);
-                match (current, session) {
-                    (None, Some(id)) if *id <= self.newest => Outcome::Refused(Refusal::Gone),
-                    (None, _) => Outcome::Refused(Refusal::NotFound),
-                    (Some(s), Some(id)) if s.id != *id => Outcome::Refused(Refusal::OtherSession),
-                    (Some(_), _) => {
-                        self.end(group, member);
-                        Outcome::Left {
-                            version: GroupVersion(0),
-                        }
-                    }
-                }
-            }
-            Request::SetConfig {
-                group,
-                member,
-                bytes,
-                require,
-            } => {
-                let old = self.config(group, member.as_deref());
-                if !require.holds(old.as_ref().map(|c| c.version)) {
-                    return Outcome::Refused(Refusal::PreconditionFailed);
-                }
-                let created = old.is_none();
-                *self.config_slot(group, member.as_deref()) = Some(ModelConfig {
-                    bytes: bytes.to_vec(),
-                    version: 0,
-                });
-                self.config_version += 1;
-                let config_version = self.config_version;
-                let slot = self.config_slot(group, member.as_deref());
-                slot.as_mut().unwrap().version = config_version;
-                Outcome::ConfigSet {
-                    config_version,
-                    created,
-                    version: GroupVersion(0),
-                }
-            }
-            Request::DeleteConfig {
-                group,
-                member,
-                require,
-            } => match self.config(group, member.as_deref()) {
-                None => Outcome::Refused(Refusal::NotFound),
-                Some(c) if !require.holds(Some(c.version)) => {
-                    Outcome::Refused(Refusal::PreconditionFailed)
-                }
-                Some(_) => {
-                    *self.config_slot(group, member.as_deref()) = None;
-                    self.tidy(group);
-                    Outcome::ConfigDeleted {
-                        version: GroupVersion(0),
-                    }
-                }
-            },
-            Request::DeleteGroup { group } => match self.groups.get(&group[..]) {
-                None => Outcome::Refused(Refusal::NotFound),
-                Some(g) if g.members.values().any(|m| m.session.is_some()) => {
-                    Outcome::Refused(Refusal::GroupActive)
-                }
-                Some(_) => {
-                    self.groups.remove(&group[..]);
-                    Outcome::GroupDeleted
-                }
-            },
-            Request::Expire(lapses) => self.expire(lapses),
-        }
-    }
-
-    fn join(&mut self, zxid: Zxid, join: &super::Join) -> Outcome {
-        let old = self.session(&join.group, &join.member);
-        if old.is_some() && join.only_if_absent {
-            return Outcome::Refused(Refusal::PreconditionFailed);
-        }
-        let fresh = Session {
-            id: SessionId::of(self.birth_s.unwrap(), zxid),
-            term: Term(1),
-            timeout: join.timeout.unwrap_or(DEFAULT_TIMEOUT),
-            owner: join.owner,
-            incarnation: join.incarnation,
-        };
-        let kept = old.filter(|_| !join.takeover).map(|old| Session {
-            id: old.id,
-            term: match (old.owner, old.incarnation) == (join.owner, join.incarnation) {
-                true => old.term,
-                false => Term(old.term.0 + 1),
-            },
-            timeout: join.timeout.unwrap_or(old.timeout),
-            ..fresh
-        });
-        let session = kept.unwrap_or(fresh);
-        self.newest = self.newest.max(session.id);
-        let group = self.groups.entry(join.group.to_vec()).or_default();
-        let member = group.members.entry(join.member.to_vec()).or_default();
-        member.session = Some(session);
-        if let Some(bytes) = &join.config
-            && member.config.as_ref().is_none_or(|c| c.bytes != **bytes)
-        {
-            self.config_version += 1;
-            member.config = Some(ModelConfig {
-                bytes: bytes.to_vec(),
-                version: self.config_version,
-            });
-        }
-        Outcome::Joined(Joined {
-            session: session.id,
-            term: session.term,
-            timeout: session.timeout,
-            created: kept.is_none(),
-            version: GroupVersion(0),
-        })
-    }
-
-    fn expire(&mut self, lapses: &[Lapse]) -> Outcome {
-        let (mut ended, mut stale) = (0, Vec::new());
-        // One lapse a member, the newest; in the order of names.
-        let mut newest = BTreeMap::new();
-        for lapse in lapses {
-            let key = (lapse.group.to_vec(), lapse.member.to_vec());
-            let this = (lapse.id, lapse.term);
-            let best = newest.entry(key).or_insert(this);
-            *best = this.max(*best);
-        }
-        for ((group, member), (id, term)) in newest {
-            match self.session(&group, &member) {
-                Some(session) if (session.id, session.term) == (id, term) => {
-                    self.end(&group, &member);
-                    ended += 1;
-                }
-                _ => stale.push(id),
-            }
-        }
-        Outcome::Expired { ended, stale }
-    }
-
-    fn end(&mut self, group: &[u8], member: &[u8]) {
-        let members = &mut self.groups.get_mut(group).unwrap().members;
-        members.get_mut(member).unwrap().session = None;
-        self.tidy(group);
-    }
-
-    fn tidy(&mut self, group: &[u8]) {
-        let members = &mut self.groups.get_mut(group).unwrap().members;
-        members.retain(|_, m| m.session.is_some() || m.config.is_some());
-    }
-
-    fn session(&self, group: &[u8], member: &[u8]) -> Option<Session> {
-        self.groups.get(group)?.members.get(member)?.session
-    }
-
-    fn config(&self, group: &[u8], member: Option<&[u8]>) -> Option<ModelConfig> {
-        let group = self.groups.get(group)?;
-        match member {
-            None => group.config.clone(),
-            Some(member) => group.members.get(member)?.config.clone(),
-        }
-    }
-
-    fn config_slot(&mut self, group: &[u8], member: Option<&[u8]>) -> &mut Option<ModelConfig> {
-        let group = self.groups.entry(group.to_vec()).or_default();
-        match member {
-            None => &mut group.config,
-            Some(member) => &mut group.members.entry(member.to_vec()).or_default().config,
-        }
-    }
-
-    fn sessions(&self) -> BTreeMap<SessionId, (Name, Name, Session)> {
-        let mut sessions = BTreeMap::new();
-        for (name, group) in &self.groups {
-            for (member, m) in &group.members {
-                if let Some(s) = m.session {
-                    sessions.insert(s.id, (name.clone(), member.clone(), s));
-                }
-            }
-        }
-        sessions
-    }
-}
-
-impl ModelGroup {
-    /// The document by way of serde_json, which knows nothing of pieces and leaves. JSON
-    /// configs are marked, so that their bytes are compared and not their values.
-    fn document(&self) -> String {
-        let show = |config: &Option<ModelConfig>| match config {
-            None => "null".to_owned(),
-            Some(c) if matches!(c.bytes.first(), Some(b'{' | b'[')) => text(&c.bytes),
-            Some(c) => serde_json::to_string(&text(&c.bytes)).unwrap(),
-        };
-        let list = |active: bool| {
-            let some = self
-                .members
-                .iter()
-                .filter(|(_, m)| m.session.is_some() == active);
-            let shown: Vec<String> = some
-                .map(|(name, m)| {
-                    let name = serde_json::to_string(&text(name)).unwrap();
-                    format!("{{{name}:{}}}", show(&m.config))
-                })
-                .collect();
-            shown.join(",")
-        };
-        format!(
-            "{{\"config\":{},\"endpoints\":[\"a:1\",\"b:2\"],\"active_members\":[{}],\"inactive_members\":[{}]}}",
-            show(&self.config),
-            list(true),
-            list(false)
-        )
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-fn group_of(request: &Request) -> Option<&[u8]> {
-    match request {
-        Request::Join(join) => Some(&join.group),
-        Request::Leave { group, .. }
-        | Request::SetConfig { group, .. }
-        | Request::DeleteConfig { group, .. }
-        | Request::DeleteGroup { group } => Some(group),
-        Request::Expire(_) | Request::Genesis { .. } => None,
-    }
-}
 
 /// What happens in a history.
 #[derive(Clone, Debug)]
@@ -333,6 +37,7 @@ enum Ask {
         takeover: bool,
         absent: bool,
         owner: u8,
+        stale: bool,
     },
     Leave {
         at: (u8, u8),
@@ -351,6 +56,26 @@ enum Ask {
         group: u8,
     },
     Expire(Vec<((u8, u8), Which, bool)>),
+    Move {
+        owner: u8,
+        stale: bool,
+        lapses: Vec<((u8, u8), Which, bool)>,
+    },
+    Adopt {
+        server: u8,
+        piece: Piece,
+        limit: u32,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Piece {
+    /// A new run starts.
+    First,
+    /// The run that adopted last goes on where it was, done or overtaken though it may be.
+    Next,
+    /// An earlier run goes on, from anywhere.
+    Stale(u8, u8),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -385,10 +110,15 @@ fn ask() -> impl Strategy<Value = Ask> {
     let timeout = prop::option::of(prop::sample::select(vec![100u32, 10_000, u32::MAX]));
     let config = prop::option::weighted(0.3, 0u8..8);
     let rare = || prop::bool::weighted(0.1);
+    let piece = prop_oneof![
+        3 => Just(Piece::First),
+        6 => Just(Piece::Next),
+        1 => (0u8..3, 0u8..40).prop_map(|(group, member)| Piece::Stale(group, member)),
+    ];
     prop_oneof![
-        8 => (at(), timeout, config, rare(), rare(), 1u8..3).prop_map(
-            |(at, timeout, config, takeover, absent, owner)| Ask::Join {
-                at, timeout, config, takeover, absent, owner,
+        8 => (at(), timeout, config, (rare(), rare(), rare()), 1u8..4).prop_map(
+            |(at, timeout, config, (takeover, absent, stale), owner)| Ask::Join {
+                at, timeout, config, takeover, absent, owner, stale,
             }
         ),
         2 => (at(), which()).prop_map(|(at, session)| Ask::Leave { at, session }),
@@ -396,7 +126,11 @@ fn ask() -> impl Strategy<Value = Ask> {
             .prop_map(|(at, config, require)| Ask::SetConfig { at, config, require }),
         1 => (config_at(), 0u8..5).prop_map(|(at, require)| Ask::DeleteConfig { at, require }),
         1 => (0u8..3).prop_map(|group| Ask::DeleteGroup { group }),
-        2 => prop::collection::vec(lapse, 0..30).prop_map(Ask::Expire),
+        2 => prop::collection::vec(lapse.clone(), 0..30).prop_map(Ask::Expire),
+        2 => (1u8..4, rare(), prop::collection::vec(lapse, 0..30))
+            .prop_map(|(owner, stale, lapses)| Ask::Move { owner, stale, lapses }),
+        2 => (1u8..4, piece, prop::sample::select(vec![1, 2, 7, 40, 1_000]))
+            .prop_map(|(server, piece, limit)| Ask::Adopt { server, piece, limit }),
     ]
 }
 
@@ -441,6 +175,8 @@ struct World {
     last: Zxid,
     epoch: u64,
     older_ids: BTreeMap<(Name, Name), BTreeSet<SessionId>>,
+    /// Where the adoption of each server has come to: the last outcome.
+    adopted: BTreeMap<ServerId, (Incarnation, Option<Place>)>,
 }
 
 impl World {
@@ -453,9 +189,20 @@ impl World {
             last: Zxid::ZERO,
             epoch: 1,
             older_ids: BTreeMap::new(),
+            adopted: BTreeMap::new(),
         };
         world.ask(&Request::Genesis { birth_s: 77 });
         world.commit();
+        for server in 1..3 {
+            let (piece, limit) = (Piece::First, 1);
+            let first = world.request(&Ask::Adopt {
+                server,
+                piece,
+                limit,
+            });
+            world.ask(&first);
+            world.commit();
+        }
         world
     }
 
@@ -480,7 +227,7 @@ impl World {
     /// aside, must be what it would have been behind all proposals.
     fn ask(&mut self, request: &Request) {
         let mut txn = Vec::new();
-        match self.leader.preprocess(request, &mut txn) {
+        match self.decided(request, &mut txn) {
             Decision::Propose => self.proposed.push_back((request.clone(), txn)),
             Decision::Answer(outcome) => {
                 let mut model = self.committed.clone();
@@ -497,6 +244,21 @@ impl World {
         }
     }
 
+    /// What the leader decides: of a request of its own clients, or of one that was made a
+    /// transaction by the follower, which finds the answer itself.
+    fn decided(&mut self, request: &Request, txn: &mut Vec<u8>) -> Decision {
+        if self.last.counter.is_multiple_of(2) {
+            return self.leader.preprocess(request, txn);
+        }
+        if let Err(refusal) = self.follower.encode(request, txn) {
+            return Decision::Answer(Outcome::Refused(refusal));
+        }
+        match self.leader.decide(txn).unwrap() {
+            Verdict::Propose => Decision::Propose,
+            Verdict::Idle => Decision::Answer(self.follower.idle_outcome(txn).unwrap().unwrap()),
+        }
+    }
+
     fn commit(&mut self) {
         let Some((request, txn)) = self.proposed.pop_front() else {
             return;
@@ -507,6 +269,11 @@ impl World {
         let mut out = Applied::default();
         self.leader.apply(zxid, &txn, &mut out).unwrap();
         assert_eq!(out.outcome, expected, "{request:?}");
+        if let (Request::Adopt { server, .. }, Outcome::Adopted { incarnation, next }) =
+            (&request, &out.outcome)
+        {
+            self.adopted.insert(*server, (*incarnation, next.clone()));
+        }
         self.check_groups(&before, &out);
         self.check_sessions(&before, &out);
         let digest = self.leader.digest();
@@ -558,24 +325,27 @@ impl World {
         for end in &out.ended {
             let (group, member, session) = &old[&end.id];
             assert_eq!((&end.group[..], &end.member[..]), (&group[..], &member[..]));
-            assert_eq!(end.owner, session.owner);
+            assert_eq!((end.owner, end.incarnation), session.run());
         }
         let changed = new.iter().filter(|(id, s)| old.get(id) != Some(s));
+        let from = |id| old.get(id).map(|(_, _, old)| old.run());
         let changed: Vec<_> = changed
             .map(|(id, (group, member, session))| SessionChange {
                 group: group[..].into(),
                 member: member[..].into(),
                 session: *session,
                 created: !old.contains_key(id),
+                from: from(id).filter(|run| *run != session.run()),
             })
             .collect();
         // A config written by a renewal reports the session too, though it is the same.
-        let reported: Vec<_> = out
+        let mut reported: Vec<_> = out
             .sessions
             .iter()
             .filter(|s| s.created || old.get(&s.session.id).map(|o| o.2) != Some(s.session))
             .cloned()
             .collect();
+        reported.sort_by_key(|s| s.session.id);
         assert_eq!(reported, changed);
     }
 
@@ -620,6 +390,43 @@ impl World {
             assert!(active.insert(a.session.id, names).is_none());
         });
         assert_eq!(active, model.sessions());
+        self.check_owners();
+    }
+
+    fn check_owners(&self) {
+        let mut owned: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        self.leader.for_each_active(|a| {
+            let names = (a.group.to_vec(), a.member.to_vec(), a.session);
+            owned.entry(a.session.run()).or_default().push(names);
+        });
+        let counts = owned
+            .iter()
+            .map(|(run, all)| (run.0, run.1, all.len() as u64));
+        assert!(self.leader.owners().eq(counts));
+        assert!(self.follower.owners().eq(self.leader.owners()));
+        for server in 0..5 {
+            let server = ServerId(server);
+            let recorded = self.committed.runs.get(&server).copied();
+            assert_eq!(self.leader.incarnation_of(server), recorded);
+        }
+        for ((server, incarnation), all) in owned {
+            for limit in [1, 7, 1_000] {
+                let (mut found, mut after) = (Vec::new(), None);
+                loop {
+                    let before = found.len();
+                    let each = |a: ActiveSession<'_>| {
+                        found.push((a.group.to_vec(), a.member.to_vec(), a.session));
+                    };
+                    after =
+                        (self.leader).scan_owner(server, incarnation, after.as_ref(), limit, each);
+                    assert!(found.len() - before <= limit);
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                assert_eq!(found, all);
+            }
+        }
     }
 
     fn next_zxid(&self) -> Zxid {
@@ -645,6 +452,7 @@ impl World {
                 takeover,
                 absent,
                 owner,
+                stale,
             } => Request::Join(super::Join {
                 group: group_name(at.0).into(),
                 member: member_name(at.1).into(),
@@ -653,7 +461,7 @@ impl World {
                 takeover: *takeover,
                 only_if_absent: *absent,
                 owner: ServerId(u32::from(*owner)),
-                incarnation: Incarnation(u64::from(*owner) << 40),
+                incarnation: self.run_of(*owner, *stale),
             }),
             Ask::Leave { at, session } => Request::Leave {
                 group: group_name(at.0).into(),
@@ -686,23 +494,65 @@ impl World {
             Ask::DeleteGroup { group } => Request::DeleteGroup {
                 group: group_name(*group).into(),
             },
-            Ask::Expire(lapses) => Request::Expire(
-                lapses
-                    .iter()
-                    .map(|(at, which, wrong_term)| {
-                        let (group, member) = (group_name(at.0), member_name(at.1));
-                        let session = self.committed.session(&group, &member);
-                        let term = session.map_or(1, |s| s.term.0) + u32::from(*wrong_term);
-                        Lapse {
-                            group: group.into(),
-                            member: member.into(),
-                            id: self.which(*at, *which).unwrap_or_default(),
-                            term: Term(term),
-                        }
-                    })
-                    .collect(),
-            ),
+            Ask::Expire(lapses) => Request::Expire(self.lapses(lapses)),
+            Ask::Move {
+                owner,
+                stale,
+                lapses,
+            } => Request::Move {
+                owner: ServerId(u32::from(*owner)),
+                incarnation: self.run_of(*owner, *stale),
+                lapses: self.lapses(lapses),
+            },
+            Ask::Adopt {
+                server,
+                piece,
+                limit,
+            } => self.adoption(*server, *piece, *limit),
         }
+    }
+
+    /// The recorded run of a server, or the one before.
+    fn run_of(&self, server: u8, stale: bool) -> Incarnation {
+        let recorded = self.committed.runs.get(&ServerId(u32::from(server)));
+        let recorded = recorded.map_or(0, |recorded| recorded.0);
+        Incarnation(recorded.saturating_sub(u64::from(stale)))
+    }
+
+    fn adoption(&self, server: u8, piece: Piece, limit: u32) -> Request {
+        let id = ServerId(u32::from(server));
+        // Numbers of several lengths, far apart for some servers.
+        let new = Incarnation(self.run_of(server, false).0 + (1 << (server * 13)));
+        let (incarnation, after) = match piece {
+            Piece::First => (new, None),
+            Piece::Next => self.adopted.get(&id).cloned().unwrap_or((new, None)),
+            Piece::Stale(group, member) => {
+                let place = (group_name(group).into(), member_name(member).into());
+                (self.run_of(server, true), Some(place))
+            }
+        };
+        Request::Adopt {
+            server: id,
+            incarnation,
+            after,
+            limit,
+        }
+    }
+
+    fn lapses(&mut self, lapses: &[((u8, u8), Which, bool)]) -> Vec<Lapse> {
+        let mut made = Vec::new();
+        for (at, which, wrong_term) in lapses {
+            let (group, member) = (group_name(at.0), member_name(at.1));
+            let session = self.committed.session(&group, &member);
+            let term = session.map_or(1, |s| s.term.0) + u32::from(*wrong_term);
+            made.push(Lapse {
+                group: group.into(),
+                member: member.into(),
+                id: self.which(*at, *which).unwrap_or_default(),
+                term: Term(term),
+            });
+        }
+        made
     }
 
     fn which(&mut self, at: (u8, u8), which: Which) -> Option<SessionId> {

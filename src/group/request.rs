@@ -47,6 +47,30 @@ pub enum Request {
     /// Ends sessions whose beats have stopped. At most
     /// [`EXPIRE_BATCH_MAX`](super::EXPIRE_BATCH_MAX), in any order.
     Expire(Vec<Lapse>),
+    /// Gives sessions to another owner. What documents show does not change.
+    Move {
+        /// The server that will own them.
+        owner: ServerId,
+        /// Its present run; if it is another by then, nothing is moved.
+        incarnation: Incarnation,
+        /// The sessions, each in the term that its owner is known by. At most
+        /// [`EXPIRE_BATCH_MAX`](super::EXPIRE_BATCH_MAX), in any order.
+        lapses: Vec<Lapse>,
+    },
+    /// Records a server's new run and gives it the sessions of the earlier ones, piece by
+    /// piece: the next piece is asked for with the [`Outcome::Adopted`] of the one before.
+    Adopt {
+        /// The server.
+        server: ServerId,
+        /// The run. In the first piece it must be newer than the recorded one, in the others
+        /// it must be the recorded one.
+        incarnation: Incarnation,
+        /// Only members after this place, or `None` for the first piece.
+        after: Option<Place>,
+        /// How many members of the whole state to look at; 1 at least, and
+        /// [`ADOPT_MEMBERS_MAX`](super::ADOPT_MEMBERS_MAX) at most.
+        limit: u32,
+    },
     /// Founds the ensemble: the first transaction of all. Later ones change nothing.
     Genesis {
         /// Seconds since 1970 when the ensemble was founded.
@@ -76,10 +100,14 @@ pub struct Join {
     pub incarnation: Incarnation,
 }
 
-/// A session whose beats have stopped, as its owner saw it.
+/// How far a walk over all members has come: the names of a group and of the last member
+/// seen in it, which may be empty for none. Neither needs to be there any more.
+pub type Place = (Box<[u8]>, Box<[u8]>);
+
+/// A session in a term: one whose beats have stopped as its owner saw it, or one to move.
 ///
-/// It is ended only if the member still has this session in this term, so an expiry that
-/// arrives late, after a move or a takeover, changes nothing (S6).
+/// It is ended or moved only if the member still has this session in this term, so an expiry
+/// that arrives late, after a move or a takeover, changes nothing (S6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lapse {
     /// The member's group.
@@ -129,6 +157,15 @@ pub enum Decision {
     Answer(Outcome),
 }
 
+/// What the leader does with a transaction that another server made of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Broadcast it as it is.
+    Propose,
+    /// Broadcast nothing: it would change nothing.
+    Idle,
+}
+
 /// What became of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
@@ -165,6 +202,22 @@ pub enum Outcome {
         /// Those that were not, because the member has another session or term by now, or
         /// none: their ids, for the shard that holds them as closing.
         stale: Vec<SessionId>,
+    },
+    /// The sessions of a [`Request::Move`] have met their fate.
+    Moved {
+        /// How many have the new owner.
+        moved: u32,
+        /// Those that were not moved: the member has another session or term by now, or none;
+        /// or that run owned it already; or that run is not the recorded one of its server,
+        /// and then it is all of them.
+        stale: Vec<SessionId>,
+    },
+    /// A piece of a [`Request::Adopt`] is done.
+    Adopted {
+        /// The run, now recorded.
+        incarnation: Incarnation,
+        /// Where the next piece goes on; `None` if this was the last.
+        next: Option<Place>,
     },
     /// The ensemble is founded; `birth_s` is its date, whoever proposed it.
     Founded {
@@ -217,6 +270,28 @@ pub enum Refusal {
     BadTimeout,
     /// More than [`REQUIRE_VERSIONS_MAX`](super::REQUIRE_VERSIONS_MAX) versions (400).
     TooManyVersions,
+    /// The run that asks is not, or not any more, the recorded one of its server (503).
+    StaleOwner,
+}
+
+impl Session {
+    /// The run that owns it.
+    #[must_use]
+    pub fn run(&self) -> (ServerId, Incarnation) {
+        (self.owner, self.incarnation)
+    }
+
+    /// The session in the hands of another owner, in its next term; `None` if its terms are
+    /// used up, which two to the 32 moves do.
+    #[must_use]
+    pub(super) fn given_to(self, (owner, incarnation): (ServerId, Incarnation)) -> Option<Session> {
+        Some(Session {
+            term: Term(self.term.0.checked_add(1)?),
+            owner,
+            incarnation,
+            ..self
+        })
+    }
 }
 
 /// What a member is, or was, to a client that beats for it.
@@ -303,6 +378,8 @@ pub struct SessionChange {
     pub session: Session,
     /// True if it is new.
     pub created: bool,
+    /// The owner it had before, if it has another now; `None` for a new session.
+    pub from: Option<(ServerId, Incarnation)>,
 }
 
 /// A session that ended.
@@ -314,8 +391,10 @@ pub struct EndedSession {
     pub member: Box<[u8]>,
     /// The session.
     pub id: SessionId,
-    /// Who had owned it.
+    /// The server that had owned it.
     pub owner: ServerId,
+    /// The run of that server that had.
+    pub incarnation: Incarnation,
     /// Why it ended.
     pub end: End,
 }

@@ -3,14 +3,16 @@
 //! ```text
 //! size  field
 //! 8     "systole", 0
-//! 2     format, 1, big-endian
+//! 2     format, 2, big-endian
 //! 1     1 if the ensemble is founded, else 0
 //! 4     birth in seconds since 1970, big-endian; 0 if it is not founded
 //! 16    the last transaction applied: epoch, counter, big-endian
 //! 16    the session created last, big-endian; 0 for none
 //! 8     the version of the config written last, big-endian
 //!       then records, each led by its letter:
-//! G     a group, in ascending order of names: name length u8 · name · version varint ·
+//! R     the recorded run of a server, in ascending order of servers: server varint ·
+//!       incarnation varint
+//! G     a group, after the runs, in ascending order of names: name length u8 · name · version varint ·
 //!       config u8: 0 none, 1 text, 3 JSON · [its version varint · length varint · bytes] ·
 //!       members varint, then each member in ascending order of names: its entry as
 //!       `members.rs` draws it · [if its config lies outside: length varint · bytes]
@@ -32,6 +34,7 @@ use super::members::{
 use super::ordered::{Ordered, Pos};
 use super::record::{Config, ConfigView, Group, Tombstone};
 use super::request::Session;
+use super::runs::Runs;
 use super::state::{Settings, State};
 use super::{CONFIG_BYTES_MAX, TIMEOUT_MAX};
 use crate::time::Millis;
@@ -44,6 +47,7 @@ pub struct Snapshot {
     birth_s: Option<u32>,
     newest: SessionId,
     config_version: u64,
+    runs: Runs,
     groups: Ordered<Arc<Group>>,
     tombstones: Ordered<Tombstone>,
     next: Next,
@@ -68,6 +72,7 @@ impl Snapshot {
             birth_s: state.birth_s,
             newest: state.newest,
             config_version: state.config_version,
+            runs: state.runs.clone(),
             groups: state.groups.clone(),
             tombstones: state.tombstones.clone(),
             next: Next::Header,
@@ -117,6 +122,11 @@ impl Snapshot {
         match self.next {
             Next::Header => {
                 self.write_header(out);
+                for (server, incarnation) in self.runs.recorded_all() {
+                    out.push(b'R');
+                    put_varint(out, u64::from(server.0));
+                    put_varint(out, incarnation.0);
+                }
                 Next::Group(self.groups.first())
             }
             Next::Group(Some(pos)) => {
@@ -201,15 +211,22 @@ pub struct Restore {
 /// What is read next.
 enum Expects {
     Header,
-    Record {
-        tombstones_only: bool,
-    },
+    /// One of this stage or a later one.
+    Record(Stage),
     Members {
         group: Group,
         left: u64,
         last: Vec<u8>,
     },
     Nothing,
+}
+
+/// The order in which records of different kinds come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Runs,
+    Groups,
+    Tombstones,
 }
 
 impl Restore {
@@ -280,12 +297,10 @@ impl Restore {
         match &mut self.expects {
             Expects::Header => {
                 self.read_header(r)?;
-                self.expects = Expects::Record {
-                    tombstones_only: false,
-                };
+                self.expects = Expects::Record(Stage::Runs);
             }
             Expects::Members { group, left, last } => {
-                let name = read_member(r, &self.state, group, last, &mut self.builder)?;
+                let name = read_member(r, &mut self.state, group, last, &mut self.builder)?;
                 self.state.members += 1;
                 last.clear();
                 last.extend_from_slice(name);
@@ -295,15 +310,14 @@ impl Restore {
                     self.end_group(group);
                 }
             }
-            Expects::Record { tombstones_only } => {
-                let tombstones_only = *tombstones_only;
+            Expects::Record(stage) => {
+                let stage = *stage;
                 match r.byte()? {
-                    b'G' if !tombstones_only => self.read_group(r)?,
+                    b'R' if stage == Stage::Runs => self.read_run(r)?,
+                    b'G' if stage <= Stage::Groups => self.read_group(r)?,
                     b'T' => {
                         self.read_tombstone(r)?;
-                        self.expects = Expects::Record {
-                            tombstones_only: true,
-                        };
+                        self.expects = Expects::Record(Stage::Tombstones);
                     }
                     b'E' => {
                         let digest = u64::from_be_bytes(r.array()?);
@@ -339,6 +353,20 @@ impl Restore {
         self.state.applied = Zxid::from_bytes(r.array()?);
         self.state.newest = SessionId::from_bytes(r.array()?);
         self.state.config_version = bounded(r, u64::from_be_bytes)?;
+        Ok(())
+    }
+
+    fn read_run(&mut self, r: &mut Reader<'_>) -> Result<(), Corrupt> {
+        let server = ServerId(r.varint_u32()?);
+        let incarnation = Incarnation(r.varint()?);
+        let runs = &mut self.state.runs;
+        let before = runs.recorded_all().last();
+        if before.is_some_and(|before| server <= before.0) {
+            return Err(r.corrupt("servers out of order"));
+        }
+        if !runs.record(server, incarnation) {
+            return Err(r.corrupt("more servers than there may be"));
+        }
         Ok(())
     }
 
@@ -398,9 +426,7 @@ impl Restore {
     fn end_group(&mut self, mut group: Group) {
         group.members = self.builder.finish();
         self.state.groups.push(Arc::new(group));
-        self.expects = Expects::Record {
-            tombstones_only: false,
-        };
+        self.expects = Expects::Record(Stage::Groups);
     }
 
     fn read_tombstone(&mut self, r: &mut Reader<'_>) -> Result<(), Corrupt> {
@@ -433,7 +459,7 @@ impl Restore {
 /// Reads one member into `builder` and counts it in `group`; its name is returned.
 fn read_member<'a>(
     r: &mut Reader<'a>,
-    state: &State,
+    state: &mut State,
     group: &mut Group,
     last: &[u8],
     builder: &mut Builder,
@@ -485,6 +511,9 @@ fn read_member<'a>(
         version,
         json: flags & JSON != 0,
     });
+    if session.is_some_and(|s| !state.runs.restore(s.run())) {
+        return Err(r.corrupt("a session of a run that never was"));
+    }
     builder.push(name, session, config);
     group.active += u32::from(session.is_some());
     group.inactive += u32::from(session.is_none());
@@ -579,7 +608,7 @@ fn mixed(hash: u64, word: u64) -> u64 {
 }
 
 const MAGIC: &[u8; 8] = b"systole\0";
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
 /// No version reaches this by counting; beyond it, counting on might overflow.
 const VERSION_MAX: u64 = 1 << 62;

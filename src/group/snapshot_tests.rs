@@ -12,6 +12,7 @@ const SETTINGS: Settings = Settings {
 fn founded() -> State {
     let mut state = State::new(SETTINGS);
     commit(&mut state, &Request::Genesis { birth_s: 9 });
+    adopt(&mut state, 1, 1);
     state
 }
 
@@ -27,6 +28,20 @@ fn commit(state: &mut State, request: &Request) -> Outcome {
     let mut out = Applied::default();
     state.apply(zxid, &txn, &mut out).unwrap();
     out.outcome
+}
+
+fn adopt(state: &mut State, server: u32, incarnation: u64) {
+    adopt_some(state, server, incarnation, 1_000);
+}
+
+fn adopt_some(state: &mut State, server: u32, incarnation: u64, limit: u32) {
+    let request = Request::Adopt {
+        server: ServerId(server),
+        incarnation: Incarnation(incarnation),
+        after: None,
+        limit,
+    };
+    commit(state, &request);
 }
 
 fn join(state: &mut State, group: &str, member: &str, config: Option<&str>) -> Outcome {
@@ -72,6 +87,9 @@ fn varied() -> State {
     let mut state = founded();
     join(&mut state, "g", "a", None);
     join(&mut state, "g", "b", Some("{}"));
+    // Two servers, of which one has adopted "a" in its second run and not yet "b".
+    adopt(&mut state, 7, 300);
+    adopt_some(&mut state, 1, 2, 1);
     configure(&mut state, "g", Some("c"), &"long".repeat(60));
     configure(&mut state, "g", None, "text");
     configure(&mut state, "h", None, "[1]");
@@ -106,6 +124,11 @@ fn a_restored_state_writes_the_same_bytes_however_the_pieces_are_cut() {
         assert_eq!(bytes_of(&restored), bytes);
         assert_eq!(restored.digest(), state.digest());
         assert_eq!(restored.applied(), state.applied());
+        assert!(restored.owners().eq(state.owners()));
+        assert_eq!(state.owners().count(), 2, "both runs of one server");
+        let run_of = |state: &State, server| state.incarnation_of(ServerId(server));
+        assert_eq!(run_of(&restored, 1), Some(Incarnation(2)));
+        assert_eq!(run_of(&restored, 7), Some(Incarnation(300)));
     }
     let mut whole = Vec::new();
     assert!(!state.snapshot().write_into(&mut whole, usize::MAX));
@@ -313,6 +336,17 @@ fn states_that_cannot_be_are_refused() {
             false,
             member(ACTIVE, &[2, 1, 1, 1, 1]),
         ),
+        ("a run yet to come", false, member(ACTIVE, &[1, 1, 1, 1, 2])),
+        (
+            "a run before the recorded",
+            true,
+            member(ACTIVE, &[1, 1, 1, 1, 0]),
+        ),
+        (
+            "a server that never had a run",
+            false,
+            member(ACTIVE, &[1, 1, 1, 2, 1]),
+        ),
         ("JSON and no config", false, member(ACTIVE | JSON, session)),
         ("bytes and no config", false, member(ACTIVE, &with(b"x"))),
         ("a config version of 0", false, member(CONFIG, &[0, b'c'])),
@@ -351,6 +385,7 @@ fn states_that_cannot_be_are_refused() {
         join(&mut state, "x", "x", Some("x"));
         leave(&mut state, "x", "x");
         state.snapshot().write_header(&mut bytes);
+        bytes.extend_from_slice(&[b'R', 1, 1]);
         bytes.extend_from_slice(&[b'G', 1, b'g', 0, 0, 1]);
         bytes.extend_from_slice(&member);
         let mut digest = Digest::default();
@@ -359,4 +394,35 @@ fn states_that_cannot_be_are_refused() {
         bytes.extend_from_slice(&digest.value().to_be_bytes());
         assert_eq!(restored(&bytes).is_ok(), valid, "{what}");
     }
+}
+
+#[test]
+fn runs_come_first_in_order_and_no_more_of_them_than_there_may_be() {
+    let with = |records: &[u8]| {
+        let mut bytes = Vec::new();
+        State::new(SETTINGS).snapshot().write_header(&mut bytes);
+        bytes.extend_from_slice(records);
+        let mut digest = Digest::default();
+        digest.update(&bytes);
+        bytes.push(b'E');
+        bytes.extend_from_slice(&digest.value().to_be_bytes());
+        restored(&bytes).map(|state| state.runs.recorded_all().count())
+    };
+    let group: &[u8] = &[b'G', 1, b'g', 0, 0, 0];
+    let (one, two): (&[u8], &[u8]) = (&[b'R', 1, 9], &[b'R', 2, 1]);
+    assert_eq!(with(&[one, two, group].concat()), Ok(2));
+    for records in [[two, one, group], [one, one, group], [one, group, two]] {
+        assert!(with(&records.concat()).is_err(), "{records:?}");
+    }
+    let mut most = Vec::new();
+    for server in 0..crate::group::SERVERS_MAX as u64 {
+        most.push(b'R');
+        put_varint(&mut most, server);
+        most.push(1);
+    }
+    assert!(with(&most).is_ok());
+    most.push(b'R');
+    put_varint(&mut most, 1 << 20);
+    most.push(1);
+    assert!(with(&most).is_err(), "one server too many");
 }

@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::codec::Corrupt;
 use super::document::Document;
 use super::in_flight::InFlight;
 use super::members::{Entry, Spot};
 use super::ordered::{Ordered, Pos};
 use super::record::{ConfigView, Group, GroupSummary, Tombstone};
-use super::request::{Decision, Joined, Outcome, Refusal, Request, Session, Status};
+use super::request::{Decision, Joined, Outcome, Refusal, Request, Session, Status, Verdict};
+use super::runs::Runs;
 use super::snapshot::Snapshot;
 use super::txn::{JoinTxn, Target, Txn};
 use super::{GROUPS_MAX, MEMBERS_MAX, TOMBSTONES_MAX};
@@ -48,6 +50,8 @@ pub struct State {
     pub(super) tombstones: Ordered<Tombstone>,
     /// The names in `tombstones` by the transaction that removed them.
     pub(super) tombstone_ages: BTreeMap<Zxid, Arc<[u8]>>,
+    /// The recorded run of each server, and how many sessions each run owns.
+    pub(super) runs: Runs,
     pub(super) in_flight: InFlight,
     /// Where leaves are put together.
     pub(super) scratch: Vec<u8>,
@@ -68,6 +72,7 @@ impl State {
             members: 0,
             tombstones: Ordered::default(),
             tombstone_ages: BTreeMap::new(),
+            runs: Runs::default(),
             in_flight: InFlight::new(settings.seeds),
             scratch: Vec::new(),
         }
@@ -80,21 +85,66 @@ impl State {
     /// the caller broadcasts the transaction and applies it in its turn; if it will not,
     /// it calls [`State::abandon_in_flight`].
     ///
+    /// The same as [`State::encode`] and [`State::decide`] one after the other.
+    ///
     /// # Panics
-    /// If an [`Request::Expire`] names more than `EXPIRE_BATCH_MAX` sessions.
+    /// See [`State::encode`].
     pub fn preprocess(&mut self, request: &Request, txn: &mut Vec<u8>) -> Decision {
         txn.clear();
         let parsed = match Txn::of(request, self.settings.default_timeout) {
             Ok(parsed) => parsed,
             Err(refusal) => return Decision::Answer(Outcome::Refused(refusal)),
         };
-        if !self.in_flight.touches(&parsed)
-            && let Some(outcome) = self.idle(&parsed)
+        let decision = self.decide_on(&parsed);
+        if decision == Decision::Propose {
+            parsed.encode(txn);
+        }
+        decision
+    }
+
+    /// Appends the transaction that carries out `request` to `out`. Every limit is held to
+    /// here, and the state is not looked at: this may be done on another server than
+    /// [`State::decide`].
+    ///
+    /// # Errors
+    /// The refusal to answer with; then nothing is appended.
+    ///
+    /// # Panics
+    /// If a request names more than `EXPIRE_BATCH_MAX` sessions.
+    pub fn encode(&self, request: &Request, out: &mut Vec<u8>) -> Result<(), Refusal> {
+        Txn::of(request, self.settings.default_timeout)?.encode(out);
+        Ok(())
+    }
+
+    /// The leader's look at a transaction that some server made by [`State::encode`]: either
+    /// it is to be broadcast, these very bytes, and is now counted as under way, or it
+    /// changes nothing. Who asked for it finds the answer with [`State::idle_outcome`].
+    ///
+    /// # Errors
+    /// `Corrupt` if the bytes are no transaction; they must not be broadcast.
+    pub fn decide(&mut self, txn: &[u8]) -> Result<Verdict, Corrupt> {
+        Ok(match self.decide_on(&Txn::decode(txn)?) {
+            Decision::Propose => Verdict::Propose,
+            Decision::Answer(_) => Verdict::Idle,
+        })
+    }
+
+    /// The outcome of a transaction, if it would change nothing here and now: for a server
+    /// that was told so by the leader and has applied as much as the leader had.
+    ///
+    /// # Errors
+    /// `Corrupt` if the bytes are no transaction.
+    pub fn idle_outcome(&self, txn: &[u8]) -> Result<Option<Outcome>, Corrupt> {
+        Ok(self.idle(&Txn::decode(txn)?))
+    }
+
+    fn decide_on(&mut self, txn: &Txn<'_>) -> Decision {
+        if !self.in_flight.touches(txn)
+            && let Some(outcome) = self.idle(txn)
         {
             return Decision::Answer(outcome);
         }
-        self.in_flight.register(&parsed);
-        parsed.encode(txn);
+        self.in_flight.register(txn);
         Decision::Propose
     }
 
@@ -104,8 +154,8 @@ impl State {
         self.in_flight.clear();
     }
 
-    /// Takes back a [`Decision::Propose`] that did not become a proposal; `txn` is what
-    /// [`State::preprocess`] wrote.
+    /// Takes back a [`Decision::Propose`] that did not become a proposal; `txn` is what was
+    /// to be broadcast.
     pub fn withdraw(&mut self, txn: &[u8]) {
         if let Ok(txn) = Txn::decode(txn) {
             self.in_flight.release(&txn);
@@ -273,6 +323,15 @@ impl State {
                 ended: 0,
                 stale: Vec::new(),
             }),
+            Txn::Move { to, lapses } => {
+                let idle = lapses.is_empty() || !self.is_recorded(*to);
+                idle.then(|| Outcome::Moved {
+                    moved: 0,
+                    stale: lapses.iter().map(|lapse| lapse.id).collect(),
+                })
+            }
+            Txn::Adopt(adopt) if self.may_adopt(adopt) => None,
+            Txn::Adopt(_) => refused(Refusal::StaleOwner),
         }
     }
 
@@ -288,6 +347,10 @@ impl State {
         join: &JoinTxn<'_>,
         found: &Option<(Pos, Spot)>,
     ) -> Option<Outcome> {
+        let founded = self.birth_s.is_some();
+        if !founded || !self.is_recorded((join.owner, join.incarnation)) {
+            return refused(Refusal::StaleOwner);
+        }
         let found = found
             .as_ref()
             .map(|(pos, spot)| (self.groups.at(*pos), spot));
@@ -302,7 +365,7 @@ impl State {
         if join.only_if_absent {
             return refused(Refusal::PreconditionFailed);
         }
-        let same = !join.takeover && join.renewed(session) == session && !join.writes(&entry);
+        let same = !join.takeover && join.renewed(session) == Some(session) && !join.writes(&entry);
         same.then(|| Outcome::Joined(joined(session, false, group.version)))
     }
 
@@ -344,19 +407,19 @@ impl State {
 
 impl JoinTxn<'_> {
     /// The active member's session as a renewal leaves it. A member renewed at another
-    /// server, or at the same after a restart, has settled there: the session moves.
-    pub(super) fn renewed(&self, session: Session) -> Session {
-        let mut renewed = session;
+    /// server, or at the same after a restart, has settled there: the session moves. `None`
+    /// if it has no term left for that; the join then makes a new session, as a takeover
+    /// does.
+    pub(super) fn renewed(&self, session: Session) -> Option<Session> {
+        let here = (self.owner, self.incarnation);
+        let mut renewed = match session.run() == here {
+            true => session,
+            false => session.given_to(here)?,
+        };
         if !self.keep_timeout {
             renewed.timeout = self.timeout;
         }
-        if (session.owner, session.incarnation) != (self.owner, self.incarnation) {
-            renewed.owner = self.owner;
-            renewed.incarnation = self.incarnation;
-            let term = session.term.0.checked_add(1);
-            renewed.term.0 = term.expect("2^32 moves of one session");
-        }
-        renewed
+        Some(renewed)
     }
 
     /// Whether the join writes a config that differs from the one there is. A client that
@@ -367,7 +430,7 @@ impl JoinTxn<'_> {
     }
 }
 
-/// An active member, as [`State::for_each_active`] shows it.
+/// An active member, as [`State::for_each_active`] and [`State::scan_owner`] show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActiveSession<'a> {
     /// The member's group.

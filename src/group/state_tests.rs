@@ -23,6 +23,7 @@ impl Leader {
             out: Applied::default(),
         };
         leader.commit(&Request::Genesis { birth_s: 5 });
+        leader.commit(&adopt(1, 1));
         leader
     }
 
@@ -66,6 +67,15 @@ fn join_to(group: &str, member: &str) -> Join {
         only_if_absent: false,
         owner: ServerId(1),
         incarnation: Incarnation(1),
+    }
+}
+
+fn adopt(server: u32, incarnation: u64) -> Request {
+    Request::Adopt {
+        server: ServerId(server),
+        incarnation: Incarnation(incarnation),
+        after: None,
+        limit: 1_000,
     }
 }
 
@@ -183,11 +193,14 @@ fn a_takeover_ends_and_creates_and_shows_nothing_new() {
 }
 
 #[test]
-fn a_renewal_at_another_run_of_the_server_moves_the_session() {
+fn a_renewal_at_another_server_moves_the_session() {
     let mut leader = Leader::founded();
     leader.commit(&join("a"));
     let old = leader.session("a");
+    // Another server's: the same server's own would have been adopted.
+    leader.commit(&adopt(2, 2));
     let elsewhere = Request::Join(Join {
+        owner: ServerId(2),
         incarnation: Incarnation(2),
         ..join_to("g", "a")
     });
@@ -196,7 +209,9 @@ fn a_renewal_at_another_run_of_the_server_moves_the_session() {
     };
     assert_eq!((joined.session, joined.term), (old.id, Term(2)));
     assert!(!joined.created);
-    // What the first run still has to say about it is stale.
+    let from = Some((ServerId(1), Incarnation(1)));
+    assert_eq!(leader.out.sessions[0].from, from);
+    // What the first owner still has to say about it is stale.
     leader.commit(&expire("a", old.id, old.term));
     assert_eq!(leader.session("a").incarnation, Incarnation(2));
 }
@@ -309,11 +324,7 @@ fn proposals_that_came_to_nothing_are_forgotten() {
 fn a_transaction_in_the_wrong_place_is_refused_and_changes_nothing() {
     let mut leader = Leader::founded();
     let txn = leader.propose(&join("a"));
-    let mut unfounded = State::new(leader.state.settings);
     let mut out = Applied::default();
-    let at = Zxid::new(Epoch(1), 1);
-    assert!(unfounded.apply(at, &txn, &mut out).is_err());
-    assert_eq!(unfounded.applied(), Zxid::ZERO);
     let digest = leader.state.digest();
     let too_far = Zxid::new(Epoch(1 << 32), 1);
     assert!(leader.state.apply(too_far, &txn, &mut out).is_err());

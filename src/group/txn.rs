@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! offset  size  field
-//! 0       1     format, 1
+//! 0       1     format, 2
 //! 1       1     kind
 //! 2       …     fields of the kind, in this order
 //!
@@ -27,7 +27,10 @@
 //!                      each: member · era varint · counter varint · term varint
 //!                      Groups and members ascend strictly. The first era of the
 //!                      transaction is written as it is, the others xor the one before.
-//! 8, 9                 kept for move and adopt
+//! 8     move           owner varint · incarnation varint · then as in expire
+//! 9     adopt          flags u8 · server varint · incarnation varint · limit varint ·
+//!                      [group · length u8 (0 to 255), then UTF-8: the place]
+//!                      flags: 1 place follows
 //!
 //! group, member   length u8 (1 to 255), then UTF-8
 //! text            length varint (at most 65,536), then UTF-8
@@ -36,12 +39,11 @@
 //!
 //! Integrity is the log's concern (CRC); here damage can at worst be refused.
 
-use std::fmt::Write;
-
 use super::codec::{Corrupt, Reader, put_name, put_varint};
-use super::request::{Lapse, Refusal, Request, Require};
+use super::request::{Lapse, Place, Refusal, Request, Require};
 use super::{
-    CONFIG_BYTES_MAX, EXPIRE_BATCH_MAX, NAME_BYTES_MAX, REQUIRE_VERSIONS_MAX, TIMEOUT_MAX,
+    ADOPT_MEMBERS_MAX, CONFIG_BYTES_MAX, EXPIRE_BATCH_MAX, NAME_BYTES_MAX, REQUIRE_VERSIONS_MAX,
+    TIMEOUT_MAX,
 };
 use crate::time::Millis;
 use crate::types::{Incarnation, ServerId, SessionId, Term};
@@ -72,6 +74,21 @@ pub(super) enum Txn<'a> {
     },
     /// In strictly ascending order of (group, member).
     Expire(Vec<LapseTxn<'a>>),
+    Move {
+        to: (ServerId, Incarnation),
+        /// In strictly ascending order of (group, member).
+        lapses: Vec<LapseTxn<'a>>,
+    },
+    Adopt(AdoptTxn<'a>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AdoptTxn<'a> {
+    pub(super) server: ServerId,
+    pub(super) incarnation: Incarnation,
+    pub(super) after: Option<(&'a [u8], &'a [u8])>,
+    /// 1 to `ADOPT_MEMBERS_MAX`.
+    pub(super) limit: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,8 +120,8 @@ pub(super) struct Target<'a> {
     pub(super) member: Option<&'a [u8]>,
 }
 
-/// A config to be written, with the verdict on its form. The leader judges once and the
-/// verdict is replicated, so that servers of different make show the same document.
+/// A config to be written, with the verdict on its form. The server that takes the request
+/// judges once and the verdict is replicated, so that servers of different make show the same document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Text<'a> {
     pub(super) bytes: &'a [u8],
@@ -163,6 +180,25 @@ impl<'a> Txn<'a> {
                 group: checked_name(group)?,
             },
             Request::Expire(lapses) => Txn::Expire(sorted(lapses)?),
+            Request::Move {
+                owner,
+                incarnation,
+                lapses,
+            } => Txn::Move {
+                to: (*owner, *incarnation),
+                lapses: sorted(lapses)?,
+            },
+            Request::Adopt {
+                server,
+                incarnation,
+                after,
+                limit,
+            } => Txn::Adopt(AdoptTxn {
+                server: *server,
+                incarnation: *incarnation,
+                after: after.as_ref().map(checked_place).transpose()?,
+                limit: (*limit).clamp(1, ADOPT_MEMBERS_MAX),
+            }),
             Request::Genesis { birth_s } => Txn::Genesis { birth_s: *birth_s },
         })
     }
@@ -208,7 +244,16 @@ impl<'a> Txn<'a> {
                 out.push(DELETE_GROUP);
                 put_name(out, group);
             }
-            Txn::Expire(lapses) => encode_lapses(lapses, out),
+            Txn::Expire(lapses) => {
+                out.push(EXPIRE);
+                encode_lapses(lapses, out);
+            }
+            Txn::Move { to, lapses } => {
+                out.push(MOVE);
+                put_run(out, *to);
+                encode_lapses(lapses, out);
+            }
+            Txn::Adopt(adopt) => adopt.encode(out),
         }
     }
 
@@ -259,6 +304,11 @@ impl<'a> Txn<'a> {
             }
             DELETE_GROUP => Txn::DeleteGroup { group: r.name()? },
             EXPIRE => Txn::Expire(decode_lapses(r)?),
+            MOVE => Txn::Move {
+                to: read_run(r)?,
+                lapses: decode_lapses(r)?,
+            },
+            ADOPT => Txn::Adopt(AdoptTxn::decode(r)?),
             _ => return Err(r.corrupt("a transaction of unknown kind")),
         };
         if !reader.is_empty() {
@@ -266,6 +316,21 @@ impl<'a> Txn<'a> {
         }
         Ok(txn)
     }
+}
+
+/// Whether a transaction may be proposed again when nobody knows whether it was committed: it
+/// does no harm if it was.
+///
+/// That is so where it names what it changes for good: a session in its term, a run, the
+/// founding. It is not so for what clients ask. Another client may have changed the same since,
+/// and the repetition would undo that; or it would be answered with an error for what was done.
+/// Bytes that are no transaction are not repeatable.
+#[must_use]
+pub fn is_repeatable(txn: &[u8]) -> bool {
+    matches!(
+        Txn::decode(txn),
+        Ok(Txn::Genesis { .. } | Txn::Expire(_) | Txn::Move { .. } | Txn::Adopt(_))
+    )
 }
 
 impl<'a> JoinTxn<'a> {
@@ -278,8 +343,7 @@ impl<'a> JoinTxn<'a> {
         out.extend_from_slice(&[JOIN, flags]);
         put_name(out, self.group);
         put_name(out, self.member);
-        put_varint(out, u64::from(self.owner.0));
-        put_varint(out, self.incarnation.0);
+        put_run(out, (self.owner, self.incarnation));
         put_varint(out, self.timeout.0);
         if let Some(config) = self.config {
             put_text(out, config.bytes);
@@ -292,11 +356,13 @@ impl<'a> JoinTxn<'a> {
         if flags & (HAS_CONFIG | IS_JSON) == IS_JSON {
             return Err(r.corrupt("the form of a config that is not there"));
         }
+        let (group, member) = (r.name()?, r.name()?);
+        let (owner, incarnation) = read_run(r)?;
         Ok(JoinTxn {
-            group: r.name()?,
-            member: r.name()?,
-            owner: ServerId(r.varint_u32()?),
-            incarnation: Incarnation(r.varint()?),
+            group,
+            member,
+            owner,
+            incarnation,
             timeout: read_timeout(r)?,
             keep_timeout: flags & KEEP_TIMEOUT != 0,
             takeover: flags & TAKEOVER != 0,
@@ -304,6 +370,36 @@ impl<'a> JoinTxn<'a> {
             config: match flags & HAS_CONFIG {
                 0 => None,
                 _ => Some(Text::decode(r, flags)?),
+            },
+        })
+    }
+}
+
+impl<'a> AdoptTxn<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[ADOPT, flag(self.after.is_some(), HAS_PLACE)]);
+        put_run(out, (self.server, self.incarnation));
+        put_varint(out, u64::from(self.limit));
+        if let Some((group, member)) = self.after {
+            put_name(out, group);
+            put_name(out, member);
+        }
+    }
+
+    fn decode(r: &mut Reader<'a>) -> Result<Self, Corrupt> {
+        let flags = known_flags(r, HAS_PLACE)?;
+        let (server, incarnation) = read_run(r)?;
+        let limit = r.varint_u32()?;
+        if limit == 0 || limit > ADOPT_MEMBERS_MAX {
+            return Err(r.corrupt("a limit out of bounds"));
+        }
+        Ok(AdoptTxn {
+            server,
+            incarnation,
+            limit,
+            after: match flags & HAS_PLACE {
+                0 => None,
+                _ => Some((r.name()?, r.name_or_none()?)),
             },
         })
     }
@@ -401,6 +497,14 @@ fn checked_name(name: &[u8]) -> Result<&[u8], Refusal> {
     }
 }
 
+fn checked_place((group, member): &Place) -> Result<(&[u8], &[u8]), Refusal> {
+    let member = match &**member {
+        [] => &[],
+        member => checked_name(member)?,
+    };
+    Ok((checked_name(group)?, member))
+}
+
 fn checked_require(require: &Require) -> Result<Require, Refusal> {
     match require {
         Require::OneOf(versions) if versions.len() > REQUIRE_VERSIONS_MAX => {
@@ -442,7 +546,6 @@ fn sorted(lapses: &[Lapse]) -> Result<Vec<LapseTxn<'_>>, Refusal> {
 }
 
 fn encode_lapses(lapses: &[LapseTxn<'_>], out: &mut Vec<u8>) {
-    out.push(EXPIRE);
     let same_group = |a: &LapseTxn<'_>, b: &LapseTxn<'_>| a.group == b.group;
     put_varint(out, lapses.chunk_by(same_group).count() as u64);
     let mut era = 0;
@@ -484,6 +587,9 @@ fn decode_lapses<'a>(r: &mut Reader<'a>) -> Result<Vec<LapseTxn<'a>>, Corrupt> {
             era ^= r.varint()?;
             let id = SessionId::from_parts(era, r.varint()?);
             let term = Term(r.varint_u32()?);
+            if lapses.len() == EXPIRE_BATCH_MAX {
+                return Err(r.corrupt("more sessions than one transaction may name"));
+            }
             lapses.push(LapseTxn {
                 group,
                 member,
@@ -531,6 +637,15 @@ fn read_require(r: &mut Reader<'_>) -> Result<Require, Corrupt> {
     })
 }
 
+fn put_run(out: &mut Vec<u8>, (server, incarnation): (ServerId, Incarnation)) {
+    put_varint(out, u64::from(server.0));
+    put_varint(out, incarnation.0);
+}
+
+fn read_run(r: &mut Reader<'_>) -> Result<(ServerId, Incarnation), Corrupt> {
+    Ok((ServerId(r.varint_u32()?), Incarnation(r.varint()?)))
+}
+
 fn read_timeout(r: &mut Reader<'_>) -> Result<Millis, Corrupt> {
     let timeout = Millis(r.varint()?);
     if timeout == Millis(0) || timeout > TIMEOUT_MAX {
@@ -551,114 +666,7 @@ fn flag(on: bool, flag: u8) -> u8 {
     if on { flag } else { 0 }
 }
 
-/// One line about a transaction, for `systole log dump`. Says so if the bytes are none.
-#[must_use]
-pub fn describe(bytes: &[u8]) -> String {
-    match Txn::decode(bytes) {
-        Ok(txn) => txn.describe(),
-        Err(corrupt) => format!("not a transaction: {corrupt}"),
-    }
-}
-
-impl Txn<'_> {
-    fn describe(&self) -> String {
-        let mut line = String::new();
-        // Writing to a string cannot fail; `let _` says that nothing is lost by not asking.
-        let _ = match self {
-            Txn::Genesis { birth_s } => write!(line, "genesis birth_s={birth_s}"),
-            Txn::Join(join) => join.describe(&mut line),
-            Txn::Leave {
-                group,
-                member,
-                session,
-            } => {
-                line = format!("leave {}/{}", text(group), text(member));
-                session.map_or(Ok(()), |id| write!(line, " session={id}"))
-            }
-            Txn::SetConfig {
-                target,
-                config,
-                require,
-            } => write!(
-                line,
-                "set-config {} {}{}",
-                target.describe(),
-                config.describe(),
-                describe_require(require)
-            ),
-            Txn::DeleteConfig { target, require } => {
-                let require = describe_require(require);
-                write!(line, "delete-config {}{require}", target.describe())
-            }
-            Txn::DeleteGroup { group } => write!(line, "delete-group {}", text(group)),
-            Txn::Expire(lapses) => {
-                line = format!("expire {}", lapses.len());
-                for l in lapses.iter().take(DESCRIBED_LAPSES_MAX) {
-                    let (group, member) = (text(l.group), text(l.member));
-                    let _ = write!(line, " {group}/{member}={}@{}", l.id, l.term.0);
-                }
-                let more = lapses.len().saturating_sub(DESCRIBED_LAPSES_MAX);
-                if more > 0 {
-                    write!(line, " and {more} more")
-                } else {
-                    Ok(())
-                }
-            }
-        };
-        line
-    }
-}
-
-impl JoinTxn<'_> {
-    fn describe(&self, line: &mut String) -> std::fmt::Result {
-        write!(line, "join {}/{}", text(self.group), text(self.member))?;
-        write!(line, " timeout_ms={}", self.timeout.0)?;
-        line.push_str(if self.keep_timeout { " or kept" } else { "" });
-        write!(line, " owner={}/{}", self.owner, self.incarnation.0)?;
-        line.push_str(if self.takeover { " takeover" } else { "" });
-        line.push_str(if self.only_if_absent {
-            " if-absent"
-        } else {
-            ""
-        });
-        match self.config {
-            Some(config) => write!(line, " {}", config.describe()),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Target<'_> {
-    fn describe(&self) -> String {
-        match self.member {
-            Some(member) => format!("{}/{}", text(self.group), text(member)),
-            None => text(self.group),
-        }
-    }
-}
-
-impl Text<'_> {
-    fn describe(&self) -> String {
-        let form = if self.json { "json" } else { "text" };
-        format!("config={form}:{}B", self.bytes.len())
-    }
-}
-
-fn describe_require(require: &Require) -> String {
-    match require {
-        Require::Nothing => String::new(),
-        Require::Exists => " if-exists".to_owned(),
-        Require::Absent => " if-absent".to_owned(),
-        Require::OneOf(versions) => format!(" if-version={versions:?}"),
-    }
-}
-
-/// A name as it may be printed on one line of a terminal.
-fn text(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).escape_debug().to_string()
-}
-
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 const GENESIS: u8 = 1;
 const JOIN: u8 = 2;
@@ -667,10 +675,13 @@ const SET_CONFIG: u8 = 4;
 const DELETE_CONFIG: u8 = 5;
 const DELETE_GROUP: u8 = 6;
 const EXPIRE: u8 = 7;
+const MOVE: u8 = 8;
+const ADOPT: u8 = 9;
 
 const KEEP_TIMEOUT: u8 = 1;
 const HAS_SESSION: u8 = 1;
 const HAS_MEMBER: u8 = 1;
+const HAS_PLACE: u8 = 1;
 const TAKEOVER: u8 = 2;
 const ONLY_IF_ABSENT: u8 = 4;
 const HAS_CONFIG: u8 = 8;
@@ -679,9 +690,6 @@ const IS_JSON: u8 = 16;
 /// Deepest nesting of a config that is shown as JSON; a deeper one is shown as text. With
 /// the document's own three levels it stays below the 128 that serde_json reads.
 const JSON_DEPTH_MAX: usize = 100;
-
-/// How many sessions of an expiry [`describe`] names.
-const DESCRIBED_LAPSES_MAX: usize = 8;
 
 #[cfg(test)]
 #[path = "txn_tests.rs"]

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::group::Join;
+use crate::group::{Join, describe};
 
 fn name() -> impl Strategy<Value = Box<[u8]>> {
     "[a-zé\"/ ]{1,40}".prop_map(|name| name.into_bytes().into())
@@ -50,8 +50,30 @@ fn request() -> impl Strategy<Value = Request> {
         id: SessionId(id),
         term: Term(term),
     });
+    let place = || prop::option::of((name(), prop_oneof![Just(Box::default()), name()]));
+    let run = || {
+        (
+            any::<u32>().prop_map(ServerId),
+            any::<u64>().prop_map(Incarnation),
+        )
+    };
     prop_oneof![
         join(),
+        (run(), prop::collection::vec(lapse.clone(), 0..40)).prop_map(
+            |((owner, incarnation), lapses)| Request::Move {
+                owner,
+                incarnation,
+                lapses,
+            }
+        ),
+        (run(), place(), any::<u32>()).prop_map(|((server, incarnation), after, limit)| {
+            Request::Adopt {
+                server,
+                incarnation,
+                after,
+                limit,
+            }
+        }),
         (name(), name(), prop::option::of(any::<u128>())).prop_map(|(group, member, id)| {
             Request::Leave {
                 group,
@@ -118,7 +140,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0..9u8) {
+    fn arbitrary_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0..11u8) {
         let _ = Txn::decode(&bytes);
         let _ = Txn::decode(&[&[FORMAT, kind], &bytes[..]].concat());
     }
@@ -159,6 +181,134 @@ fn an_expiry_out_of_order_is_refused() {
         groups.extend_from_slice(&[0, 1, 1]);
     }
     assert!(Txn::decode(&groups).is_err(), "the same group twice");
+}
+
+#[test]
+fn an_adoption_looks_at_one_member_at_least_and_at_no_more_than_the_limit() {
+    let adopt = |limit| Request::Adopt {
+        server: ServerId(1),
+        incarnation: Incarnation(1),
+        after: None,
+        limit,
+    };
+    for (limit, taken) in [(0, 1), (1, 1), (u32::MAX, ADOPT_MEMBERS_MAX)] {
+        let request = adopt(limit);
+        let Ok(Txn::Adopt(txn)) = Txn::of(&request, Millis(1)) else {
+            panic!("an adoption is always well formed");
+        };
+        assert_eq!(txn.limit, taken);
+    }
+    for (limit, valid) in [
+        (0, false),
+        (1, true),
+        (ADOPT_MEMBERS_MAX, true),
+        (ADOPT_MEMBERS_MAX + 1, false),
+    ] {
+        let mut bytes = vec![FORMAT, ADOPT, 0, 1, 1];
+        put_varint(&mut bytes, u64::from(limit));
+        assert_eq!(Txn::decode(&bytes).is_ok(), valid, "{limit}");
+    }
+    let odd = |group: &[u8], member: &[u8]| Request::Adopt {
+        server: ServerId(1),
+        incarnation: Incarnation(1),
+        after: Some((group.into(), member.into())),
+        limit: 1,
+    };
+    let refusal = |request: Request| Txn::of(&request, Millis(1)).err();
+    assert_eq!(refusal(odd(b"g", b"")), None);
+    assert_eq!(refusal(odd(b"", b"m")), Some(Refusal::BadName));
+    assert_eq!(refusal(odd(b"g", &[b'm'; 256])), Some(Refusal::BadName));
+}
+
+#[test]
+fn more_sessions_than_a_transaction_may_name_are_refused() {
+    let names: Vec<Vec<u8>> = (0..=EXPIRE_BATCH_MAX)
+        .map(|i| format!("m{i:06}").into_bytes())
+        .collect();
+    let lapses = names.iter().map(|member| LapseTxn {
+        group: b"g",
+        member,
+        id: SessionId(1),
+        term: Term(1),
+    });
+    let mut lapses: Vec<_> = lapses.collect();
+    for (len, valid) in [(lapses.len(), false), (EXPIRE_BATCH_MAX, true)] {
+        lapses.truncate(len);
+        let mut bytes = Vec::new();
+        Txn::Expire(lapses.clone()).encode(&mut bytes);
+        assert_eq!(Txn::decode(&bytes).is_ok(), valid, "{len}");
+    }
+}
+
+#[test]
+fn what_rests_on_a_condition_or_deletes_is_not_proposed_twice() {
+    let g = || Box::from(&b"g"[..]);
+    let join = |takeover, only_if_absent| {
+        Request::Join(Join {
+            group: g(),
+            member: g(),
+            timeout: None,
+            config: Some(g()),
+            takeover,
+            only_if_absent,
+            owner: ServerId(1),
+            incarnation: Incarnation(1),
+        })
+    };
+    let set = |require| Request::SetConfig {
+        group: g(),
+        member: None,
+        bytes: g(),
+        require,
+    };
+    let cases = [
+        (join(false, false), false),
+        (join(true, false), false),
+        (join(false, true), false),
+        (set(Require::Nothing), false),
+        (set(Require::Exists), false),
+        (set(Require::OneOf(vec![1])), false),
+        (Request::Genesis { birth_s: 1 }, true),
+        (Request::Expire(Vec::new()), true),
+        (
+            Request::Move {
+                owner: ServerId(1),
+                incarnation: Incarnation(1),
+                lapses: Vec::new(),
+            },
+            true,
+        ),
+        (
+            Request::Adopt {
+                server: ServerId(1),
+                incarnation: Incarnation(1),
+                after: None,
+                limit: 1,
+            },
+            true,
+        ),
+        (
+            Request::Leave {
+                group: g(),
+                member: g(),
+                session: Some(SessionId(1)),
+            },
+            false,
+        ),
+        (Request::DeleteGroup { group: g() }, false),
+        (
+            Request::DeleteConfig {
+                group: g(),
+                member: None,
+                require: Require::Nothing,
+            },
+            false,
+        ),
+    ];
+    for (request, repeatable) in cases {
+        assert_eq!(is_repeatable(&encoded(&request)), repeatable, "{request:?}");
+    }
+    assert!(!is_repeatable(b"x"));
 }
 
 #[test]
@@ -288,6 +438,30 @@ fn a_transaction_is_described_in_one_line() {
     let line = describe(&encoded(&Request::Expire(lapses.collect())));
     assert!(line.starts_with("expire 10 g/m0=00000000000000000000000000000000@1 g/m1="));
     assert!(line.ends_with(" and 2 more"));
+    let movement = Request::Move {
+        owner: ServerId(2),
+        incarnation: Incarnation(7),
+        lapses: vec![Lapse {
+            group: b"g"[..].into(),
+            member: Box::from(&b"m"[..]),
+            id: SessionId(1),
+            term: Term(3),
+        }],
+    };
+    assert_eq!(
+        describe(&encoded(&movement)),
+        "move 1 to=2/7 g/m=00000000000000000000000000000001@3"
+    );
+    let adoption = Request::Adopt {
+        server: ServerId(2),
+        incarnation: Incarnation(7),
+        after: Some((Box::from(&b"g"[..]), Box::from(&b"m"[..]))),
+        limit: 16,
+    };
+    assert_eq!(
+        describe(&encoded(&adoption)),
+        "adopt by=2/7 after=g/m limit=16"
+    );
     assert_eq!(
         describe(&[9]),
         "not a transaction: a transaction of another format at byte 1"

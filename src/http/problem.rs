@@ -219,6 +219,7 @@ codes! {
     NotReady = 503 "not_ready" "The server is not ready yet";
     NoQuorum = 503 "no_quorum" "No quorum of servers can be reached";
     LeaseLapsed = 503 "lease_lapsed" "The server's lease has lapsed: it cannot promise anything now";
+    OwnerUnreachable = 503 "owner_unreachable" "The server that owns the session cannot be reached now";
     Behind = 503 "behind" "The server has not yet seen the version asked for";
     Overloaded = 503 "overloaded" "The server has too much to do";
     ShuttingDown = 503 "shutting_down" "The server is going down";

@@ -1,36 +1,33 @@
 //! Starts the executors: one a shard, one for the core, each on its processor.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 
-use flume::{Receiver, Sender};
+use flume::Sender;
 use glommio::{LocalExecutorBuilder, Placement};
 
 use super::clock;
 use super::hugepages;
-use super::mailbox::{MailReceiver, MailSender, mailbox};
-use super::pipeline::{Limits as PipelineLimits, Pipeline, ToCore};
+use super::mailbox::{MailSender, mailbox};
+use super::pipeline::{Limits as PipelineLimits, ToCore, Ways};
+use super::post::{Everywhere, Inbox, Post};
 use super::preflight::Machine;
+use super::recover::{Parts, recover, seeds};
 use super::shard::ShardLoop;
 use super::sockets::{Sockets, listener};
 use super::watchdog::Watched;
 use crate::config::{Pin, Settings};
-use crate::group::{Restore, Settings as GroupSettings, State};
 use crate::http;
-use crate::log::{FileDisk, FileLog, Log, Recovered, Settings as LogSettings};
 use crate::mail::{Mail, ShardIndex, Tell};
-use crate::metrics::{CoreCounters, Latency, Registry, ShardCounters};
-use crate::replica::{Replica, Settings as ReplicaSettings};
+use crate::metrics::{Latency, Registry, ShardCounters};
 use crate::shard::{EXPIRIES_MAX, Latencies, Settings as ShardSettings, Shard};
-use crate::types::{Incarnation, ServerId};
-use crate::zab::{Boot, Peer, Settings as ZabSettings, Summary};
+use crate::time::Millis;
+use crate::types::ServerId;
 
 /// Everything the executors are started with.
 pub struct Plan {
@@ -38,8 +35,18 @@ pub struct Plan {
     pub id: ServerId,
     /// Where clients connect; a port that is free.
     pub listen: SocketAddr,
-    /// What documents show as `endpoints`.
-    pub endpoints: Arc<[String]>,
+    /// Where clients reach this server, as documents show it.
+    pub endpoint: String,
+    /// Every server of the ensemble and where the others connect to it; empty for one alone.
+    pub ensemble: Vec<(ServerId, String)>,
+    /// Where the other servers connect to this one; `None` if there are none.
+    pub peer_listener: Option<TcpListener>,
+    /// How long a lease is.
+    pub lease: Millis,
+    /// Bytes that may wait for another server.
+    pub peer_queue_bytes_max: usize,
+    /// Messages that may wait for another server.
+    pub peer_queue_frames_max: usize,
     /// The data directory.
     pub data_dir: PathBuf,
     /// The processors to use, or empty to leave the placing to the kernel.
@@ -61,9 +68,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan for `settings` on `machine`, listening on `listen`.
+    /// The plan for `settings` on `machine`, listening on `listen` for clients, and on
+    /// `peer_listener` for other servers if there are any.
     #[must_use]
-    pub fn new(settings: &Settings, machine: &Machine, listen: SocketAddr) -> Plan {
+    pub fn new(
+        settings: &Settings,
+        machine: &Machine,
+        listen: SocketAddr,
+        peer_listener: Option<TcpListener>,
+    ) -> Plan {
         let shards = settings.shards.count(machine.cpus.len()) as u16;
         let limits = &settings.limits;
         let cpus = match settings.pin {
@@ -83,14 +96,19 @@ impl Plan {
             .descriptors
             .saturating_sub(limits.files_reserved)
             .max(16);
-        let advertise = settings
+        let endpoint = settings
             .advertise
             .clone()
             .unwrap_or_else(|| listen.to_string());
         Plan {
             id: settings.id,
             listen,
-            endpoints: Arc::from([advertise]),
+            endpoint,
+            ensemble: settings.ensemble.clone(),
+            peer_listener,
+            lease: settings.lease,
+            peer_queue_bytes_max: limits.peer_queue_bytes_max,
+            peer_queue_frames_max: limits.peer_queue_frames_max,
             data_dir: settings.data_dir.clone(),
             cpus,
             shard: shard_settings(settings, shards),
@@ -172,7 +190,8 @@ impl Running {
         for shard in &self.shards {
             // A box that is full belongs to a shard that does not read its mail; a second
             // signal ends the process.
-            let _ = shard.try_send(Mail::Core(vec![Tell::Stop]));
+            let tells = vec![Tell::Stop];
+            let _ = shard.try_send(Mail::Core { batch: 0, tells });
         }
     }
 
@@ -190,11 +209,12 @@ pub fn launch(plan: Plan, events: &Sender<Event>) -> io::Result<Running> {
     let count = usize::from(plan.shard.shards);
     let (core, core_inbox) = flume::bounded(plan.core_queue_max);
     let mut shards = Vec::new();
+    let everywhere = Everywhere::default();
     let mut inboxes = Vec::new();
     for _ in 0..count {
         let (sender, receiver) = mailbox(plan.shard_queue_max)?;
         shards.push(sender);
-        inboxes.push(receiver);
+        inboxes.push(Inbox::new(receiver, everywhere.clone()));
     }
     let latencies: Vec<Latencies> = (0..count).map(|_| Latencies::new()).collect();
     let sync = Latency::new("log_sync");
@@ -225,10 +245,13 @@ pub fn launch(plan: Plan, events: &Sender<Event>) -> io::Result<Running> {
         };
         start_shard(&plan, index, parts, events.clone())?;
     }
-    let parts = CoreParts {
-        inbox: core_inbox,
-        reports: core.clone(),
-        shards: shards.clone(),
+    let parts = Parts {
+        ways: Ways {
+            inbox: core_inbox,
+            reports: core.clone(),
+            post: Post::new(shards.clone(), everywhere),
+            peers: None,
+        },
         counters: Arc::clone(&registry.core),
         sync,
     };
@@ -244,19 +267,11 @@ struct ShardParts {
     settings: ShardSettings,
     listener: OwnedFd,
     connections_max: usize,
-    inbox: MailReceiver<Mail>,
+    inbox: Inbox,
     latencies: Latencies,
     registry: Registry,
     core: Sender<ToCore>,
     shards: Vec<MailSender<Mail>>,
-}
-
-struct CoreParts {
-    inbox: Receiver<ToCore>,
-    reports: Sender<ToCore>,
-    shards: Vec<MailSender<Mail>>,
-    counters: Arc<CoreCounters>,
-    sync: Latency,
 }
 
 fn start_shard(
@@ -303,7 +318,7 @@ async fn run_shard(parts: ShardParts) -> io::Result<()> {
         .await
 }
 
-fn start_core(plan: Plan, parts: CoreParts, events: Sender<Event>) -> io::Result<()> {
+fn start_core(plan: Plan, parts: Parts, events: Sender<Event>) -> io::Result<()> {
     // The processor after the shards', or the last if they take them all.
     let cpu = plan
         .cpus
@@ -314,7 +329,7 @@ fn start_core(plan: Plan, parts: CoreParts, events: Sender<Event>) -> io::Result
     on_executor("core".to_owned(), cpu, events, move || async move {
         match recover(plan, parts) {
             Ok((pipeline, found)) => {
-                let serving = || drop(report.send(Event::Serving(found)));
+                let serving = |state: &_| drop(report.send(Event::Serving(found.describe(state))));
                 match pipeline.run(serving).await {
                     Ok(()) => Event::CoreEnded,
                     Err(error) => Event::Failed(error.to_string()),
@@ -348,136 +363,6 @@ fn on_executor<F: Future<Output = Event>>(
     thread::Builder::new().name(name).spawn(body).map(drop)
 }
 
-/// Opens the log, and brings the state to where the log ends.
-fn recover(plan: Plan, parts: CoreParts) -> Result<(Pipeline, String), String> {
-    let dir = plan.data_dir.as_path();
-    let disk = FileDisk::create(dir).map_err(|error| {
-        format!(
-            "the data directory {} cannot be used: {error}",
-            dir.display()
-        )
-    })?;
-    let [salt, ..] = seeds();
-    let settings = LogSettings {
-        segment_bytes: plan.segment_bytes,
-        ..LogSettings::new(salt)
-    };
-    let (mut log, recovered) = Log::open(disk, settings).map_err(|error| error.to_string())?;
-    for warning in &recovered.warnings {
-        tracing::warn!("{warning}");
-    }
-    let incarnation = log.next_incarnation().map_err(|error| error.to_string())?;
-    let (state, replayed_bytes) = replay(&log, &recovered, plan.shard.default_timeout, dir)?;
-    let found = describe(&recovered, &state, incarnation);
-    let epochs = log.epochs();
-    let [nonce, ..] = seeds();
-    let boot = Boot {
-        accepted_epoch: epochs.accepted,
-        current_epoch: epochs.current,
-        history: Summary {
-            base: log.last(),
-            ends: Vec::new(),
-        },
-        snapshot: recovered.snapshot,
-        // Alone, whatever is in the log is committed, and the state holds all of it.
-        delivered: log.last(),
-        nonce,
-    };
-    let settings = ReplicaSettings {
-        id: plan.id,
-        shards: plan.shard.shards,
-        endpoints: plan.endpoints,
-        incarnation,
-        wall_s: clock::wall_s(),
-        seeds: seeds(),
-    };
-    let mut zab = ZabSettings::alone(plan.id);
-    zab.limits.in_flight_max = plan.in_flight_max;
-    let peer = Peer::new(zab, boot);
-    let CoreParts {
-        inbox,
-        reports,
-        shards,
-        counters,
-        sync,
-    } = parts;
-    let replica = Replica::new(settings, peer, state, Arc::clone(&counters));
-    let pipeline = Pipeline::new(
-        replica,
-        log,
-        inbox,
-        reports,
-        shards,
-        plan.pipeline,
-        counters,
-        sync,
-        replayed_bytes,
-    );
-    Ok((pipeline, found))
-}
-
-fn replay(
-    log: &FileLog,
-    recovered: &Recovered,
-    default_timeout: crate::time::Millis,
-    dir: &Path,
-) -> Result<(State, u64), String> {
-    let settings = GroupSettings {
-        default_timeout,
-        seeds: seeds(),
-    };
-    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", dir.display());
-    let mut state = match recovered.snapshot {
-        None => State::new(settings),
-        Some(zxid) => {
-            let mut restore = Restore::new(settings);
-            let mut reader = log.open_snapshot(zxid).map_err(|error| at(&error))?;
-            while let Some(chunk) = reader.next_chunk().map_err(|error| at(&error))? {
-                restore.feed(chunk).map_err(|error| at(&error))?;
-            }
-            restore.finish().map_err(|error| at(&error))?
-        }
-    };
-    let mut entries = log
-        .entries_after(state.applied())
-        .map_err(|error| at(&error))?;
-    let mut applied = crate::group::Applied::default();
-    let mut replayed_bytes = 0;
-    while let Some(entry) = entries.next().map_err(|error| at(&error))? {
-        replayed_bytes += entry.payload.len() as u64;
-        state
-            .apply(entry.zxid, entry.payload, &mut applied)
-            .map_err(|error| {
-                let zxid = entry.zxid;
-                format!(
-                    "{}: transaction {zxid} cannot be applied: {error}",
-                    dir.display()
-                )
-            })?;
-    }
-    Ok((state, replayed_bytes))
-}
-
-fn describe(recovered: &Recovered, state: &State, incarnation: Incarnation) -> String {
-    let snapshot = recovered
-        .snapshot
-        .map_or(String::new(), |at| format!(" after snapshot {at}"));
-    let cut = recovered.cut.as_ref().map_or(String::new(), |cut| {
-        format!(
-            "; the last write had not reached the disk whole ({})",
-            cut.found
-        )
-    });
-    format!(
-        "start {}: replayed {} transactions{snapshot}, up to {}: {} members in {} groups{cut}",
-        incarnation.0,
-        recovered.records,
-        recovered.last,
-        state.members_len(),
-        state.groups_len()
-    )
-}
-
 fn watched(
     registry: &Registry,
     shards: &[MailSender<Mail>],
@@ -502,12 +387,8 @@ fn watched(
     watched
 }
 
-/// Random keys from the system, by way of the standard library's hasher.
-fn seeds() -> [u64; 4] {
-    std::array::from_fn(|_| RandomState::new().build_hasher().finish())
-}
-
 /// Locked memory an executor asks for its buffers.
 const IO_MEMORY_BYTES: usize = 64 * 1024;
-/// Entries of an executor's ring: a shard has one wait in it, the core a sync and a wait.
-const RING_DEPTH: usize = 128;
+/// Entries of an executor's ring: a shard has one wait in it, the core a sync, a timer, and up
+/// to four waits for each other server.
+const RING_DEPTH: usize = 256;

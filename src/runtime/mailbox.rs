@@ -89,10 +89,28 @@ impl<T> MailSender<T> {
         }
     }
 
+    /// Leaves a message without waking the receiver, who sees it all the same if it looks.
+    /// True if [`MailSender::wake`] must follow.
+    ///
+    /// # Errors
+    /// The message, if there is no room.
+    pub fn leave(&self, message: T) -> Result<bool, T> {
+        match self.channel.try_send(message) {
+            Ok(()) => Ok(!self.bell.ringing.swap(true, Ordering::AcqRel)),
+            Err(TrySendError::Full(message)) => Err(message),
+            Err(TrySendError::Disconnected(_)) => Ok(false),
+        }
+    }
+
+    /// Wakes the receiver after [`MailSender::leave`].
+    pub fn wake(&self) {
+        // Fails only if the count would overflow: then it is readable all the same.
+        let _ = rustix::io::write(&self.bell.event, &1_u64.to_ne_bytes());
+    }
+
     fn ring(&self) {
         if !self.bell.ringing.swap(true, Ordering::AcqRel) {
-            // Fails only if the count would overflow: then it is readable all the same.
-            let _ = rustix::io::write(&self.bell.event, &1_u64.to_ne_bytes());
+            self.wake();
         }
     }
 }
@@ -105,6 +123,33 @@ impl<T> MailReceiver<T> {
         // Nothing to read means that it has not rung since.
         let _ = rustix::io::read(&self.bell.event, &mut count);
         self.bell.ringing.store(false, Ordering::Release);
+    }
+
+    /// True if something has been sent since the bell was last silenced.
+    #[inline]
+    #[must_use]
+    pub fn is_ringing(&self) -> bool {
+        self.bell.ringing.load(Ordering::Acquire)
+    }
+
+    /// How many messages there are.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.channel.len()
+    }
+
+    /// True if a receiver that rests would be woken.
+    #[cfg(test)]
+    pub fn rings(&self) -> bool {
+        let mut polled = [rustix::event::PollFd::new(
+            self,
+            rustix::event::PollFlags::IN,
+        )];
+        let at_once = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        rustix::event::poll(&mut polled, Some(&at_once)).is_ok_and(|count| count == 1)
     }
 
     /// The next message, if there is one. `None` too once every sender is gone.
@@ -124,33 +169,21 @@ impl<T> AsFd for MailReceiver<T> {
 mod tests {
     use super::*;
 
-    fn rung<T>(receiver: &MailReceiver<T>) -> bool {
-        let mut polled = [rustix::event::PollFd::new(
-            receiver,
-            rustix::event::PollFlags::IN,
-        )];
-        let at_once = rustix::event::Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        rustix::event::poll(&mut polled, Some(&at_once)).unwrap() == 1
-    }
-
     #[test]
     fn the_bell_rings_until_it_is_silenced_and_again_after() {
         let (sender, receiver) = mailbox(8).unwrap();
-        assert!(!rung(&receiver));
+        assert!(!receiver.rings());
         sender.try_send(1).unwrap();
         sender.try_send(2).unwrap();
-        assert!(rung(&receiver));
+        assert!(receiver.rings());
         receiver.silence();
-        assert!(!rung(&receiver));
+        assert!(!receiver.rings());
         assert_eq!(
             (receiver.next(), receiver.next(), receiver.next()),
             (Some(1), Some(2), None)
         );
         sender.try_send(3).unwrap();
-        assert!(rung(&receiver));
+        assert!(receiver.rings());
     }
 
     #[test]
@@ -160,7 +193,21 @@ mod tests {
         receiver.silence();
         sender.try_send(2).unwrap();
         assert_eq!((receiver.next(), receiver.next()), (Some(1), Some(2)));
-        assert!(rung(&receiver), "at worst one wake-up for nothing");
+        assert!(receiver.rings(), "at worst one wake-up for nothing");
+    }
+
+    #[test]
+    fn a_message_that_is_left_is_seen_at_once_and_wakes_nobody_before_it_is_to() {
+        let (sender, receiver) = mailbox(2).unwrap();
+        assert_eq!(sender.leave(1), Ok(true));
+        assert!(receiver.is_ringing() && !receiver.rings());
+        assert_eq!(sender.leave(2), Ok(false), "once is enough");
+        assert_eq!(sender.leave(3), Err(3));
+        sender.wake();
+        assert!(receiver.rings());
+        receiver.silence();
+        assert!(!receiver.is_ringing());
+        assert_eq!((receiver.next(), receiver.next()), (Some(1), Some(2)));
     }
 
     #[test]

@@ -118,6 +118,14 @@ impl Poller {
     }
 }
 
+/// Dresses a connected socket for the executor it is called on; glommio has no safe way to.
+#[must_use]
+pub fn stream(socket: std::net::TcpStream) -> TcpStream {
+    // SAFETY: the descriptor's owner is given up in the same expression, so that the stream is
+    // the only one and closes it once, when dropped; and it is a TCP socket, as glommio expects.
+    unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) }
+}
+
 impl AsFd for Poller {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.set.as_fd()

@@ -104,6 +104,11 @@ impl Slots {
         }
     }
 
+    /// What [`Slots::advise`] was given.
+    pub(super) fn advice(&self) -> fn(&[u8]) {
+        self.advise
+    }
+
     /// Takes a slot for `name` and fills it; `None` when all 64 GiB that a handle can name
     /// are in use. `header.name_len` is taken from the name.
     pub(super) fn alloc(&mut self, header: Header, name: &[u8]) -> Option<Slot> {

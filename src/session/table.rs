@@ -57,6 +57,19 @@ impl<G, S: BuildHasher> Table<G, S> {
         }
     }
 
+    /// Lets go of everything.
+    pub(super) fn clear(&mut self)
+    where
+        S: Clone,
+    {
+        let limits = Limits {
+            sessions_max: self.sessions_max,
+        };
+        let advise = self.slots.advice();
+        *self = Table::new(limits, self.hasher.clone());
+        self.slots.advise(advise);
+    }
+
     /// Takes the session in as live; its `deadline` and `filed` are the caller's to set.
     pub(super) fn insert(
         &mut self,

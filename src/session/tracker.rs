@@ -127,6 +127,17 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         self.touch_lived(slot, lived)
     }
 
+    /// Moves the deadline of a live session out to `span` from `now`, never in: somebody else
+    /// may have promised it that long.
+    ///
+    /// # Panics
+    /// If the slot holds no session.
+    pub fn spare(&mut self, slot: Slot, span: Millis, now: Millis) {
+        let deadline = deadline(self.lived(now), span);
+        let state = self.table.slots.extend(slot, |_| deadline);
+        assert!(state != State::Free, "{slot:?} holds no session");
+    }
+
     /// Changes the timeout of a session and touches it, so that a shorter one counts from
     /// `now`. A closing session keeps the new timeout for when it is reopened.
     ///
@@ -148,6 +159,15 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         }
         self.table.slots.write(slot, header);
         Touch::Live
+    }
+
+    /// Lets go of every session. Deadlines go on counting on the same clock.
+    pub fn clear(&mut self, now: Millis)
+    where
+        S: Clone,
+    {
+        self.table.clear();
+        self.wheel = Wheel::new(self.lived(now).tick().0);
     }
 
     /// Notes that the session changed owner.
@@ -210,6 +230,12 @@ impl<G, S: BuildHasher> Tracker<G, S> {
     /// later by the gap; that is the price, paid once a gap.
     pub fn make_good(&mut self, gap: Millis) {
         self.held = self.held + gap;
+    }
+
+    /// By how much all gaps together have moved every deadline.
+    #[must_use]
+    pub fn held(&self) -> Millis {
+        self.held
     }
 
     /// The session of a member: one hash, one line of the index, one line of the session.
@@ -557,6 +583,43 @@ mod tests {
             assert!(!tracker.advance(now, 1_000, &mut due));
         }
         assert_eq!((tracker.wheel.entries(), due.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_session_is_spared_for_longer_than_its_timeout_and_no_touch_pulls_that_in() {
+        let mut tracker = tracker(10);
+        let slot = tracker.insert(new(b"a", 1), Millis(0), || "g").unwrap();
+        tracker.spare(slot, Millis(500), Millis(0));
+        assert_eq!(tracker.view(slot).deadline, Millis(1_010), "never in");
+        tracker.spare(slot, Millis(4_000), Millis(0));
+        assert_eq!(tracker.touch(slot, Millis(100)), Touch::Live);
+        assert_eq!(tracker.view(slot).deadline, Millis(4_010));
+        let mut due = Vec::new();
+        tracker.advance(Millis(4_009), 1_000, &mut due);
+        assert_eq!(due, []);
+        tracker.advance(Millis(4_010), 1_000, &mut due);
+        assert_eq!(due, [slot]);
+    }
+
+    #[test]
+    fn a_cleared_tracker_holds_nothing_and_keeps_its_clock_and_its_limit() {
+        let mut tracker = tracker(2);
+        tracker.insert(new(b"a", 1), Millis(0), || "g").unwrap();
+        tracker.make_good(Millis(300));
+        tracker.clear(Millis(600));
+        assert!(tracker.is_empty() && tracker.group_count() == 0);
+        assert_eq!(tracker.find(b"g", b"a"), None);
+        let again = tracker.insert(new(b"a", 2), Millis(600), || "g").unwrap();
+        tracker.insert(new(b"b", 3), Millis(600), || "g").unwrap();
+        let full = tracker.insert(new(b"c", 4), Millis(600), || "g");
+        assert_eq!(full, Err(InsertError::Full));
+        let deadline = tracker.view(again).deadline;
+        assert_eq!(deadline, Millis(1_610), "300 + 1,002 lived, and the gap");
+        let mut due = Vec::new();
+        tracker.advance(Millis(1_609), 1_000, &mut due);
+        assert_eq!(due, []);
+        tracker.advance(Millis(1_610), 1_000, &mut due);
+        assert_eq!(due.len(), 2);
     }
 
     #[test]

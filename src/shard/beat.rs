@@ -1,5 +1,7 @@
 //! Heartbeats: the road that costs nothing but a store, and its batch form.
 
+use std::cmp::Ordering;
+
 use super::conn::ConnId;
 use super::document::{DocumentAsk, DocumentJob};
 use super::search::{Kind, Lost, report};
@@ -91,7 +93,14 @@ impl Shard {
             Some(Hit::Conflict(version)) => Err(conflict(version)),
             Some(Hit::Wait) | None => {
                 let lost = Lost::named(group, member, manner.session);
-                self.search(conn, Kind::BeatAndGet(ask), vec![lost], manner, now)
+                let group = group.into();
+                self.search(
+                    conn,
+                    Kind::BeatAndGet { group, ask },
+                    vec![lost],
+                    manner,
+                    now,
+                )
             }
         }
     }
@@ -114,6 +123,16 @@ impl Shard {
         }
         self.counters.batches.add(1);
         let mut refused = Vec::new();
+        if self.lease.has_lapsed(now) {
+            let lost = self.all_lost(body, packed, &mut refused);
+            self.count_lapsed(Code::LeaseLapsed, lost.len());
+            let failed: Vec<(Lost, Code)> = lost
+                .into_iter()
+                .map(|lost| (lost, Code::LeaseLapsed))
+                .collect();
+            report(&failed, &refused, 0, manner, out);
+            return Ok(Step::Done);
+        }
         let (lost, touched) = if packed {
             self.touch_packed(body, now)
         } else {
@@ -142,15 +161,8 @@ impl Shard {
         let id = |at: usize| http::packed(&body[at * PACKED_ID_BYTES..]).next();
         let lost = missed
             .into_iter()
-            .filter_map(|at| {
-                Some(Lost {
-                    at: at as u32,
-                    who: Missing::Id(id(at)?),
-                    open: false,
-                })
-            })
-            .collect();
-        (lost, touched)
+            .filter_map(|at| Some(Lost::by_id(at, id(at)?)));
+        (lost.collect(), touched)
     }
 
     /// Touches the members that the lines of `body` name; lines that name none are appended
@@ -175,26 +187,36 @@ impl Shard {
             .tracker
             .touch_names(named_lines, now, |at, _| missed.push(at));
         missed.sort_unstable();
-        let mut lost = Vec::with_capacity(missed.len());
+        let mut lost = Vec::new();
         if !missed.is_empty() {
             // Rare, so who they were is read once more.
-            copy.clear();
-            copy.extend_from_slice(body);
-            let lines =
-                http::names(&mut copy).filter_map(|line| Some((line.number, line.names.ok()?)));
             let mut missed = missed.into_iter().peekable();
-            for (index, (number, (group, member))) in lines.enumerate() {
-                if missed.next_if_eq(&index).is_some() {
-                    lost.push(Lost {
-                        at: number,
-                        who: named(group, member, None),
-                        open: false,
-                    });
-                }
-            }
+            lost = lost_lines(body, &mut copy, |index| missed.next_if_eq(&index).is_some());
         }
         self.batch = copy;
         (lost, touched)
+    }
+
+    /// Everybody in a batch, none of them touched.
+    fn all_lost(
+        &mut self,
+        body: &[u8],
+        packed: bool,
+        refused: &mut Vec<(u32, http::NameFault)>,
+    ) -> Vec<Lost> {
+        if packed {
+            let ids = http::packed(body).enumerate();
+            return ids.map(|(at, id)| Lost::by_id(at, id)).collect();
+        }
+        let mut copy = std::mem::take(&mut self.batch);
+        copy.clear();
+        copy.extend_from_slice(body);
+        refused.extend(
+            http::names(&mut copy).filter_map(|line| Some((line.number, line.names.err()?))),
+        );
+        let lost = lost_lines(body, &mut copy, |_| true);
+        self.batch = copy;
+        lost
     }
 
     /// A beat for a session that is here.
@@ -207,8 +229,12 @@ impl Shard {
             id: view.id,
             timeout: view.timeout,
         };
-        if manner.session.is_some_and(|named| named != beaten.id) {
-            return Hit::Conflict(version);
+        match manner.session.map(|named| named.cmp(&beaten.id)) {
+            None | Some(Ordering::Equal) => {}
+            Some(Ordering::Less) => return Hit::Conflict(version),
+            // Ids grow in the order of commits: the client is in a session that this server has
+            // not heard of yet, and the one that is here has ended.
+            Some(Ordering::Greater) => return Hit::Wait,
         }
         if manner.floor.is_some_and(|floor| version < floor) {
             return Hit::Wait;
@@ -242,6 +268,21 @@ pub(super) fn named(group: &[u8], member: &[u8], session: Option<SessionId>) -> 
         member: member.into(),
         session,
     }
+}
+
+/// The members that the lines of `body` name, as far as `wanted` says so of their positions.
+fn lost_lines(body: &[u8], copy: &mut Vec<u8>, mut wanted: impl FnMut(usize) -> bool) -> Vec<Lost> {
+    copy.clear();
+    copy.extend_from_slice(body);
+    let lines = http::names(copy).filter_map(|line| Some((line.number, line.names.ok()?)));
+    let lines = lines.enumerate().filter(|(index, _)| wanted(*index));
+    lines
+        .map(|(_, (number, (group, member)))| Lost {
+            at: number,
+            who: named(group, member, None),
+            open: false,
+        })
+        .collect()
 }
 
 /// The member is another session's.

@@ -51,6 +51,13 @@ pub(super) struct Renewal {
     document: Option<Document>,
 }
 
+impl Renewal {
+    /// The timeout that the answer will promise.
+    pub(super) fn timeout(&self) -> Millis {
+        self.joined.timeout
+    }
+}
+
 impl Shard {
     /// A request to change the replicated state: asks the core.
     pub(super) fn change(
@@ -175,6 +182,7 @@ impl Shard {
                     id,
                     term,
                     timeout,
+                    grace: Millis(0),
                 },
                 now,
             );
@@ -193,6 +201,11 @@ impl Shard {
             };
             return self.begin_search(place, Kind::Renewal(renewal), vec![lost], manner, now);
         }
+        if self.lease.has_lapsed(now) {
+            self.count_lapsed(Code::LeaseLapsed, 1);
+            let problem = Problem::new(Code::LeaseLapsed);
+            return self.answer_problem(place, &problem, manner.head_only);
+        }
         // The promise of a join counts from here: this touch, or the one in `hold`.
         let live = self.tracker.find_id(id).is_some_and(|slot| {
             matches!(self.tracker.touch(slot, now), crate::session::Touch::Live)
@@ -205,7 +218,8 @@ impl Shard {
         }
     }
 
-    /// A renewed session has been found on another shard, and is here now.
+    /// A renewed session has been found on another shard and is here now, or its owner has
+    /// touched it.
     pub(super) fn renewed(&mut self, renewal: Renewal, beaten: Beaten) {
         let Renewal {
             place,
@@ -449,5 +463,6 @@ fn problem_of(refusal: Refusal, about: About) -> Problem {
         (Refusal::ConfigNotUtf8, _) => Code::ConfigNotUtf8,
         (Refusal::BadTimeout, _) => Code::TimeoutOutOfRange,
         (Refusal::TooManyVersions, _) => Code::UnsupportedCondition,
+        (Refusal::StaleOwner, _) => Code::NotReady,
     })
 }

@@ -197,6 +197,12 @@ impl Documents {
         }
     }
 
+    /// What was kept does not say any more what there is.
+    pub(super) fn forget(&mut self) {
+        self.kept.clear();
+        self.bytes = 0;
+    }
+
     /// What the kept documents and their names take.
     #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {

@@ -11,6 +11,8 @@
 //! | `serve` | the loop over pipelined requests; what each asks for |
 //! | `beat` | a heartbeat that hits, and the answer to it |
 //! | `search` | heartbeats that found no session here: claims, verdicts, second tries |
+//! | `forwarded` | heartbeats that other servers send on, and when their client has settled there |
+//! | `lease` | whether a promise may be made now |
 //! | `change` | joins, leaves, configs: questions to the core and their answers |
 //! | `document` | group documents: rendered once a version, sent in pieces |
 //! | `pages` | the server's own pages |
@@ -29,6 +31,8 @@ mod beat;
 mod change;
 mod conn;
 mod document;
+mod forwarded;
+mod lease;
 mod pages;
 mod search;
 mod serve;
@@ -49,10 +53,12 @@ use crate::mail::{Ask, Mail, Pass, ShardIndex, VersionCell, What};
 use crate::metrics::{Latency, Published, Registry, ShardCounters};
 use crate::session::{Limits as SessionLimits, Slot, Tracker};
 use crate::time::Millis;
-use crate::types::{Incarnation, ServerId, SessionId};
+use crate::types::{Incarnation, ServerId, SessionId, Term};
 
 use conn::Conn;
 use document::Documents;
+use forwarded::Settling;
+use lease::Lease;
 use search::Search;
 use transit::{Claim, Handover, Transit};
 
@@ -157,8 +163,16 @@ pub struct Shard {
     /// Questions unanswered, expiries not counted.
     asked: usize,
     transit: Transit,
-    /// Sessions that other shards may hand over: asked for by claims not yet answered.
+    /// Sessions that may come here, from other shards or moved from another server: looked
+    /// for by searches that have not been answered.
     coming: usize,
+    /// Whether promises may be made.
+    lease: Lease,
+    /// Clients that beat at other servers.
+    settling: Settling,
+    /// Until then, an owner that has lost a session to this one may still promise it
+    /// something, and for how long it might since the move.
+    grace: (Millis, Millis),
     endpoints: Arc<[String]>,
     /// The server's present run; told when it serves.
     incarnation: Incarnation,
@@ -207,6 +221,8 @@ impl Shard {
         let limits = SessionLimits {
             sessions_max: settings.sessions_max,
         };
+        let mut lease = Lease::default();
+        lease.forgive(now);
         Shard {
             phase: Phase::Starting,
             tracker: Tracker::new(limits, seeds, now),
@@ -221,6 +237,9 @@ impl Shard {
             asked: 0,
             transit: Transit::default(),
             coming: 0,
+            lease,
+            settling: Settling::default(),
+            grace: (Millis(0), Millis(0)),
             endpoints: Arc::from([]),
             incarnation: Incarnation::default(),
             scratch: http::Scratch::new(),
@@ -256,7 +275,7 @@ impl Shard {
     pub fn deliver(&mut self, mail: Mail, now: Millis) {
         self.wake(now);
         match mail {
-            Mail::Core(tells) => {
+            Mail::Core { tells, .. } => {
                 for tell in tells {
                     self.on_tell(tell, now);
                 }
@@ -271,6 +290,8 @@ impl Shard {
             }
             Mail::Nudge => {}
         }
+        // A shard whose last session has left is not ticked, and should not seem to hold it.
+        self.counters.sessions.set(self.tracker.len() as u64);
     }
 
     fn on_pass(&mut self, pass: Pass, now: Millis) {
@@ -327,6 +348,7 @@ impl Shard {
     fn wake(&mut self, now: Millis) {
         if !self.needs_tick() {
             self.turned = now;
+            self.lease.forgive(now);
         }
     }
 
@@ -434,8 +456,8 @@ enum Purpose {
     Cluster(Place, serve::Manner),
     /// Beats that look for their session.
     Search(Box<Search>),
-    /// An expiry at the core.
-    Expiry(Vec<SessionId>),
+    /// An expiry at the core: the sessions, and the terms that it names.
+    Expiry(Vec<(SessionId, Term)>),
 }
 
 /// What waits for an answer, by token. A token is used once: a late or repeated answer

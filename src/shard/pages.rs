@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::conn::ConnId;
 use super::serve::{Manner, Step};
-use super::{Phase, Place, Purpose, Shard};
+use super::{Place, Purpose, Shard};
 use crate::http::{Answer, Code, Problem, Route};
 use crate::mail::{Answer as CoreAnswer, Cluster, What};
 use crate::metrics::ShardCounters;
@@ -25,10 +25,11 @@ impl Shard {
         match route {
             Route::Livez => Ok(Self::plain(out, manner, TEXT, b"alive\n")),
             Route::Readyz => {
-                self.must_serve()?;
+                self.must_promise(now)?;
                 Ok(Self::plain(out, manner, TEXT, b"ready\n"))
             }
             Route::Metrics => {
+                self.show_lease(now);
                 let text = self.registry.prometheus();
                 Ok(Self::plain(
                     out,
@@ -50,12 +51,18 @@ impl Shard {
     }
 
     /// The core has described the ensemble.
-    pub(super) fn on_cluster(&mut self, place: Place, manner: Manner, answer: CoreAnswer) {
+    pub(super) fn on_cluster(
+        &mut self,
+        place: Place,
+        manner: Manner,
+        answer: CoreAnswer,
+        now: Millis,
+    ) {
         let CoreAnswer::Cluster(cluster) = answer else {
             let problem = Problem::new(Code::Overloaded);
             return self.answer_problem(place, &problem, manner.head_only);
         };
-        let held = self.phase == Phase::Serving;
+        let held = self.lease.promises(now);
         let body = describe(&cluster, &self.registry.shards, held, self.settings.lease);
         let answer = Answer {
             content_type: Some("application/json"),

@@ -12,12 +12,11 @@ use super::document::DocumentAsk;
 use super::serve::Manner;
 use super::transit::{Claim, Handover, News};
 use super::{Place, Purpose, Shard};
-use crate::group::Status;
 use crate::http::{self, Answer, Code, NameFault, Problem};
-use crate::mail::{Ask, Missing, Pass, What};
+use crate::mail::{Answer as CoreAnswer, Ask, Beat, Missing, Pass, Verdict, What};
 use crate::session::Slot;
 use crate::time::Millis;
-use crate::types::SessionId;
+use crate::types::{GroupVersion, SessionId};
 
 /// A member looked for, and where in the batch it stands.
 pub(super) struct Lost {
@@ -38,6 +37,15 @@ impl Lost {
             open: false,
         }
     }
+
+    /// The session at a position of a packed batch.
+    pub(super) fn by_id(at: usize, id: SessionId) -> Lost {
+        Lost {
+            at: at as u32,
+            who: Missing::Id(id),
+            open: false,
+        }
+    }
 }
 
 /// What the search is for.
@@ -45,7 +53,12 @@ pub(super) enum Kind {
     /// `HEAD /G/M`.
     Beat,
     /// `GET /G/M`.
-    BeatAndGet(DocumentAsk),
+    BeatAndGet {
+        /// The group's name.
+        group: Box<[u8]>,
+        /// How the document was asked for.
+        ask: DocumentAsk,
+    },
     /// `PUT /G/M` that renewed a session which another shard holds.
     Renewal(Box<super::change::Renewal>),
     /// `POST /-/heartbeats`; `refused` are the lines that name no member.
@@ -68,6 +81,23 @@ pub(super) struct Search {
     /// Handovers still to come.
     claims: u16,
     deadline: Millis,
+}
+
+impl Search {
+    /// True if the owner's word is an answer to this search. It is not, for example, if the
+    /// owner has yet to hear of the timeout that a join has just raised.
+    fn takes(&self, beaten: &Beaten) -> bool {
+        let long_enough = match &self.kind {
+            Kind::Renewal(renewal) => beaten.timeout >= renewal.timeout(),
+            _ => true,
+        };
+        let recent = self
+            .manner
+            .floor
+            .is_none_or(|floor| beaten.version >= floor);
+        let meant = self.manner.session.is_none_or(|named| named == beaten.id);
+        long_enough && recent && meant
+    }
 }
 
 impl Shard {
@@ -149,6 +179,12 @@ impl Shard {
             given,
             open,
         } = handover;
+        // What was given of a state that has been replaced is dealt anew, if it still is.
+        let given = if self.transit.is_void(heard) {
+            Vec::new()
+        } else {
+            given
+        };
         let missed = self.transit.missed(&given, heard);
         let ended: HashSet<SessionId> = missed
             .iter()
@@ -156,11 +192,11 @@ impl Shard {
             .map(News::id)
             .collect();
         // One that has ended is not taken in even for a moment: its member may be here
-        // already, in its next session.
+        // already, in its next session, or the session itself, moved away and back.
         for dealt in given.iter().filter(|dealt| !ended.contains(&dealt.id)) {
             self.hold(dealt, now);
         }
-        for news in &missed {
+        for news in missed.iter().filter(|news| !ended.contains(&news.id())) {
             self.on_news(*news, now);
         }
         self.transit.answered(asked);
@@ -193,7 +229,7 @@ impl Shard {
         for missing in &claim.wanted {
             match self.locate(missing) {
                 Some(slot) if !self.tracker.view(slot).closing => {
-                    let dealt = self.let_go(slot);
+                    let dealt = self.let_go(slot, now);
                     self.transit.gave(dealt.id, now);
                     given.push(dealt);
                 }
@@ -221,7 +257,7 @@ impl Shard {
         may.then_some(id)
     }
 
-    fn locate(&self, missing: &Missing) -> Option<Slot> {
+    pub(super) fn locate(&self, missing: &Missing) -> Option<Slot> {
         match missing {
             Missing::Named { group, member, .. } => self.tracker.find(group, member),
             Missing::Id(id) => self.tracker.find_id(*id),
@@ -230,6 +266,11 @@ impl Shard {
 
     /// Touches what is here by now. `None` if that was all and the answer is given.
     fn look(&mut self, mut search: Box<Search>, now: Millis) -> Option<Box<Search>> {
+        if self.lease.has_lapsed(now) {
+            self.count_lapsed(Code::LeaseLapsed, search.lost.len());
+            self.give_up(*search, Code::LeaseLapsed);
+            return None;
+        }
         let mut lost = std::mem::take(&mut search.lost);
         let mut last = None;
         let mut touched = 0;
@@ -265,7 +306,9 @@ impl Shard {
 
     /// Asks the core what became of those that no shard holds.
     fn ask_verdict(&mut self, search: Box<Search>, now: Millis) {
-        if self.asked >= self.settings.asks_max {
+        // Alone, nothing can be moved here.
+        let full = !self.lease.is_endless() && !self.has_room(search.lost.len());
+        if full || self.asked >= self.settings.asks_max {
             self.counters.overloads.add(1);
             return self.give_up(*search, Code::Overloaded);
         }
@@ -277,43 +320,100 @@ impl Shard {
             };
             return self.give_up(*search, code);
         }
-        let wanted = search.lost.iter().map(|lost| lost.who.clone()).collect();
+        let floor = search.manner.floor;
+        let beats = search.lost.iter().map(|lost| Beat {
+            who: lost.who.clone(),
+            floor,
+        });
+        let beats = beats.collect();
+        self.coming += search.lost.len();
         let token = self.parked.insert(Purpose::Search(search));
         self.asked += 1;
         self.counters.asks.add(1);
         self.outbox.asks.push(Ask {
             token,
-            what: What::Statuses(wanted),
+            what: What::Beats(beats),
         });
     }
 
-    /// The core's verdict on those that no shard held.
-    pub(super) fn on_statuses(
-        &mut self,
-        mut search: Box<Search>,
-        statuses: &[Status],
-        now: Millis,
-    ) {
-        debug_assert_eq!(statuses.len(), search.lost.len(), "one verdict each");
-        let mut open = Vec::new();
-        for (lost, status) in std::mem::take(&mut search.lost).into_iter().zip(statuses) {
-            match status {
-                Status::Active(_) => open.push(lost),
-                Status::Gone if lost.open || self.may_live(&lost.who).is_some() => open.push(lost),
-                Status::NotFound => search.failed.push((lost, Code::UnknownMember)),
-                Status::Gone => search.failed.push((lost, Code::SessionEnded)),
-                Status::OtherSession => search.failed.push((lost, Code::SessionConflict)),
+    /// The core has answered for those that no shard held.
+    pub(super) fn on_judged(&mut self, search: Box<Search>, answer: CoreAnswer, now: Millis) {
+        self.coming -= search.lost.len();
+        match answer {
+            CoreAnswer::Verdicts(verdicts) if verdicts.len() == search.lost.len() => {
+                self.on_verdicts(search, &verdicts, now);
             }
+            CoreAnswer::NoQuorum => self.give_up(*search, Code::NoQuorum),
+            _ => self.give_up(*search, Code::Overloaded),
+        }
+    }
+
+    /// One verdict for each of those that no shard held.
+    fn on_verdicts(&mut self, mut search: Box<Search>, verdicts: &[Verdict], now: Millis) {
+        let mut open = Vec::new();
+        let mut last = None;
+        let mut touched = 0;
+        for (lost, verdict) in std::mem::take(&mut search.lost).into_iter().zip(verdicts) {
+            let code = match *verdict {
+                Verdict::Touched {
+                    id,
+                    timeout,
+                    version,
+                } => {
+                    let version = version.max(self.version_here(&lost.who));
+                    let beaten = Beaten {
+                        version,
+                        id,
+                        timeout,
+                    };
+                    if search.takes(&beaten) {
+                        touched += 1;
+                        last = Some(Ok(beaten));
+                    } else {
+                        open.push(lost);
+                    }
+                    continue;
+                }
+                Verdict::Here => {
+                    open.push(lost);
+                    continue;
+                }
+                Verdict::Gone if lost.open || self.may_live(&lost.who).is_some() => {
+                    open.push(lost);
+                    continue;
+                }
+                Verdict::NotFound => Code::UnknownMember,
+                Verdict::Gone => Code::SessionEnded,
+                Verdict::OtherSession => Code::SessionConflict,
+                Verdict::Unavailable => Code::OwnerUnreachable,
+            };
+            search.failed.push((lost, code));
+        }
+        self.counters.heartbeats.add(touched);
+        self.counters.forwarded.add(touched);
+        if let Kind::Batch { renewed, .. } = &mut search.kind {
+            *renewed += touched;
         }
         search.lost = open;
         if search.lost.is_empty() {
-            return self.conclude(*search, None);
+            return self.conclude(*search, last);
         }
         // It lives: it has just been joined or dealt here, or is on its way to us, or closing.
         if let Some(search) = self.look(search, now) {
             let token = self.parked.insert(Purpose::Search(search));
             self.searches.push(token);
         }
+    }
+
+    /// The version of the member's group, as far as this shard can tell.
+    fn version_here(&self, missing: &Missing) -> GroupVersion {
+        let Missing::Named { group, .. } = missing else {
+            return GroupVersion::default();
+        };
+        let group = self.tracker.find_group(group);
+        group.map_or_else(GroupVersion::default, |group| {
+            self.tracker.group(group).get()
+        })
     }
 
     /// Answers for a search none of whose members is in doubt any more.
@@ -337,13 +437,20 @@ impl Shard {
         };
         let beaten = match verdict {
             Ok(beaten) => beaten,
-            Err(problem) => return self.answer_problem(place, &problem, manner.head_only),
+            Err(problem) => {
+                let problem = match kind {
+                    // It was there when it was renewed and has ended since; nobody who joins is
+                    // to hear that he has gone.
+                    Kind::Renewal(_) => {
+                        Problem::new(Code::NotReady).detail("the session has just ended")
+                    }
+                    _ => problem,
+                };
+                return self.answer_problem(place, &problem, manner.head_only);
+            }
         };
         match kind {
-            Kind::BeatAndGet(ask) => {
-                let Some(group) = self.group_of(beaten.id) else {
-                    return;
-                };
+            Kind::BeatAndGet { group, ask } => {
                 self.ask_document(place, &group, ask, Some(beaten), manner);
             }
             Kind::Renewal(renewal) => self.renewed(*renewal, beaten),
@@ -359,15 +466,6 @@ impl Shard {
                 self.answer(place, bytes);
             }
         }
-    }
-
-    fn group_of(&self, id: SessionId) -> Option<Box<[u8]>> {
-        let slot = self.tracker.find_id(id)?;
-        Some(
-            self.tracker
-                .group_name(self.tracker.view(slot).group)
-                .into(),
-        )
     }
 
     /// Ends a search that has taken too long, or found the core overloaded.

@@ -53,6 +53,19 @@ impl Manner {
     }
 }
 
+impl Manner {
+    /// A beat that another server has sent on.
+    pub(super) fn forwarded(session: Option<SessionId>, floor: Option<GroupVersion>) -> Manner {
+        Manner {
+            head_only: true,
+            close: false,
+            minimal: true,
+            session,
+            floor,
+        }
+    }
+}
+
 impl Shard {
     /// Serves the requests that `input` begins with; the caller keeps the rest for the
     /// connection, see [`Shard::put_by`].
@@ -217,6 +230,9 @@ impl Shard {
                 return Ok(Step::Blocked);
             }
             self.must_serve()?;
+            if let Route::Join { .. } = route {
+                self.must_promise_to(now)?;
+            }
             return self.change(conn, request, route, body, manner, now);
         }
         if open.pending() > 0 {
@@ -224,7 +240,7 @@ impl Shard {
         }
         match *route {
             Route::Beat { group, member } => {
-                self.must_serve()?;
+                self.must_promise_to(now)?;
                 self.beat(conn, group, member, manner, now, out)
             }
             Route::BeatAndGet {
@@ -232,7 +248,7 @@ impl Shard {
                 member,
                 page,
             } => {
-                self.must_serve()?;
+                self.must_promise_to(now)?;
                 let ask = DocumentAsk::new(request, page);
                 self.beat_and_get(conn, (group, member), ask, manner, now, out)
             }

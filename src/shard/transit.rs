@@ -34,6 +34,8 @@ pub(super) struct Transit {
     /// Sessions given away of late, and when. They may be on their way still.
     given: HashMap<SessionId, Millis>,
     given_order: VecDeque<(Millis, SessionId)>,
+    /// News heard when the state was last replaced: what was given before is nobody's.
+    reset: u64,
 }
 
 /// What the core tells every shard about one session.
@@ -151,6 +153,19 @@ impl Transit {
         let ids: HashSet<SessionId> = given.iter().map(|dealt| dealt.id).collect();
         let later = self.meanwhile.range(from..).map(|(_, news)| *news);
         later.filter(|news| ids.contains(&news.id())).collect()
+    }
+
+    /// The state was replaced.
+    pub(super) fn reset(&mut self) {
+        self.reset = self.heard;
+        self.given.clear();
+        self.given_order.clear();
+    }
+
+    /// True if what was given by a shard that had heard `heard` belongs to a state that has
+    /// been replaced since.
+    pub(super) fn is_void(&self, heard: u64) -> bool {
+        heard < self.reset
     }
 
     /// A session has been given away.

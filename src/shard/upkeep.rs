@@ -1,12 +1,14 @@
 //! What the shard does besides answering: the core's news, the tick, expiry and stalls.
 
+use std::collections::HashSet;
+
 use super::transit::News;
 use super::{DUE_MAX, EXPIRIES_MAX, EXPIRY_BATCH_MAX, Phase, Purpose, Shard, WHEEL_BUDGET};
 use crate::group::{Lapse, Outcome, Request as Change};
 use crate::mail::{Answer, Ask, Dealt, Tell, What};
 use crate::session::{InsertError, NewSession, Slot};
-use crate::time::{Millis, TICK_MS};
-use crate::types::SessionId;
+use crate::time::{Millis, TICK_MS, stretched};
+use crate::types::{SessionId, Term};
 
 impl Shard {
     /// Something the core has told.
@@ -29,6 +31,9 @@ impl Shard {
                     self.hold(dealt, now);
                 }
             }
+            Tell::Beats { from, token, beats } => self.on_beats(from, token, &beats, now),
+            Tell::Lease { until } => self.on_lease(until, now),
+            Tell::Reset => self.reset(now),
             Tell::Ready {
                 endpoints,
                 incarnation,
@@ -36,11 +41,17 @@ impl Shard {
                 // Sessions were dealt over a while, and their timeouts count from now.
                 self.tracker.make_good(now.since(self.turned));
                 self.turned = now;
+                self.lease.forgive(now);
                 self.endpoints = endpoints;
                 self.incarnation = incarnation;
-                self.phase = Phase::Serving;
+                self.enter(Phase::Serving);
             }
-            Tell::Stop => self.phase = Phase::Stopping,
+            Tell::Endpoints(endpoints) => {
+                self.endpoints = endpoints;
+                // They stand in every document.
+                self.documents.forget();
+            }
+            Tell::Stop => self.enter(Phase::Stopping),
         }
     }
 
@@ -49,8 +60,8 @@ impl Shard {
             debug_assert!(false, "an answer to a question that was not asked");
             return;
         };
-        if let Purpose::Expiry(ids) = purpose {
-            return self.on_expired(ids, answer, now);
+        if let Purpose::Expiry(lapsed) = purpose {
+            return self.on_expired(lapsed, answer, now);
         }
         self.asked -= 1;
         match purpose {
@@ -59,16 +70,14 @@ impl Shard {
             Purpose::Document(job) => self.on_document(job, answer, now),
             Purpose::List(job) => self.on_list(job, answer),
             Purpose::Config(job) => self.on_config(job, answer),
-            Purpose::Cluster(place, manner) => self.on_cluster(place, manner, answer),
-            Purpose::Search(search) => match answer {
-                Answer::Statuses(statuses) => self.on_statuses(search, &statuses, now),
-                _ => self.give_up(*search, crate::http::Code::Overloaded),
-            },
+            Purpose::Cluster(place, manner) => self.on_cluster(place, manner, answer, now),
+            Purpose::Search(search) => self.on_judged(search, answer, now),
             Purpose::Expiry(_) => {}
         }
     }
 
-    /// Takes a session in, with a full timeout from `now`.
+    /// Takes a session in, with a full timeout and its grace from `now`. One that is here
+    /// already takes the newer term, and keeps the later deadline.
     pub(super) fn hold(&mut self, dealt: &Dealt, now: Millis) {
         let Dealt {
             group,
@@ -77,7 +86,9 @@ impl Shard {
             id,
             term,
             timeout,
+            grace,
         } = dealt;
+        self.note_grace(*grace, now);
         let new = NewSession {
             group,
             member,
@@ -86,9 +97,14 @@ impl Shard {
             timeout: *timeout,
         };
         match self.tracker.insert(new, now, || version.clone()) {
-            Ok(_) => {}
-            // Here already: told twice of the same session.
-            Err(InsertError::Exists(slot)) if self.tracker.view(slot).id == *id => {}
+            Ok(slot) => self.tracker.spare(slot, *timeout + *grace, now),
+            // Here already: told twice of the same session, or it has come back.
+            Err(InsertError::Exists(slot)) if self.tracker.view(slot).id == *id => {
+                if *term > self.tracker.view(slot).term {
+                    self.renew_term(slot, *term, now);
+                    self.tracker.spare(slot, *timeout + *grace, now);
+                }
+            }
             Err(InsertError::Exists(slot)) => {
                 // The member's older session: its end is on the way, for a member has one
                 // session at a time, and this one is newer by commit order.
@@ -102,9 +118,20 @@ impl Shard {
         }
     }
 
-    /// Lets a session go, to hand it over.
-    pub(super) fn let_go(&mut self, slot: Slot) -> Dealt {
+    /// Remembers for how long owners of before may still promise something.
+    fn note_grace(&mut self, grace: Millis, now: Millis) {
+        if grace > Millis(0) {
+            let (until, most) = self.grace;
+            let most = if now < until { most } else { Millis(0) };
+            self.grace = (until.max(now + stretched(grace)), most.max(grace));
+        }
+    }
+
+    /// Lets a session go, to hand it over. What it has beyond a full timeout goes with it.
+    pub(super) fn let_go(&mut self, slot: Slot, now: Millis) -> Dealt {
         let view = self.tracker.view(slot);
+        let left = view.deadline.since(now);
+        self.settling.forget(view.id);
         let dealt = Dealt {
             group: self.tracker.group_name(view.group).into(),
             version: self.tracker.group(view.group).clone(),
@@ -112,6 +139,7 @@ impl Shard {
             id: view.id,
             term: view.term,
             timeout: view.timeout,
+            grace: left.since(stretched(view.timeout)),
         };
         self.tracker.remove(slot);
         dealt
@@ -126,13 +154,37 @@ impl Shard {
             News::Ended(_) => self.end(slot, now),
             News::Changed { term, timeout, .. } => {
                 if term > self.tracker.view(slot).term {
-                    self.tracker.set_term(slot, term);
+                    self.renew_term(slot, term, now);
                 }
                 if timeout != self.tracker.view(slot).timeout {
                     let _ = self.tracker.set_timeout(slot, timeout, now);
+                    // A shorter timeout must not take what the owner before this one may
+                    // have promised since it lost the session, and it could be any.
+                    let (until, grace) = self.grace;
+                    if now < until {
+                        self.tracker.spare(slot, timeout + grace, now);
+                    }
                 }
             }
         }
+    }
+
+    /// The session has a newer term. If its expiry is proposed, that names an older one and
+    /// can only fail, whenever it comes to be applied: the session lives.
+    fn renew_term(&mut self, slot: Slot, term: Term, now: Millis) {
+        self.tracker.set_term(slot, term);
+        if self.tracker.view(slot).closing {
+            self.tracker.reopen(slot, now);
+        }
+    }
+
+    /// The replicated state was replaced: no session here is known to be so any more.
+    fn reset(&mut self, now: Millis) {
+        self.tracker.clear(now);
+        self.due.clear();
+        self.wheel_behind = false;
+        self.settling.clear();
+        self.transit.reset();
     }
 
     fn end(&mut self, slot: Slot, now: Millis) {
@@ -142,6 +194,7 @@ impl Shard {
             let lateness = &mut self.latencies.expiry_lateness;
             lateness.record(late_ms * NS_PER_MS, 1);
         }
+        self.settling.forget(view.id);
         self.tracker.remove(slot);
     }
 
@@ -154,21 +207,29 @@ impl Shard {
     /// again must expire its sessions all the same: from the second stall in a row on, as
     /// much of each gap counts as a busy loop may take, and the wheel is not held anew until
     /// the sockets have been drained once.
+    ///
+    /// While the lease has lapsed the wheel stands still too, and what of the gap lay beyond
+    /// the lease is made good to the millisecond.
     pub fn tick(&mut self, now: Millis, drained: bool) {
         let gap = now.since(self.turned);
         if gap.0 < TICK_MS && !self.wheel_behind {
             return;
         }
         self.turned = now;
+        self.show_lease(now);
         if self.phase == Phase::Starting {
             self.tracker.make_good(gap);
+            self.lease.forgive(now);
             return;
         }
+        let lapsed = self.lease.take_lapsed(now);
+        self.tracker.make_good(lapsed);
+        let lived = gap.since(lapsed);
         let stall_min = self.settings.stall_min;
         let mut lost = Millis(0);
         let late = std::mem::replace(&mut self.late, gap > stall_min);
         if self.late {
-            lost = gap.since(if late { stall_min } else { Millis(TICK_MS) });
+            lost = lived.since(if late { stall_min } else { Millis(TICK_MS) });
             self.tracker.make_good(lost);
             self.counters.stalls.add(1);
             self.counters.stall_ms.add(lost.0);
@@ -181,7 +242,10 @@ impl Shard {
             .stalled
             .is_some_and(|since| now.since(since).0 < DRAIN_MS_MAX);
         if held {
-            self.tracker.make_good(gap.since(lost));
+            self.tracker.make_good(lived.since(lost));
+        } else if self.lease.has_lapsed(now) {
+            // The wheel may have been behind, but nothing is to be looked at before a grant.
+            self.wheel_behind = false;
         } else {
             self.turn_wheel(now);
         }
@@ -216,14 +280,19 @@ impl Shard {
             let count = self.due.len().min(EXPIRY_BATCH_MAX);
             let ids: Vec<SessionId> = self.due.drain(..count).collect();
             let mut lapses = Vec::with_capacity(count);
-            for &id in &ids {
-                // Ended by its client since it was found due.
+            let mut proposed = Vec::with_capacity(count);
+            for id in ids {
+                // Ended by its client since it was found due, or moved away and back.
                 let Some(slot) = self.tracker.find_id(id) else {
                     continue;
                 };
+                if !self.tracker.view(slot).closing {
+                    continue;
+                }
                 let group = self.group_name_shared(slot, lapses.last());
                 let view = self.tracker.view(slot);
                 let (member, term) = (view.member.into(), view.term);
+                proposed.push((id, term));
                 lapses.push(Lapse {
                     group,
                     member,
@@ -236,7 +305,7 @@ impl Shard {
             }
             self.expiring += 1;
             self.counters.expiries.add(lapses.len() as u64);
-            let token = self.parked.insert(Purpose::Expiry(ids));
+            let token = self.parked.insert(Purpose::Expiry(proposed));
             let what = What::Change {
                 request: Change::Expire(lapses),
                 document: false,
@@ -254,23 +323,30 @@ impl Shard {
         }
     }
 
-    fn on_expired(&mut self, ids: Vec<SessionId>, answer: Answer, now: Millis) {
+    fn on_expired(&mut self, proposed: Vec<(SessionId, Term)>, answer: Answer, now: Millis) {
         let mut busy = false;
         self.expiring -= 1;
         match answer {
-            // Those that ended have been told as such and are gone from here. The term of the
-            // others has been raised since: they were renewed before their expiry came to be
-            // applied, and live.
+            // Those that ended have been told as such and are gone from here. The others were
+            // renewed or moved before their expiry came to be applied, and what is here of
+            // them lives under a newer term, of which this expiry decides nothing.
             Answer::Outcome(Outcome::Expired { stale, .. }) => {
-                for id in stale {
-                    if let Some(slot) = self.tracker.find_id(id) {
+                let stale: HashSet<SessionId> = stale.into_iter().collect();
+                for (id, term) in proposed {
+                    if stale.contains(&id)
+                        && let Some(slot) = self.closing_in(id, term)
+                    {
                         self.tracker.reopen(slot, now);
                     }
                 }
             }
             // Not proposed: they stay closing, and are proposed again.
             _ => {
-                self.due.extend(ids);
+                for (id, term) in proposed {
+                    if self.closing_in(id, term).is_some() {
+                        self.due.push_back(id);
+                    }
+                }
                 busy = true;
             }
         }
@@ -278,6 +354,13 @@ impl Shard {
         if !busy {
             self.propose_expiries();
         }
+    }
+
+    /// The session, if it is here, in this term, and its expiry proposed.
+    fn closing_in(&self, id: SessionId, term: Term) -> Option<Slot> {
+        let slot = self.tracker.find_id(id)?;
+        let view = self.tracker.view(slot);
+        (view.closing && view.term == term).then_some(slot)
     }
 }
 

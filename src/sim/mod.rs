@@ -18,6 +18,7 @@ pub mod clock;
 pub mod disk;
 pub mod failover;
 pub mod faults;
+pub mod fleet;
 pub mod host;
 pub mod invariants;
 pub mod judge;

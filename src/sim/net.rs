@@ -15,14 +15,14 @@ use crate::zab::Message;
 
 /// All connections, and the messages under way.
 #[derive(Debug)]
-pub struct Net {
+pub struct Net<M = Message> {
     count: usize,
     /// By unordered pair; see [`Net::pair`].
     connections: Vec<Connection>,
     /// By `from * count + to`.
     ways: Vec<Way>,
     /// Messages under way, by slot.
-    packets: Vec<Option<Packet>>,
+    packets: Vec<Option<Packet<M>>>,
     free: Vec<u32>,
     /// What the network does to messages at present.
     pub weather: Weather,
@@ -69,7 +69,7 @@ struct Way {
 
 /// A message under way.
 #[derive(Clone, Debug)]
-pub struct Packet {
+pub struct Packet<M = Message> {
     /// Index of the sender.
     pub from: usize,
     /// Index of the receiver.
@@ -77,7 +77,7 @@ pub struct Packet {
     /// Of the connection it was sent on.
     pub generation: u32,
     /// What it says.
-    pub message: Message,
+    pub message: M,
 }
 
 /// What becomes of a message that is sent.
@@ -106,10 +106,10 @@ pub enum Arrival {
     Held,
 }
 
-impl Net {
+impl<M: Clone> Net<M> {
     /// Servers 0 to `count`, none connected.
     #[must_use]
-    pub fn new(count: usize, latency: Span) -> Net {
+    pub fn new(count: usize, latency: Span) -> Net<M> {
         Net {
             count,
             connections: vec![Connection::default(); count * count],
@@ -128,7 +128,7 @@ impl Net {
         random: &mut Random,
         from: usize,
         to: usize,
-        message: Message,
+        message: M,
     ) -> Sending {
         let mut sending = Sending::default();
         let connection = self.connections[self.pair(from, to)];
@@ -191,7 +191,7 @@ impl Net {
     ///
     /// # Panics
     /// If there is none.
-    pub fn take(&mut self, slot: u32) -> Packet {
+    pub fn take(&mut self, slot: u32) -> Packet<M> {
         self.free.push(slot);
         let packet = self.packets[slot as usize].take();
         packet.expect("each slot is delivered once")
@@ -202,7 +202,7 @@ impl Net {
     /// # Panics
     /// If there is none in `slot`.
     #[must_use]
-    pub fn packet(&self, slot: u32) -> &Packet {
+    pub fn packet(&self, slot: u32) -> &Packet<M> {
         let packet = self.packets[slot as usize].as_ref();
         packet.expect("each slot is delivered once")
     }
@@ -280,7 +280,7 @@ impl Net {
         a.min(b) * self.count + a.max(b)
     }
 
-    fn keep(&mut self, packet: Packet) -> u32 {
+    fn keep(&mut self, packet: Packet<M>) -> u32 {
         if let Some(slot) = self.free.pop() {
             self.packets[slot as usize] = Some(packet);
             return slot;

@@ -2,6 +2,7 @@
 //!
 //! Those of the core itself are in `zab/plant.rs`. The simulator must find all of them.
 
+use super::script::Neglect;
 use crate::zab::{Plant, Plants};
 
 /// What is planted in a run.
@@ -32,6 +33,13 @@ impl Planted {
     pub fn names() -> impl Iterator<Item = &'static str> {
         let core = Plant::ALL.iter().map(|plant| plant.name());
         core.chain(HostPlant::ALL.iter().map(|plant| plant.name()))
+    }
+
+    /// The same fault in the host of the scripts, if it is one of a host and there is one.
+    #[must_use]
+    pub fn in_scripts(name: &str) -> Option<Neglect> {
+        let known = HostPlant::ALL.iter().find(|plant| plant.name() == name);
+        known.and_then(|plant| plant.in_scripts())
     }
 
     /// True if this fault of the host is planted.
@@ -93,6 +101,18 @@ const DEFENCES: &[(Plant, &str)] = &[
          order: when it is cut none is under way",
     ),
 ];
+
+impl HostPlant {
+    /// The same fault in the host of the scripts, where there is one.
+    #[must_use]
+    pub fn in_scripts(self) -> Option<Neglect> {
+        match self {
+            HostPlant::ReportsBeforeSync => Some(Neglect::ReportsBeforeSync),
+            HostPlant::SameNonce => Some(Neglect::SameNonce),
+            _ => None,
+        }
+    }
+}
 
 macro_rules! host_plants {
     ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
@@ -162,5 +182,18 @@ mod tests {
             assert_ne!(planted, Planted::default(), "{name}");
         }
         assert_eq!(Planted::named("nothing"), None);
+    }
+
+    #[test]
+    fn a_fault_of_the_host_that_scripts_know_too_is_found_by_the_same_name() {
+        let known = |name| Planted::in_scripts(name).map(Neglect::name);
+        assert_eq!(known("host-same-nonce"), Some("script-same-nonce"));
+        assert_eq!(known("host-skips-delivery"), None);
+        for plant in HostPlant::ALL {
+            if let Some(neglect) = plant.in_scripts() {
+                let name = neglect.name().replace("script-", "host-");
+                assert_eq!(name, plant.name());
+            }
+        }
     }
 }

@@ -122,6 +122,7 @@ fn a_story_finds_what_it_was_made_for() {
     for (story, name) in [
         ("22-epochs-that-nobody-shares", "observers-hear-early"),
         ("22-epochs-that-nobody-shares", "ignores-newer-epoch"),
+        ("22-a-voter-many-epochs-ahead", "epoch-of-own"),
         ("29-snapshot-longer-than-the-limit", "progress-is-nothing"),
     ] {
         let planted = Planted::named(name).unwrap();

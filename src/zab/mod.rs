@@ -40,7 +40,7 @@ mod ready;
 mod settings;
 mod sync;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use message::{Body, Envelope, Message, Notification, Stance, Summary, Tenure, Vote};
 pub use peer::{Peer, Phase, ProposeError, Why};

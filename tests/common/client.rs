@@ -32,13 +32,19 @@ pub(crate) struct Response {
 impl Client {
     #[track_caller]
     pub(crate) fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect_timeout(&address, ANSWER_TIME).expect("to connect");
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        Client {
+        Client::try_connect(address, ANSWER_TIME).expect("to connect")
+    }
+
+    /// The same for a server that may be down; connecting may take `time`, and so may each
+    /// answer.
+    pub(crate) fn try_connect(address: SocketAddr, time: Duration) -> std::io::Result<Client> {
+        let stream = TcpStream::connect_timeout(&address, time)?;
+        stream.set_nodelay(true)?;
+        Ok(Client {
             stream,
             unread: Vec::new(),
-            answer_time: ANSWER_TIME,
-        }
+            answer_time: time,
+        })
     }
 
     /// Sends a request and reads its answer.

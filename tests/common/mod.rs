@@ -9,10 +9,12 @@
 #![allow(dead_code, unused_imports)]
 
 mod client;
+mod disk;
 mod server;
 mod wait;
 
 pub(crate) use client::{Client, Lost, Response, request};
+pub(crate) use disk::SmallDisk;
 pub(crate) use server::{Ended, Server, Setup, program, run_to_end, systole};
 pub(crate) use wait::{Deadline, now, poll};
 

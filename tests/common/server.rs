@@ -24,6 +24,7 @@ const END_TIME: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Setup {
     args: Vec<String>,
+    wrap: Vec<String>,
     dir: Option<PathBuf>,
 }
 
@@ -34,6 +35,13 @@ impl Setup {
 
     pub(crate) fn flag(mut self, name: &str, value: &str) -> Setup {
         self.args.extend([name.to_owned(), value.to_owned()]);
+        self
+    }
+
+    /// Starts it with a command that runs another, such as `ip netns exec`, which must become
+    /// that other.
+    pub(crate) fn within(mut self, command: &[String]) -> Setup {
+        self.wrap = command.to_vec();
         self
     }
 
@@ -274,7 +282,11 @@ pub(crate) fn program() -> &'static str {
 
 /// A command that runs the server's program with nothing of our environment that it reads.
 pub(crate) fn systole() -> Command {
-    let mut command = Command::new(program());
+    without_settings(Command::new(program()))
+}
+
+/// A command with nothing of our environment that the server reads.
+fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SYSTOLE_") {
             command.env_remove(name);
@@ -284,7 +296,14 @@ pub(crate) fn systole() -> Command {
 }
 
 fn command(setup: &Setup) -> Command {
-    let mut command = systole();
+    let mut command = match &setup.wrap[..] {
+        [] => systole(),
+        [first, rest @ ..] => {
+            let mut command = without_settings(Command::new(first));
+            command.args(rest).arg(program());
+            command
+        }
+    };
     let dir = setup.dir.as_ref().expect("set before the start");
     command.arg("serve").arg("--data-dir").arg(dir);
     if !setup.args.iter().any(|arg| arg == "--listen") {

@@ -212,11 +212,21 @@ pub(crate) fn paths(tokens: &[Placed]) -> Vec<Path> {
     while at < tokens.len() {
         at = match tokens[at].word() {
             Some("use") => tree(tokens, at + 1, &[], &mut found),
+            // `pub(crate)` says who may look in, and opens nothing.
+            Some("pub") if shows_the_crate(&tokens[at + 1..]) => at + 4,
             Some(_) => plain(tokens, at, &mut found),
             None => at + 1,
         };
     }
     found
+}
+
+/// True if a `pub` before this goes on as `(crate)`.
+fn shows_the_crate(tokens: &[Placed]) -> bool {
+    let [open, word, close, ..] = tokens else {
+        return false;
+    };
+    open.is('(') && word.word() == Some("crate") && close.is(')')
 }
 
 /// Reads one plain path from `at`; returns where it ends.

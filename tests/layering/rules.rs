@@ -17,40 +17,44 @@ pub(crate) const TABLE: &[(&str, &[&str])] = &[
     ("lease", &["types", "time"]),
     ("zab", &["types", "time"]),
     ("http", &["types", "time", "json"]),
+    // What servers say to each other of beats, beside Zab.
+    ("forward", &["types", "time"]),
     // What shards and core tell each other: values of the state machine, in batches.
-    ("mail", &["types", "time", "group"]),
+    ("mail", &["types", "time", "group", "forward"]),
     ("metrics", &["types"]),
     ("config", &["types", "time"]),
-    ("wire", &["types", "zab", "lease"]),
+    ("wire", &["types", "time", "zab", "forward"]),
     ("log", &["types"]),
     // It decides which shard is told what, in `mail`, and counts what it does.
     (
         "replica",
-        &["types", "time", "zab", "group", "lease", "mail", "metrics"],
+        &[
+            "types", "time", "zab", "group", "lease", "forward", "mail", "metrics",
+        ],
     ),
     (
         "shard",
         &[
-            "types", "time", "json", "http", "session", "group", "lease", "mail", "metrics",
+            "types", "time", "json", "http", "session", "group", "forward", "mail", "metrics",
         ],
     ),
     (
         "sim",
         &[
-            "types", "time", "json", "group", "session", "lease", "zab", "http", "mail", "metrics",
-            "config", "wire", "log", "replica", "shard",
+            "types", "time", "json", "group", "session", "lease", "zab", "http", "forward", "mail",
+            "metrics", "config", "wire", "log", "replica", "shard",
         ],
     ),
     (
         "runtime",
         &[
-            "types", "time", "json", "group", "session", "lease", "zab", "http", "mail", "metrics",
-            "config", "wire", "log", "replica", "shard",
+            "types", "time", "json", "group", "session", "lease", "zab", "http", "forward", "mail",
+            "metrics", "config", "wire", "log", "replica", "shard",
         ],
     ),
     ("server", &["types", "config", "metrics", "runtime"]),
-    // `group` and `log` for `systole log`, which needs no server.
-    ("cli", &["config", "group", "log", "server"]),
+    // `group`, `log` and `zab` for `systole log`, which needs no server.
+    ("cli", &["config", "group", "zab", "log", "server"]),
     ("main", &["cli"]),
     ("lib", &[]),
     // The simulator's command line; `zab` for the names of what can be planted in it.
@@ -63,8 +67,8 @@ pub(crate) const TESTS_MAY_IMPORT: &[&str] = &["replica", "sim", "zab"];
 
 /// Modules that are values and rules only: no I/O, no threads, no clock.
 pub(crate) const PURE: &[&str] = &[
-    "types", "time", "json", "group", "session", "lease", "zab", "http", "mail", "metrics",
-    "config", "wire", "replica", "shard", "sim",
+    "types", "time", "json", "group", "session", "lease", "zab", "http", "forward", "mail",
+    "metrics", "config", "wire", "replica", "shard", "sim",
 ];
 
 /// Path beginnings that a pure module must not name.

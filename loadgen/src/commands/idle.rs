@@ -163,7 +163,7 @@ impl Driver for Hold {
 
     fn answered(&mut self, _: &mut Lane, _: Pending, _: &Reply, _: &[u8], _: u64) {}
 
-    fn closed(&mut self, _: &str, _: &mut dyn Iterator<Item = Pending>) {
+    fn closed(&mut self, _: u32, _: &str, _: &mut dyn Iterator<Item = Pending>) {
         self.ended += 1;
     }
 }

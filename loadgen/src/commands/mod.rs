@@ -3,6 +3,8 @@
 pub(crate) mod beat;
 pub(crate) mod bench;
 pub(crate) mod demo;
+pub(crate) mod ensemble;
+pub(crate) mod failover;
 pub(crate) mod idle;
 pub(crate) mod join;
 pub(crate) mod memory;

@@ -520,7 +520,7 @@ impl Driver for Loader {
         }
     }
 
-    fn closed(&mut self, why: &str, lost: &mut dyn Iterator<Item = Pending>) {
+    fn closed(&mut self, _: u32, why: &str, lost: &mut dyn Iterator<Item = Pending>) {
         self.counts.disconnects += 1;
         let fault = if why.starts_with(NOT_HTTP) {
             Fault::NotHttp

@@ -4,6 +4,8 @@
 //! sim --seeds 0..1000                 all must be clean; exits with 1 if one is not
 //! sim --seed 17 --trace               everything that happens, line by line
 //! sim --plant NAME|all --seeds 0..1000   each plant must be found
+//! sim --sessions --seeds 0..1000      whole servers, and their clients
+//! sim --session-plant NAME|all        each plant in the leases must be found there
 //! sim --model 4                       every order of a small ensemble's steps
 //! sim --failover 100                  how long changes of leader take
 //! sim --scenario NAME|all             stories with a known end
@@ -14,6 +16,7 @@
 mod plants;
 mod reports;
 mod seeds;
+mod sessions;
 mod tell;
 
 use std::process::ExitCode;
@@ -67,6 +70,15 @@ struct Args {
     /// Explores every order of a small ensemble's steps, up to so many million states a case.
     #[arg(long, value_name = "MILLIONS")]
     model: Option<u64>,
+    /// Runs whole servers and their clients, in place of agreement alone.
+    #[arg(long)]
+    sessions: bool,
+    /// Plants a fault in the leases, which must be found there; `all` for one after the other.
+    #[arg(long, value_name = "PLANT")]
+    session_plant: Option<String>,
+    /// Simulated seconds with faults before all is healed; with `--sessions`.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
     /// Measures how long a change of leader takes, over so many seeds a case.
     #[arg(long, value_name = "SEEDS")]
     failover: Option<u64>,
@@ -88,6 +100,9 @@ fn main() -> ExitCode {
         return reports::measure_falls(seeds);
     }
     seeds::name_the_seed_on_panic();
+    if args.sessions || args.session_plant.is_some() {
+        return sessions::run(&args);
+    }
     if let Some(unknown) = unknown_name(&args) {
         eprintln!("there is no {unknown}");
         return ExitCode::from(2);

@@ -1,8 +1,10 @@
 //! Tries planted faults, each of which must be found: by a seed of the random world or of a story,
 //! and by the scenarios it is a guard of.
 
-use std::process::{Command, ExitCode};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, ExitCode, ExitStatus};
 
+use rustix::process::Signal;
 use systole::sim::plants::{self, Planted};
 use systole::sim::script::Neglect;
 use systole::sim::stories;
@@ -98,10 +100,74 @@ fn run(words: &[&str]) -> Option<String> {
     let output = Command::new(program).args(words).output().ok()?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
-    let told = text.lines().rfind(|line| line.starts_with("seed "));
-    let found = output.status.success() || output.status.code().is_none();
-    found.then(|| told.unwrap_or("an assertion").to_owned())
+    let found = finding(output.status, &text);
+    if found.is_none() && output.status.code().is_none() {
+        println!(
+            "{}: {}, which shows nothing",
+            words.join(" "),
+            output.status
+        );
+    }
+    found
+}
+
+/// What a run that ended so has found, in a line. Of those that a signal ended, only one that
+/// ended itself because an assertion did not hold has found anything: another signal came from
+/// elsewhere, and an abort without such a line is a stack or a memory that was not enough.
+fn finding(status: ExitStatus, text: &str) -> Option<String> {
+    if status.success() {
+        let told = text.lines().rfind(|line| line.starts_with("seed "));
+        return Some(told.unwrap_or_default().to_owned());
+    }
+    let aborted = status.signal() == Some(Signal::ABORT.as_raw());
+    let mut lines = text.lines();
+    let at = lines.find(|line| aborted && line.contains("panicked at "))?;
+    let why = lines.next().unwrap_or_default();
+    Some(format!("{at} {why}"))
 }
 
 /// How many seeds of the world are tried before the stories, and how often each of them is told.
 const SOON: u64 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PANIC: &str =
+        "seed 3: panicked at src/zab/core.rs:1:2:\nthe counter wraps\nnote: no trace\n";
+
+    fn ended_by(signal: Signal) -> ExitStatus {
+        ExitStatus::from_raw(signal.as_raw())
+    }
+
+    #[test]
+    fn a_success_has_found_what_it_tells() {
+        let told = finding(ExitStatus::from_raw(0), "seed 1: Z1\nseed 1: Z1 again\n");
+        assert_eq!(told.as_deref(), Some("seed 1: Z1 again"));
+    }
+
+    #[test]
+    fn a_failure_has_found_nothing() {
+        assert_eq!(finding(ExitStatus::from_raw(1 << 8), PANIC), None);
+    }
+
+    #[test]
+    fn an_assertion_that_does_not_hold_is_a_finding_with_its_message() {
+        let told = finding(ended_by(Signal::ABORT), PANIC);
+        let line = "seed 3: panicked at src/zab/core.rs:1:2: the counter wraps";
+        assert_eq!(told.as_deref(), Some(line));
+    }
+
+    #[test]
+    fn an_abort_that_names_no_assertion_is_none() {
+        let text = "thread has overflowed its stack\n";
+        assert_eq!(finding(ended_by(Signal::ABORT), text), None);
+    }
+
+    #[test]
+    fn a_signal_from_elsewhere_is_none_whatever_was_told() {
+        for signal in [Signal::KILL, Signal::TERM, Signal::SEGV] {
+            assert_eq!(finding(ended_by(signal), PANIC), None);
+        }
+    }
+}

@@ -168,6 +168,14 @@ thread_local! {
     static SEED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
+/// Does what is to be done for a seed, which a panic names.
+pub(super) fn naming<T>(seed: u64, run: impl FnOnce() -> T) -> T {
+    SEED.set(Some(seed));
+    let outcome = run();
+    SEED.set(None);
+    outcome
+}
+
 pub(super) fn name_the_seed_on_panic() {
     std::panic::set_hook(Box::new(|panic| match SEED.get() {
         Some(seed) => eprintln!("seed {seed}: {panic}"),

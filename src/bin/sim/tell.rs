@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use systole::sim::plants::Planted;
 use systole::sim::scenarios::{self, Faults, Guard, Scenario};
 use systole::sim::script::Neglect;
 use systole::sim::stories;
@@ -78,15 +79,17 @@ pub(super) fn all(args: &Args) -> ExitCode {
 
 /// The scenarios that must fail with this plant.
 pub(super) fn guarded_by(plant: &str) -> impl Iterator<Item = &'static Scenario> {
+    let name = Planted::in_scripts(plant).map_or(plant, |neglect| neglect.name());
     scenarios::ALL
         .iter()
-        .filter(move |scenario| scenario.guards.iter().any(|guard| guard.name() == plant))
+        .filter(move |scenario| scenario.guards.iter().any(|guard| guard.name() == name))
 }
 
 /// What a plant takes away from a script; `None` if it is one of the random world alone.
 fn faults_of(plant: &str) -> Option<Faults> {
     let core = Plant::ALL.iter().find(|known| known.name() == plant);
-    let host = Neglect::ALL.iter().find(|known| known.name() == plant);
+    let script = Neglect::ALL.iter().find(|known| known.name() == plant);
+    let host = script.copied().or_else(|| Planted::in_scripts(plant));
     let core = core.map(|&plant| Faults::from(Plants::only(plant)));
-    core.or(host.map(|&neglect| Faults::from(Guard::Host(neglect))))
+    core.or(host.map(|neglect| Faults::from(Guard::Host(neglect))))
 }

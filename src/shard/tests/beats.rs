@@ -65,6 +65,22 @@ fn a_session_that_one_shard_knows_to_have_ended_is_not_brought_back_from_another
 }
 
 #[test]
+fn a_client_told_of_the_end_by_one_shard_is_told_the_same_by_another() {
+    let mut world = World::new(2);
+    let (here, there) = (world.connect(0), world.connect(1));
+    world.ask(here, "PUT /g/m?timeout=20");
+    world.send(there, "DELETE /g/m");
+    world.core_takes(1);
+    world.core_syncs();
+    world.shard_hears(1);
+    assert_eq!(world.statuses(there), [204]);
+    world.send(here, "HEAD /g/m");
+    assert_eq!(world.statuses(here), [201], "not answered from what was");
+    world.quiet();
+    assert_eq!(world.statuses(here), [201, 404]);
+}
+
+#[test]
 fn a_session_on_its_way_between_two_shards_is_not_called_ended_by_a_third() {
     let mut world = World::new(3);
     let clients = [0, 1, 2].map(|shard| world.connect(shard));
@@ -91,7 +107,7 @@ fn a_session_on_its_way_between_two_shards_is_not_called_ended_by_a_third() {
 }
 
 #[test]
-fn a_session_renewed_in_a_new_run_while_its_expiry_is_proposed_is_not_lost() {
+fn a_session_renewed_while_its_expiry_is_proposed_is_not_called_renewed_if_it_ended() {
     let mut world = World::new(2);
     let first = world.connect(0);
     let joined = world.ask(first, "PUT /g/m?timeout=100ms");
@@ -111,8 +127,12 @@ fn a_session_renewed_in_a_new_run_while_its_expiry_is_proposed_is_not_lost() {
     world.core_takes(holder);
     world.quiet();
     world.pass(30);
-    assert_eq!(world.last(other).status, 200);
-    assert_eq!(world.last(other).session(), joined.session());
+    let refused = world.last(other);
+    assert_eq!(refused.status, 503);
+    assert!(refused.text().contains("the session has just ended"));
+    let again = world.ask(other, "PUT /g/m?timeout=100ms");
+    assert_eq!(again.status, 201);
+    assert_ne!(again.session(), joined.session());
     world.pass(300);
     assert!(
         !world.is_active("g", "m"),

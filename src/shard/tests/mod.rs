@@ -3,6 +3,8 @@
 mod beats;
 mod client;
 mod connections;
+mod ensemble;
+mod forwarded;
 mod oracle;
 mod overload;
 mod random;

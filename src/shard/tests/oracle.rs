@@ -20,6 +20,8 @@ pub(super) struct Oracle {
     promises: HashMap<SessionId, (Millis, Millis)>,
     timeouts: HashMap<SessionId, Millis>,
     pub(super) expired: HashSet<SessionId>,
+    /// All that have ended, in their order.
+    pub(super) ends: Vec<SessionId>,
     /// Sessions of whose end a shard has heard.
     heard: Vec<HashSet<SessionId>>,
     pub(super) versions: HashMap<String, u64>,
@@ -61,6 +63,7 @@ impl Oracle {
 
     /// S2: what was promised is kept.
     pub(super) fn ended(&mut self, id: SessionId, by_expiry: bool, now: Millis) {
+        self.ends.push(id);
         if !by_expiry {
             return;
         }
@@ -79,8 +82,15 @@ impl Oracle {
     /// A shard has been told.
     pub(super) fn heard(&mut self, shard: usize, tells: &[Tell]) {
         for tell in tells {
-            if let Tell::Ended(ids) = tell {
-                self.heard[shard].extend(ids.iter());
+            match tell {
+                Tell::Ended(ids) => self.heard[shard].extend(ids.iter()),
+                // Moved back.
+                Tell::Deal(sessions) => {
+                    for dealt in sessions {
+                        self.heard[shard].remove(&dealt.id);
+                    }
+                }
+                _ => {}
             }
         }
     }

@@ -42,6 +42,8 @@ struct Note {
     /// The newest version of the group anybody had been shown.
     version: Option<u64>,
     packed: bool,
+    /// How many sessions had ended.
+    ends: usize,
 }
 
 struct Run {
@@ -279,6 +281,7 @@ impl Run {
             version: group_of(line).and_then(|group| oracle.versions.get(group).copied()),
             targets,
             packed,
+            ends: oracle.ends.len(),
         };
         self.notes.push(note);
         let (now, note) = (self.world.now, self.notes.len() - 1);
@@ -325,6 +328,7 @@ impl Run {
             self.believed[member] = self.believed[member].max(Some(id));
         }
         let note = &self.notes[asked.note];
+        self.judge_session(note, response, &asked.line);
         if asked.line.starts_with("POST") && status == 200 {
             return self.judge_batch(note, response);
         }
@@ -356,10 +360,16 @@ impl Run {
             let denied = matches!(status, 404 | 409 | 410);
             assert!(!denied, "{what}: {status} for the live {id}");
         } else if !note.packed {
-            // A shard that has not heard of the takeover may still answer for the ghost; the
-            // oracle sees to it that one which has heard does not.
-            let forgotten = matches!(status, 404 | 410);
-            assert!(!forgotten, "{what}: {status} for {named:?}, not {id}");
+            let wrong = matches!(status, 200..=304 | 404 | 410);
+            assert!(!wrong, "{what}: {status} for {named:?}, not {id}");
+        }
+    }
+
+    /// Nobody is answered for a session that had ended when the request was sent.
+    fn judge_session(&self, note: &Note, response: &Response, what: &str) {
+        let ended = &self.world.oracle.ends[..note.ends];
+        if let Some(id) = response.session() {
+            assert!(!ended.contains(&id), "S3: {what}: {id} had ended");
         }
     }
 

@@ -12,10 +12,10 @@ use crate::group;
 use crate::http;
 use crate::mail::{Ask, Mail, Pass, Tell};
 use crate::metrics::{CoreCounters, Registry, ShardCounters};
-use crate::replica::{Replica, Settings as ReplicaSettings};
+use crate::replica::{GroupSettings, Output, Replica, Settings as ReplicaSettings};
 use crate::time::{Millis, TICK_MS};
-use crate::types::{Epoch, Incarnation, ServerId, Zxid};
-use crate::zab::{Boot, Entry, Peer, Persisted, Ready, Settings as ZabSettings, Summary, Write};
+use crate::types::{Epoch, ServerId, Zxid};
+use crate::zab::{Boot, Entry, Persisted, Settings as ZabSettings, Summary, Write};
 
 /// Shards, the core, and everything between them and their clients.
 pub(super) struct World {
@@ -27,7 +27,7 @@ pub(super) struct World {
     log: Vec<Entry>,
     durable: usize,
     epochs: (Epoch, Epoch),
-    incarnation: u64,
+    starts: u64,
     pub(super) to_core: Vec<VecDeque<Ask>>,
     pub(super) to_shard: Vec<VecDeque<Vec<Tell>>>,
     /// From, to.
@@ -87,8 +87,8 @@ impl World {
     pub(super) fn restart(&mut self) -> World {
         let mut log = std::mem::take(&mut self.log);
         log.truncate(self.durable);
-        let (tune, incarnation) = (self.tune.clone(), self.incarnation + 1);
-        let mut next = World::starting(tune, log, self.epochs, incarnation, self.now);
+        let (tune, starts) = (self.tune.clone(), self.starts + 1);
+        let mut next = World::starting(tune, log, self.epochs, starts, self.now);
         next.oracle = std::mem::take(&mut self.oracle);
         next.oracle.restarted(next.shards.len());
         next
@@ -105,43 +105,41 @@ impl World {
         tune: Tune,
         log: Vec<Entry>,
         epochs: (Epoch, Epoch),
-        incarnation: u64,
+        starts: u64,
         now: Millis,
     ) -> World {
         let count = usize::from(tune.shards);
         let counters = Arc::new(CoreCounters::default());
-        let mut state = group::State::new(group::Settings {
+        let group = GroupSettings {
             default_timeout: tune.default_timeout,
             seeds: [1, 2, 3, 4],
-        });
-        let mut applied = group::Applied::default();
-        for entry in &log {
-            let done = state.apply(entry.zxid, &entry.payload, &mut applied);
-            done.expect("the log was written by this code");
-        }
-        let last = log.last().map_or(Zxid::ZERO, |entry| entry.zxid);
+        };
+        let epochs_of = log.chunk_by(|a, b| a.zxid.epoch == b.zxid.epoch);
+        let ends = epochs_of.filter_map(|run| Some(run.last()?.zxid)).collect();
         let boot = Boot {
             accepted_epoch: epochs.0,
             current_epoch: epochs.1,
             history: Summary {
-                base: last,
-                ends: Vec::new(),
+                base: Zxid::ZERO,
+                ends,
             },
             snapshot: None,
-            delivered: last,
-            nonce: 1,
+            delivered: Zxid::ZERO,
+            nonce: starts,
         };
         let mut zab = ZabSettings::alone(ServerId(1));
         zab.limits.in_flight_max = tune.in_flight_max;
         let settings = ReplicaSettings {
             id: ServerId(1),
             shards: tune.shards,
-            endpoints: Arc::from(["t:1".to_owned()]),
-            incarnation: Incarnation(incarnation),
+            endpoint: "t:1".to_owned(),
             wall_s: 1_700_000_000,
+            lease: Millis(3_000),
+            min_timeout: Millis(100),
             seeds: [5, 6, 7, 8],
+            requests_max: 65_536,
         };
-        let peer = Peer::new(zab, boot);
+        let state = group::State::new(group);
         let registry = Registry {
             shards: (0..count)
                 .map(|_| Arc::new(ShardCounters::default()))
@@ -164,12 +162,12 @@ impl World {
         World {
             now,
             shards: shards.collect(),
-            replica: Replica::new(settings, peer, state, Arc::clone(&counters)),
+            replica: Replica::new(settings, zab, boot, state, group, Arc::clone(&counters)),
             counters,
             durable: log.len(),
             log,
             epochs,
-            incarnation,
+            starts,
             to_core: (0..count).map(|_| VecDeque::new()).collect(),
             to_shard: (0..count).map(|_| VecDeque::new()).collect(),
             between: (0..count)
@@ -216,17 +214,24 @@ impl World {
             return false;
         };
         self.replica.ask(self.now, shard as u16, ask);
-        self.told();
         true
     }
 
     /// The core appends what has been proposed.
     pub(super) fn core_writes(&mut self) {
-        let mut ready = Ready::default();
+        let mut ready = Output::default();
         loop {
+            let expired = self.counters.expired.get();
             self.replica.ready(&mut ready);
+            self.heard_of(self.counters.expired.get() > expired);
             if ready.is_empty() {
                 return;
+            }
+            if let Some(replay) = ready.replay.take() {
+                let upto = self.log.partition_point(|entry| entry.zxid <= replay.upto);
+                for entry in &self.log[..upto] {
+                    self.replica.on_replayed(self.now, entry);
+                }
             }
             for write in ready.writes.drain(..) {
                 match write {
@@ -244,29 +249,23 @@ impl World {
                     other => panic!("an ensemble of one was told to {other:?}"),
                 }
             }
-            for entry in &ready.deliver {
-                let expired = self.counters.expired.get();
-                self.replica
-                    .deliver(std::slice::from_ref(entry))
-                    .expect("entries are whole");
-                let by_expiry = self.counters.expired.get() > expired;
-                self.oracle.applied(self.replica.state());
-                let ended = self.replica.tells()[0]
-                    .iter()
-                    .filter_map(|tell| match tell {
-                        Tell::Ended(ids) => Some(ids.to_vec()),
-                        _ => None,
-                    });
-                for id in ended.flatten().collect::<Vec<_>>() {
-                    self.oracle.ended(id, by_expiry, self.now);
-                }
-                self.told();
-            }
-            if let Some(standing) = &ready.standing {
-                self.replica.on_standing(self.now, standing);
-                self.told();
-            }
         }
+    }
+
+    /// What the core tells of at most one transaction is noted, and goes on its way.
+    fn heard_of(&mut self, by_expiry: bool) {
+        if self.replica.is_serving() {
+            self.oracle.applied(self.replica.state());
+        }
+        let tells = self.replica.tells()[0].iter();
+        let ended = tells.filter_map(|tell| match tell {
+            Tell::Ended(ids) => Some(ids.to_vec()),
+            _ => None,
+        });
+        for id in ended.flatten().collect::<Vec<_>>() {
+            self.oracle.ended(id, by_expiry, self.now);
+        }
+        self.told();
     }
 
     /// What has been appended is durable. False if there was nothing.
@@ -275,10 +274,14 @@ impl World {
         if self.durable == self.log.len() {
             return false;
         }
-        self.durable = self.log.len();
-        let persisted = Persisted::Log(self.log[self.durable - 1].zxid);
-        self.replica.on_persisted(self.now, persisted);
-        self.core_writes();
+        // One by one, so that the oracle sees each state.
+        let synced = self.log.len();
+        while self.durable < synced {
+            let persisted = Persisted::Log(self.log[self.durable].zxid);
+            self.durable += 1;
+            self.replica.on_persisted(self.now, persisted);
+            self.core_writes();
+        }
         true
     }
 
@@ -296,7 +299,7 @@ impl World {
             return false;
         };
         self.oracle.heard(shard, &tells);
-        self.shards[shard].deliver(Mail::Core(tells), self.now);
+        self.shards[shard].deliver(Mail::Core { batch: 0, tells }, self.now);
         self.carry(shard);
         true
     }
@@ -471,6 +474,13 @@ impl World {
     }
 
     fn pump_once(&mut self, client: usize, bytes: usize) {
+        // What is told is in every shard's inbox before anybody hears of it, and a shard takes
+        // its mail in before an input that came later.
+        let it = &self.clients[client];
+        if it.open && !it.slow && it.next == Next::Read && !it.kernel.is_empty() && bytes > 0 {
+            let shard = it.shard;
+            while self.shard_hears(shard) {}
+        }
         let World {
             shards,
             clients,

@@ -136,6 +136,7 @@ pub const ALL: &[Scenario] = &[
     faults::MORE_RECENT,
     faults::NEWER_EPOCH,
     links::OLD_TENURE,
+    links::OLD_RUN,
     links::EVERY_MESSAGE_TWICE,
     links::MALFORMED,
     faults::SLOW_FOLLOWER,

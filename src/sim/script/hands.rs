@@ -26,6 +26,8 @@ pub enum Neglect {
     BlocksOnRead,
     /// A damaged log is cut where the damage is, and the server votes with the rest.
     CutsDamage,
+    /// Every run of a server draws the same number at its start.
+    SameNonce,
 }
 
 impl Neglect {
@@ -37,6 +39,7 @@ impl Neglect {
         Neglect::SnapshotsLate,
         Neglect::BlocksOnRead,
         Neglect::CutsDamage,
+        Neglect::SameNonce,
     ];
 
     /// Its name on the command line.
@@ -49,6 +52,7 @@ impl Neglect {
             Neglect::SnapshotsLate => "script-snapshots-late",
             Neglect::BlocksOnRead => "script-blocks-on-read",
             Neglect::CutsDamage => "script-cuts-damage",
+            Neglect::SameNonce => "script-same-nonce",
         }
     }
 }

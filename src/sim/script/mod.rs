@@ -165,8 +165,13 @@ impl Ensemble {
             limits: self.limits,
             plants: self.plants,
         };
-        let nonce = self.starts;
-        if let Err(error) = self.server(id).boot(settings, nonce) {
+        let run = self.starts;
+        let nonce = if self.neglects(Neglect::SameNonce) {
+            7
+        } else {
+            run
+        };
+        if let Err(error) = self.server(id).boot(settings, run, nonce) {
             self.note(&format!("{id} cannot start: {error}"));
             return Err(error);
         }

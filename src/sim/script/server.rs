@@ -74,7 +74,7 @@ impl Server {
     }
 
     /// Opens the log and makes the peer; the peer has not been started.
-    pub(super) fn boot(&mut self, settings: Settings, nonce: u64) -> Result<(), String> {
+    pub(super) fn boot(&mut self, settings: Settings, run: u64, nonce: u64) -> Result<(), String> {
         let opened = Log::open(self.disk.clone(), log_settings());
         let (log, recovered) = opened.map_err(|error| error.to_string())?;
         self.delivered.clear();
@@ -97,7 +97,7 @@ impl Server {
             delivered: recovered.snapshot.unwrap_or(Zxid::ZERO),
             nonce,
         };
-        self.run = nonce;
+        self.run = run;
         self.judged = 0;
         self.log = Some(log);
         self.peer = Some(Peer::new(settings, boot));

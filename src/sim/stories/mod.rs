@@ -68,8 +68,13 @@ impl Scene {
 
     /// Lets the world go on until something is the case. That it comes to that is part of the
     /// story: if it does not within a minute, the story fails.
-    pub fn until(&mut self, what: &str, mut case: impl FnMut(&World) -> bool) {
-        let limit = self.world.stage.now + 60_000_000;
+    pub fn until(&mut self, what: &str, case: impl FnMut(&World) -> bool) {
+        self.within_ms(60_000, what, case);
+    }
+
+    /// The same, where less than a minute is part of the story too.
+    pub fn within_ms(&mut self, ms: u64, what: &str, mut case: impl FnMut(&World) -> bool) {
+        let limit = self.world.stage.now + ms * 1_000;
         while !case(&self.world) && self.world.stage.judge.violation().is_none() {
             if self.world.stage.now >= limit {
                 let now = self.world.stage.now;

@@ -1,6 +1,7 @@
 //! Networks that come apart.
 
 use super::super::faults::FaultKind;
+use super::super::recovery::STILL_US;
 use super::super::world::World;
 use super::{Scene, Story};
 use crate::types::Epoch;
@@ -30,6 +31,12 @@ pub(super) const ALL: &[Story] = &[
         about: "a server takes one epoch after the other and falls before any voter hears of them",
         play: unshared,
         servers: (3, 1),
+    },
+    Story {
+        name: "22-a-voter-many-epochs-ahead",
+        about: "who must lead knows of few epochs, and the voter it needs has promised many",
+        play: ahead,
+        servers: (3, 0),
     },
 ];
 
@@ -94,18 +101,7 @@ fn unshared(scene: &mut Scene) {
     scene.start(heard_of);
     scene.start(observer);
     for _ in 0..4 {
-        let before = accepted(&scene.world, heard_of);
-        scene.start(alone);
-        let before = before.max(accepted(&scene.world, alone));
-        scene.until("it has chosen an epoch", |world| {
-            accepted(world, alone) > before
-        });
-        // What it announces reaches the observer alone.
-        scene.world.stage.net.close(alone, heard_of, false);
-        scene.pass_ms(30);
-        scene.crash(alone);
-        scene.world.stage.net.reopen(alone, heard_of, false);
-        scene.pass_ms(100);
+        chooses_unheard(scene, alone, heard_of);
     }
     scene.start(other);
     scene.until(
@@ -120,6 +116,49 @@ fn unshared(scene: &mut Scene) {
     scene.start(alone);
     scene.lead();
 }
+
+/// The third server chooses epoch after epoch that nobody hears of. Then one that knows of none of
+/// them has the newest history, so that it must lead, and nobody but the third to follow it. What
+/// the third has promised it learns in one election; by counting it takes one for each epoch.
+fn ahead(scene: &mut Scene) {
+    let (heard_of, other, ahead) = (0, 1, 2);
+    let leader = scene.lead();
+    scene.commit(leader, 3);
+    scene.crash_all();
+    scene.start(heard_of);
+    for _ in 0..EPOCHS_AHEAD {
+        chooses_unheard(scene, ahead, heard_of);
+    }
+    scene.start(other);
+    let leader = scene.lead_instead_of(ahead);
+    scene.commit(leader, 1);
+    scene.kill(heard_of + other - leader);
+    scene.start(ahead);
+    scene.within_ms(STILL_US / 1_000, "the third follows", |world| {
+        world.hosts[leader].leads() && world.hosts[ahead].phase() == Some(Phase::Following)
+    });
+    scene.start_all();
+    scene.lead();
+}
+
+/// `alone` starts, chooses an epoch with `heard_of`, which it is not told of, and loses power.
+fn chooses_unheard(scene: &mut Scene, alone: usize, heard_of: usize) {
+    let before = accepted(&scene.world, heard_of);
+    scene.start(alone);
+    let before = before.max(accepted(&scene.world, alone));
+    scene.until("it has chosen an epoch", |world| {
+        accepted(world, alone) > before
+    });
+    // What it announces reaches observers alone.
+    scene.world.stage.net.close(alone, heard_of, false);
+    scene.pass_ms(30);
+    scene.crash(alone);
+    scene.world.stage.net.reopen(alone, heard_of, false);
+    scene.pass_ms(100);
+}
+
+/// More epochs than there is time for elections within which an ensemble must come further.
+const EPOCHS_AHEAD: u32 = 60;
 
 /// The epoch that a running server has promised, on its disk.
 fn accepted(world: &World, at: usize) -> Option<Epoch> {

@@ -161,14 +161,15 @@ pub(super) fn request_in(payload: &[u8]) -> &[u8] {
 }
 
 /// What goes into the log: the transaction, and who asked for it.
-pub(super) fn encode_transaction(origin: Origin, txn: &[u8]) -> Arc<[u8]> {
-    let mut bytes = Vec::with_capacity(TRANSACTION_BYTES + txn.len());
+/// `bytes` is room to put it together in.
+pub(super) fn encode_transaction(origin: Origin, txn: &[u8], bytes: &mut Vec<u8>) -> Arc<[u8]> {
+    bytes.clear();
     bytes.push(TRANSACTION);
     bytes.extend_from_slice(&origin.server.0.to_be_bytes());
     bytes.extend_from_slice(&origin.run.to_be_bytes());
     bytes.extend_from_slice(&origin.request.0.to_be_bytes());
     bytes.extend_from_slice(txn);
-    bytes.into()
+    Arc::from(&bytes[..])
 }
 
 /// Reads what was in the log.
@@ -292,7 +293,7 @@ mod tests {
             run: 5,
             request: RequestId(6),
         };
-        let payload = encode_transaction(origin, b"txn");
+        let payload = encode_transaction(origin, b"txn", &mut Vec::new());
         assert_eq!(decode_transaction(&payload), Ok((origin, &b"txn"[..])));
         assert_eq!(payload.len(), TRANSACTION_BYTES + 3);
     }
@@ -377,7 +378,7 @@ mod tests {
             run: 5,
             request: RequestId(6),
         };
-        let whole = encode_transaction(origin, b"");
+        let whole = encode_transaction(origin, b"", &mut Vec::new());
         for length in 0..whole.len() {
             let read = decode_transaction(&whole[..length]);
             assert!(matches!(read, Err(Malformed::EndsEarly { .. })), "{length}");

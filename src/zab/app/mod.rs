@@ -144,11 +144,21 @@ impl Content for &[u8] {
 #[error("a snapshot cannot be restored: {0}")]
 pub struct Damaged(pub String);
 
+/// Reads the payload of a logged entry: who asked for the transaction, and the transaction.
+///
+/// # Errors
+/// [`Malformed`] if the entry was not written by a [`Node`].
+pub fn transaction(payload: &[u8]) -> Result<(Origin, &[u8]), Malformed> {
+    envelope::decode_transaction(payload)
+}
+
 /// What the leader makes of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Preprocessed {
     /// This, idempotent, is to be broadcast.
     Transaction(Vec<u8>),
+    /// The request is the transaction: it is to be broadcast as it is.
+    AsAsked,
     /// Nothing is to be broadcast, and this is the answer.
     Answer(Vec<u8>),
 }

@@ -49,22 +49,48 @@ pub struct Node<A: Application> {
     pub(super) inbox: VecDeque<Waiting>,
     /// The peer takes no proposal until it has committed one.
     full: bool,
-    /// Flushes that wait for a barrier, by its token, and who asked.
-    pub(super) flushes: BTreeMap<u64, Origin>,
+    /// Room to put transactions together in.
+    bytes: Vec<u8>,
+    /// What waits for a barrier, by its token.
+    pub(super) barriers: BTreeMap<u64, Waits>,
     newest_token: u64,
+}
+
+/// What waits for a barrier.
+pub(super) enum Waits {
+    /// A flush, and who asked for it.
+    Flush(Origin),
+    /// This leader's application.
+    Application,
 }
 
 /// The application is behind what is committed, and the log is read for it.
 ///
-/// What is committed meanwhile is in the log as well, so it is not kept in memory: it is read in
-/// its turn, however long that takes.
+/// What is committed meanwhile is in the log as well and could be read in its turn. But while
+/// that is read more is committed, and under load the end would never be reached: so the last
+/// of it is kept.
 struct CatchingUp {
     /// What is being read.
     reading: Replay,
-    /// The last transaction known to be committed.
+    /// The last transaction to be read: `ahead` begins right after it.
     upto: Zxid,
+    /// The last transactions known to be committed: at most [`AHEAD_MAX`], in order.
+    ahead: VecDeque<Entry>,
     /// What the application is to be told when it is there.
     standing: Option<Standing>,
+}
+
+impl CatchingUp {
+    /// Keeps a committed transaction. If they are too many, the older half is left to the log:
+    /// were it one at a time, the reading would have to be as fast as commits come.
+    fn keep(&mut self, entry: Entry) {
+        self.ahead.push_back(entry);
+        if self.ahead.len() > AHEAD_MAX
+            && let Some(last) = self.ahead.drain(..AHEAD_MAX / 2).next_back()
+        {
+            self.upto = last.zxid;
+        }
+    }
 }
 
 impl<A: Application> Node<A> {
@@ -90,7 +116,8 @@ impl<A: Application> Node<A> {
             requests: Requests::new(limits.requests_max),
             inbox: VecDeque::new(),
             full: false,
-            flushes: BTreeMap::new(),
+            bytes: Vec::new(),
+            barriers: BTreeMap::new(),
             newest_token: 0,
             peer: Peer::new(settings, boot),
         }
@@ -238,6 +265,18 @@ impl<A: Application> Node<A> {
         Ok(id)
     }
 
+    /// Asks a quorum whether this server still leads: the number that is returned comes back in
+    /// [`NodeReady::confirmed`] once a round of pings that began after this call has been
+    /// answered. It waits for nothing else, unlike [`Node::flush`], and is lost with the
+    /// leadership.
+    ///
+    /// # Errors
+    /// [`Refusal::NoLeader`] if this server does not lead; see [`Refusal`] for the others.
+    pub fn confirm(&mut self, now: Millis) -> Result<u64, Refusal> {
+        self.now = now;
+        self.begin_barrier(Waits::Application)
+    }
+
     /// Sends a message to the application of another server: of a learner, if this server leads,
     /// or of the leader (`None`), which may be this server itself. It is neither logged nor
     /// ordered with transactions, and may be lost with the connection. False if there is no such
@@ -280,6 +319,11 @@ impl<A: Application> Node<A> {
     #[must_use]
     pub fn app(&self) -> &A {
         &self.app
+    }
+
+    /// The application, for what it keeps beside its state.
+    pub fn app_mut(&mut self) -> &mut A {
+        &mut self.app
     }
 
     /// The peer below.
@@ -331,7 +375,7 @@ impl<A: Application> Node<A> {
         }
         for entry in ready.deliver.drain(..) {
             match &mut self.catching_up {
-                Some(catching_up) => catching_up.upto = entry.zxid,
+                Some(catching_up) => catching_up.keep(entry),
                 None => self.deliver(&entry),
             }
         }
@@ -339,8 +383,10 @@ impl<A: Application> Node<A> {
             self.stand(standing);
         }
         for barrier in ready.barriers.drain(..) {
-            if let Some(origin) = self.flushes.remove(&barrier.token) {
-                self.reply(origin, barrier.zxid, Word::Flushed);
+            match self.barriers.remove(&barrier.token) {
+                Some(Waits::Flush(origin)) => self.reply(origin, barrier.zxid, Word::Flushed),
+                Some(Waits::Application) => self.ready.confirmed.push(barrier.token),
+                None => {}
             }
         }
         for (from, payload) in ready.payloads.drain(..) {
@@ -398,22 +444,27 @@ impl<A: Application> Node<A> {
                 Preprocessed::Answer(answer) => {
                     self.reply(origin, self.applied, Word::Answer(answer));
                 }
-                Preprocessed::Transaction(txn)
-                    if TRANSACTION_BYTES + txn.len() > self.limits.txn_bytes_max =>
-                {
-                    self.app.withdraw(&txn);
-                    self.refuse(origin, Refusal::TooLong);
-                }
-                Preprocessed::Transaction(txn) => {
-                    let payload = envelope::encode_transaction(origin, &txn);
-                    if self.peer.propose(self.now, payload).is_err() {
-                        // It waits until there is room, or this server leads no more.
-                        self.app.withdraw(&txn);
-                        self.inbox.push_front(waiting);
-                        self.full = true;
-                    }
+                Preprocessed::Transaction(txn) => self.broadcast(waiting, &txn),
+                Preprocessed::AsAsked => {
+                    let payload = Arc::clone(&waiting.payload);
+                    self.broadcast(waiting, envelope::request_in(&payload));
                 }
             }
+        }
+    }
+
+    /// Proposes the transaction that the application has made of a request.
+    fn broadcast(&mut self, waiting: Waiting, txn: &[u8]) {
+        if TRANSACTION_BYTES + txn.len() > self.limits.txn_bytes_max {
+            self.app.withdraw(txn);
+            return self.refuse(waiting.origin, Refusal::TooLong);
+        }
+        let payload = envelope::encode_transaction(waiting.origin, txn, &mut self.bytes);
+        if self.peer.propose(self.now, payload).is_err() {
+            // It waits until there is room, or this server leads no more.
+            self.app.withdraw(txn);
+            self.inbox.push_front(waiting);
+            self.full = true;
         }
     }
 
@@ -428,6 +479,10 @@ impl<A: Application> Node<A> {
 
     /// The leader makes sure that it leads, for a server that would read.
     fn begin_flush(&mut self, origin: Origin) -> Result<(), Refusal> {
+        self.begin_barrier(Waits::Flush(origin)).map(drop)
+    }
+
+    fn begin_barrier(&mut self, waits: Waits) -> Result<u64, Refusal> {
         let token = self.newest_token + 1;
         let barrier = self.peer.barrier(self.now, token);
         barrier.map_err(|error| match error {
@@ -435,8 +490,8 @@ impl<A: Application> Node<A> {
             ProposeError::Full => Refusal::Full,
         })?;
         self.newest_token = token;
-        self.flushes.insert(token, origin);
-        Ok(())
+        self.barriers.insert(token, waits);
+        Ok(token)
     }
 
     /// Sends the leader what this follower asks.
@@ -525,17 +580,20 @@ impl<A: Application> Node<A> {
     fn fall_behind(&mut self, replay: Replay) {
         if let Some(catching_up) = &mut self.catching_up {
             catching_up.upto = replay.upto;
+            catching_up.ahead.clear();
             return;
         }
         self.ready.replay = Some(replay);
         self.catching_up = Some(CatchingUp {
             reading: replay,
             upto: replay.upto,
+            ahead: VecDeque::new(),
             standing: None,
         });
     }
 
-    /// Has more of the log read if the last reading is done and did not suffice.
+    /// Has more of the log read if the last reading is done and did not suffice; if it did, what
+    /// was kept is delivered and nothing is behind.
     fn go_on_catching_up(&mut self) {
         let Some(catching_up) = &mut self.catching_up else {
             return;
@@ -552,7 +610,14 @@ impl<A: Application> Node<A> {
             return;
         }
         let standing = catching_up.standing.take();
+        let ahead = std::mem::take(&mut catching_up.ahead);
         self.catching_up = None;
+        // A snapshot may have come in between, with some of it.
+        for entry in &ahead {
+            if entry.zxid > self.applied {
+                self.deliver(entry);
+            }
+        }
         if let Some(standing) = standing {
             self.tell(standing);
         }
@@ -587,7 +652,7 @@ impl<A: Application> Node<A> {
     /// Without a leader, or with another one, nothing that was asked is answered any more.
     fn recover(&mut self) {
         let inbox = std::mem::take(&mut self.inbox);
-        self.flushes.clear();
+        self.barriers.clear();
         self.full = false;
         if self.standing == Standing::Recovering {
             return;
@@ -634,6 +699,10 @@ impl Call {
         }
     }
 }
+
+/// Committed transactions kept for an application that is behind: half of it is more than is
+/// committed while as many are read from the log.
+pub(super) const AHEAD_MAX: usize = 16_384;
 
 fn epoch_of(standing: &Standing) -> Option<Epoch> {
     match standing {

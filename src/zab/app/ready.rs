@@ -23,6 +23,8 @@ pub struct NodeReady<O> {
     pub replay: Option<Replay>,
     /// What has become of requests of this server, in the order in which it happened.
     pub completions: Vec<Completion<O>>,
+    /// What [`super::Node::confirm`] returned, for rounds that have been answered.
+    pub confirmed: Vec<u64>,
     /// What could not be read and was passed over.
     pub garbled: Vec<Garbled>,
     /// As [`crate::zab::Ready::fenced`].
@@ -140,6 +142,7 @@ impl<O> Default for NodeReady<O> {
             reads: Vec::new(),
             replay: None,
             completions: Vec::new(),
+            confirmed: Vec::new(),
             garbled: Vec::new(),
             fenced: None,
         }
@@ -154,6 +157,7 @@ impl<O> NodeReady<O> {
         self.reads.clear();
         self.replay = None;
         self.completions.clear();
+        self.confirmed.clear();
         self.garbled.clear();
         self.fenced = None;
     }
@@ -166,6 +170,7 @@ impl<O> NodeReady<O> {
             && self.reads.is_empty()
             && self.replay.is_none()
             && self.completions.is_empty()
+            && self.confirmed.is_empty()
             && self.garbled.is_empty()
             && self.fenced.is_none()
     }

@@ -7,19 +7,19 @@ use crate::zab::{Boot, Entry, Persisted, Piece, ReadWhat, Summary, Write};
 
 /// One server's disk. A write that has been made is durable; one that waits is the world's.
 #[derive(Clone, Default)]
-pub(in crate::zab) struct Disk {
-    pub(in crate::zab) accepted: Epoch,
-    pub(in crate::zab) current: Epoch,
+pub(crate) struct Disk {
+    pub(crate) accepted: Epoch,
+    pub(crate) current: Epoch,
     /// The log begins after this.
-    pub(in crate::zab) base: Zxid,
-    pub(in crate::zab) log: Vec<Entry>,
-    pub(in crate::zab) snapshot: Option<(Zxid, Arc<[u8]>)>,
+    pub(crate) base: Zxid,
+    pub(crate) log: Vec<Entry>,
+    pub(crate) snapshot: Option<(Zxid, Arc<[u8]>)>,
     receiving: Vec<u8>,
 }
 
 impl Disk {
     /// What a start finds.
-    pub(in crate::zab) fn boot(&self, nonce: u64) -> Boot {
+    pub(crate) fn boot(&self, nonce: u64) -> Boot {
         let mut ends: Vec<Zxid> = Vec::new();
         for entry in &self.log {
             if ends.last().is_some_and(|end| end.epoch == entry.zxid.epoch) {
@@ -42,7 +42,7 @@ impl Disk {
     }
 
     /// Makes a write, durably; the report, if it has one of its own.
-    pub(in crate::zab) fn write(&mut self, write: &Write) -> Option<Persisted> {
+    pub(crate) fn write(&mut self, write: &Write) -> Option<Persisted> {
         match write {
             Write::AcceptedEpoch(epoch) => {
                 assert!(*epoch >= self.accepted, "Z12: accepted falls");
@@ -85,7 +85,7 @@ impl Disk {
     }
 
     /// Answers a question of the peer.
-    pub(in crate::zab) fn read(&self, what: ReadWhat) -> Piece {
+    pub(crate) fn read(&self, what: ReadWhat) -> Piece {
         match what {
             ReadWhat::Log {
                 after,
@@ -123,13 +123,13 @@ impl Disk {
     }
 
     /// The transactions after `after` up to `upto`.
-    pub(in crate::zab) fn entries(&self, after: Zxid, upto: Zxid) -> Vec<Entry> {
+    pub(crate) fn entries(&self, after: Zxid, upto: Zxid) -> Vec<Entry> {
         let within = |entry: &&Entry| entry.zxid > after && entry.zxid <= upto;
         self.log.iter().filter(within).cloned().collect()
     }
 
     /// Puts a snapshot on the disk and has the log begin after it.
-    pub(in crate::zab) fn keep_snapshot(&mut self, zxid: Zxid, content: Vec<u8>) {
+    pub(crate) fn keep_snapshot(&mut self, zxid: Zxid, content: Vec<u8>) {
         assert!(self.contains(zxid), "a snapshot of what is not durable");
         self.snapshot = Some((zxid, content.into()));
         self.base = zxid;
@@ -137,12 +137,12 @@ impl Disk {
     }
 
     /// The last transaction it holds.
-    pub(in crate::zab) fn last(&self) -> Zxid {
+    pub(crate) fn last(&self) -> Zxid {
         self.log.last().map_or(self.base, |entry| entry.zxid)
     }
 
     /// True if `zxid` is in the log, or is where it begins.
-    pub(in crate::zab) fn contains(&self, zxid: Zxid) -> bool {
+    pub(crate) fn contains(&self, zxid: Zxid) -> bool {
         zxid == self.base || self.log.iter().any(|entry| entry.zxid == zxid)
     }
 }

@@ -1,6 +1,6 @@
 //! Tests of the whole: several peers in a small world.
 
-pub(in crate::zab) mod disk;
+pub(crate) mod disk;
 mod elections;
 mod failures;
 mod hostile;
@@ -9,4 +9,4 @@ mod liveness;
 mod paper;
 mod peers;
 mod phases;
-pub(in crate::zab) mod world;
+pub(crate) mod world;

@@ -12,7 +12,7 @@ use crate::zab::{
 };
 
 /// What the world can run: a peer, or something built on one.
-pub(in crate::zab) trait Machine: Sized {
+pub(crate) trait Machine: Sized {
     /// Built from what is on the disk.
     fn new(settings: Settings, boot: Boot, disk: &Disk) -> Self;
     /// Gives it this, and takes what it puts out.
@@ -23,7 +23,7 @@ pub(in crate::zab) trait Machine: Sized {
     fn save(&self) -> (Zxid, Vec<u8>);
 }
 
-pub(in crate::zab) enum Input {
+pub(crate) enum Input {
     Start,
     Tick,
     Message(ServerId, Message),
@@ -41,19 +41,19 @@ pub(in crate::zab) enum Input {
 }
 
 #[derive(Default)]
-pub(in crate::zab) struct Output {
-    pub(in crate::zab) writes: Vec<Write>,
-    pub(in crate::zab) messages: Vec<Envelope>,
-    pub(in crate::zab) reads: Vec<Read>,
-    pub(in crate::zab) replay: Option<Replay>,
-    pub(in crate::zab) fenced: bool,
+pub(crate) struct Output {
+    pub(crate) writes: Vec<Write>,
+    pub(crate) messages: Vec<Envelope>,
+    pub(crate) reads: Vec<Read>,
+    pub(crate) replay: Option<Replay>,
+    pub(crate) fenced: bool,
 }
 
 /// The servers and all between them.
-pub(in crate::zab) struct World<M> {
-    pub(in crate::zab) now: Millis,
+pub(crate) struct World<M> {
+    pub(crate) now: Millis,
     /// For servers that start from now on; the id is put in.
-    pub(in crate::zab) settings: Settings,
+    pub(crate) settings: Settings,
     hosts: BTreeMap<ServerId, Host<M>>,
     wires: BTreeMap<(ServerId, ServerId), VecDeque<(usize, Message)>>,
     /// Ways that carry nothing: what is sent is lost.
@@ -61,17 +61,17 @@ pub(in crate::zab) struct World<M> {
     /// Ways on which messages pile up.
     held: BTreeSet<(ServerId, ServerId)>,
     /// Every message that was sent, in order.
-    pub(in crate::zab) sent: Vec<Sent>,
+    pub(crate) sent: Vec<Sent>,
     /// Servers that have ended, in order.
-    pub(in crate::zab) ended: Vec<M>,
+    pub(crate) ended: Vec<M>,
     starts: u64,
 }
 
 /// A message that was sent.
-pub(in crate::zab) struct Sent {
-    pub(in crate::zab) from: ServerId,
-    pub(in crate::zab) to: ServerId,
-    pub(in crate::zab) message: Message,
+pub(crate) struct Sent {
+    pub(crate) from: ServerId,
+    pub(crate) to: ServerId,
+    pub(crate) message: Message,
 }
 
 struct Host<M> {
@@ -93,12 +93,12 @@ enum Work {
 
 impl<M: Machine> World<M> {
     /// Servers 1 to `voters`, of which none runs yet.
-    pub(in crate::zab) fn new(voters: u32) -> World<M> {
+    pub(crate) fn new(voters: u32) -> World<M> {
         World::with(voters, 0)
     }
 
     /// Voters, and observers with the ids behind theirs.
-    pub(in crate::zab) fn with(voters: u32, observers: u32) -> World<M> {
+    pub(crate) fn with(voters: u32, observers: u32) -> World<M> {
         let ids: Vec<ServerId> = (1..=voters + observers).map(ServerId).collect();
         let (voting, observing) = ids.split_at(voters as usize);
         let host = |id: &ServerId| (*id, Host::new());
@@ -122,24 +122,24 @@ impl<M: Machine> World<M> {
     }
 
     /// Servers 1 to `voters`, started, with an established leader.
-    pub(in crate::zab) fn running(voters: u32) -> World<M> {
+    pub(crate) fn running(voters: u32) -> World<M> {
         let mut world = World::new(voters);
         world.start_all();
         world.run(3_000);
         world
     }
 
-    pub(in crate::zab) fn ids(&self) -> Vec<ServerId> {
+    pub(crate) fn ids(&self) -> Vec<ServerId> {
         self.hosts.keys().copied().collect()
     }
 
     /// Those that run.
-    pub(in crate::zab) fn alive(&self) -> Vec<ServerId> {
+    pub(crate) fn alive(&self) -> Vec<ServerId> {
         let alive = self.hosts.iter().filter(|(_, host)| host.machine.is_some());
         alive.map(|(id, _)| *id).collect()
     }
 
-    pub(in crate::zab) fn start_all(&mut self) {
+    pub(crate) fn start_all(&mut self) {
         for id in self.ids() {
             if self.hosts[&id].machine.is_none() {
                 self.start(id.0);
@@ -147,7 +147,7 @@ impl<M: Machine> World<M> {
         }
     }
 
-    pub(in crate::zab) fn start(&mut self, id: u32) {
+    pub(crate) fn start(&mut self, id: u32) {
         let id = ServerId(id);
         self.starts += 1;
         let settings = Settings {
@@ -168,7 +168,7 @@ impl<M: Machine> World<M> {
     }
 
     /// Power is lost: what was not written is gone, and what was on its way too.
-    pub(in crate::zab) fn crash(&mut self, id: u32) {
+    pub(crate) fn crash(&mut self, id: u32) {
         let id = ServerId(id);
         let host = self.host(id);
         let ended = host.machine.take();
@@ -182,7 +182,7 @@ impl<M: Machine> World<M> {
     }
 
     /// Cuts the ways between these two.
-    pub(in crate::zab) fn cut(&mut self, a: u32, b: u32) {
+    pub(crate) fn cut(&mut self, a: u32, b: u32) {
         for (from, to) in [(a, b), (b, a)].map(|(a, b)| (ServerId(a), ServerId(b))) {
             self.cut.insert((from, to));
             self.lose(|f, t| (f, t) == (from, to));
@@ -191,7 +191,7 @@ impl<M: Machine> World<M> {
     }
 
     /// Cuts `id` off from everybody.
-    pub(in crate::zab) fn isolate(&mut self, id: u32) {
+    pub(crate) fn isolate(&mut self, id: u32) {
         for other in self.ids() {
             if other.0 != id {
                 self.cut(id, other.0);
@@ -200,7 +200,7 @@ impl<M: Machine> World<M> {
     }
 
     /// Ends all cuts and holds.
-    pub(in crate::zab) fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.held.clear();
         for (from, to) in std::mem::take(&mut self.cut) {
             if self.hosts[&to].machine.is_some() {
@@ -210,40 +210,40 @@ impl<M: Machine> World<M> {
     }
 
     /// Lets messages pile up on the way from `from` to `to`.
-    pub(in crate::zab) fn hold(&mut self, from: u32, to: u32) {
+    pub(crate) fn hold(&mut self, from: u32, to: u32) {
         self.held.insert((ServerId(from), ServerId(to)));
     }
 
     /// Ends [`World::hold`].
-    pub(in crate::zab) fn release(&mut self, from: u32, to: u32) {
+    pub(crate) fn release(&mut self, from: u32, to: u32) {
         self.held.remove(&(ServerId(from), ServerId(to)));
     }
 
     /// What has piled up on a way.
-    pub(in crate::zab) fn on_the_way(&self, from: u32, to: u32) -> usize {
+    pub(crate) fn on_the_way(&self, from: u32, to: u32) -> usize {
         let way = (ServerId(from), ServerId(to));
         self.wires.get(&way).map_or(0, VecDeque::len)
     }
 
     /// Stops or frees a disk.
-    pub(in crate::zab) fn stick(&mut self, id: u32, stuck: bool) {
+    pub(crate) fn stick(&mut self, id: u32, stuck: bool) {
         self.host(ServerId(id)).stuck = stuck;
     }
 
     /// Stops or frees the reading of a log for the application, and all work behind it.
-    pub(in crate::zab) fn stop_replay(&mut self, id: u32, stopped: bool) {
+    pub(crate) fn stop_replay(&mut self, id: u32, stopped: bool) {
         self.host(ServerId(id)).no_replay = stopped;
     }
 
     /// Has a stuck disk finish this many pieces of work.
-    pub(in crate::zab) fn finish_work(&mut self, id: u32, pieces: usize) {
+    pub(crate) fn finish_work(&mut self, id: u32, pieces: usize) {
         for _ in 0..pieces {
             self.work(ServerId(id));
         }
     }
 
     /// Work that waits for the disk.
-    pub(in crate::zab) fn writes_waiting(&self, id: u32) -> Vec<Write> {
+    pub(crate) fn writes_waiting(&self, id: u32) -> Vec<Write> {
         let work = self.hosts[&ServerId(id)].work.iter();
         let writes = work.filter_map(|work| match work {
             Work::Write(write) => Some(write.clone()),
@@ -253,7 +253,7 @@ impl<M: Machine> World<M> {
     }
 
     /// Takes a snapshot of a server's state and cuts its log.
-    pub(in crate::zab) fn snapshot(&mut self, id: u32) {
+    pub(crate) fn snapshot(&mut self, id: u32) {
         let id = ServerId(id);
         let (zxid, content) = self.machine(id.0).save();
         self.host(id).disk.keep_snapshot(zxid, content);
@@ -261,28 +261,24 @@ impl<M: Machine> World<M> {
         self.input(id, Input::Trimmed(zxid));
     }
 
-    pub(in crate::zab) fn disk(&self, id: u32) -> &Disk {
+    pub(crate) fn disk(&self, id: u32) -> &Disk {
         &self.hosts[&ServerId(id)].disk
     }
 
     /// The disk of a server that does not run.
-    pub(in crate::zab) fn disk_mut(&mut self, id: u32) -> &mut Disk {
+    pub(crate) fn disk_mut(&mut self, id: u32) -> &mut Disk {
         let host = self.host(ServerId(id));
         assert!(host.machine.is_none(), "{id} runs");
         &mut host.disk
     }
 
-    pub(in crate::zab) fn machine(&self, id: u32) -> &M {
+    pub(crate) fn machine(&self, id: u32) -> &M {
         let machine = self.hosts[&ServerId(id)].machine.as_ref();
         machine.expect("it runs")
     }
 
     /// Does something with a server, then what it asks for.
-    pub(in crate::zab) fn with_machine<T>(
-        &mut self,
-        id: u32,
-        act: impl FnOnce(&mut M, Millis) -> T,
-    ) -> T {
+    pub(crate) fn with_machine<T>(&mut self, id: u32, act: impl FnOnce(&mut M, Millis) -> T) -> T {
         let now = self.now;
         let machine = self.host(ServerId(id)).machine.as_mut();
         let result = act(machine.expect("it runs"), now);
@@ -291,14 +287,14 @@ impl<M: Machine> World<M> {
     }
 
     /// Does all that can be done now.
-    pub(in crate::zab) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let steps = self.steps(STEPS_MAX);
         assert!(steps < STEPS_MAX, "the world does not come to rest");
     }
 
     /// Does at most this much of what can be done now, a piece of disk work or a message at a
     /// time: disks first, then messages in the order in which they were sent. How much was done.
-    pub(in crate::zab) fn steps(&mut self, max: usize) -> usize {
+    pub(crate) fn steps(&mut self, max: usize) -> usize {
         for done in 0..max {
             let worker = self.hosts.iter().find(|(_, host)| host.can_work());
             if let Some(id) = worker.map(|(id, _)| *id) {
@@ -321,7 +317,7 @@ impl<M: Machine> World<M> {
     }
 
     /// Lets this much time pass.
-    pub(in crate::zab) fn run(&mut self, millis: u64) {
+    pub(crate) fn run(&mut self, millis: u64) {
         let end = self.now + Millis(millis);
         self.settle();
         loop {
@@ -350,11 +346,7 @@ impl<M: Machine> World<M> {
     }
 
     /// Lets time pass until this holds.
-    pub(in crate::zab) fn run_until(
-        &mut self,
-        what: &str,
-        mut holds: impl FnMut(&World<M>) -> bool,
-    ) {
+    pub(crate) fn run_until(&mut self, what: &str, mut holds: impl FnMut(&World<M>) -> bool) {
         for _ in 0..2_000 {
             if holds(self) {
                 return;
@@ -404,7 +396,7 @@ impl<M: Machine> World<M> {
     }
 
     /// Gives a server an input and takes its output.
-    pub(in crate::zab) fn input(&mut self, id: ServerId, input: Input) {
+    pub(crate) fn input(&mut self, id: ServerId, input: Input) {
         let now = self.now;
         let host = self.host(id);
         let Some(machine) = &mut host.machine else {

@@ -1,5 +1,6 @@
 //! `bench`: the project's targets, measured the way they are stated.
 
+mod ensemble;
 mod expiry;
 mod heartbeat;
 mod joins;
@@ -35,6 +36,9 @@ pub(crate) fn bench(flags: &Bench) -> Result<bool> {
             groups: 100,
         }),
         TargetName::P7 => joins::durable_joins(flags),
+        TargetName::P7Three => ensemble::three_servers(flags),
+        TargetName::P11 => ensemble::shards(flags),
+        TargetName::P13 => ensemble::idle_leader(flags),
         TargetName::P8 => expiry::lateness(flags),
         TargetName::P9 => super::restart::restart(&Restart {
             own: flags.own.clone(),

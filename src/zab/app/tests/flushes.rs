@@ -169,3 +169,38 @@ fn flushes_under_way_at_the_leader_are_bounded() {
     );
     assert_eq!(world.completions(leader).len(), 2);
 }
+
+#[test]
+fn a_confirmation_waits_for_a_quorum_and_for_nothing_else() {
+    let mut world = Nodes::running(3);
+    let leader = world.leader();
+    let confirmed = |world: &mut Nodes| {
+        world.with_machine(leader, |server, _| std::mem::take(&mut server.confirmed))
+    };
+    for server in 1..=3 {
+        world.stick(server, true);
+    }
+    world.propose(leader, "set a 5");
+    let asked = world.with_machine(leader, |server, now| server.node.confirm(now));
+    let token = asked.unwrap();
+    assert!(confirmed(&mut world).is_empty(), "nobody has answered");
+    world.settle();
+    assert_eq!(
+        confirmed(&mut world),
+        [token],
+        "although its request is under way"
+    );
+    for server in 1..=3 {
+        world.stick(server, false);
+    }
+    for other in (1..=3).filter(|other| *other != leader) {
+        world.hold(other, leader);
+    }
+    let asked = world.with_machine(leader, |server, now| server.node.confirm(now));
+    assert!(asked.is_ok());
+    world.run(900);
+    assert!(confirmed(&mut world).is_empty(), "nobody is heard");
+    let follower = world.follower();
+    let refused = world.with_machine(follower, |server, now| server.node.confirm(now));
+    assert_eq!(refused, Err(super::super::Refusal::NoLeader));
+}

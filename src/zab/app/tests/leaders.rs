@@ -182,11 +182,11 @@ fn nothing_in_flight_is_remembered_by_a_leader_that_was_deposed() {
     world.settle();
     assert_eq!(world.app(old).in_flight["a"], [1]);
     world.flush(old);
-    assert_eq!(world.machine(old).node.flushes.len(), 1);
+    assert_eq!(world.machine(old).node.barriers.len(), 1);
     world.isolate(old);
     world.run(3_000);
     assert!(world.app(old).in_flight.is_empty());
-    assert!(world.machine(old).node.flushes.is_empty());
+    assert!(world.machine(old).node.barriers.is_empty());
 }
 
 #[test]

@@ -149,6 +149,7 @@ struct Server {
     node: Node<Counters>,
     ready: NodeReady<u64>,
     completions: Vec<Completion<u64>>,
+    confirmed: Vec<u64>,
 }
 
 impl Server {
@@ -156,6 +157,7 @@ impl Server {
         self.node.ready(&mut self.ready);
         assert_eq!(self.ready.garbled, []);
         self.completions.append(&mut self.ready.completions);
+        self.confirmed.append(&mut self.ready.confirmed);
         Output {
             writes: std::mem::take(&mut self.ready.writes),
             messages: std::mem::take(&mut self.ready.messages),
@@ -182,6 +184,7 @@ impl Machine for Server {
             node: Node::new(app, settings, boot, limits),
             ready: NodeReady::default(),
             completions: Vec::new(),
+            confirmed: Vec::new(),
         }
     }
 

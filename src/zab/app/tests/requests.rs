@@ -345,7 +345,7 @@ fn what_an_earlier_run_asked_for_completes_nothing() {
             run: 999,
             request: id,
         };
-        let payload = envelope::encode_transaction(origin, b"a 6");
+        let payload = envelope::encode_transaction(origin, b"a 6", &mut Vec::new());
         let zxid = Zxid::new(epoch, 1);
         let namesake = Origin {
             server: ServerId(9),
@@ -363,7 +363,7 @@ fn what_an_earlier_run_asked_for_completes_nothing() {
                 Entry { zxid, payload },
                 Entry {
                     zxid: next,
-                    payload: envelope::encode_transaction(namesake, b"a 7"),
+                    payload: envelope::encode_transaction(namesake, b"a 7", &mut Vec::new()),
                 },
             ],
             payloads: letters.map(|word| (ServerId(2), word.encode())).into(),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::zab::app::envelope::{Call, Letter};
+use crate::zab::app::node::AHEAD_MAX;
 use crate::zab::{Entry, Ready, Replay, Standing};
 
 fn put(world: &mut Nodes, id: u32, values: std::ops::RangeInclusive<u64>) {
@@ -81,7 +82,11 @@ fn what_is_committed_while_the_log_is_read_is_read_in_its_turn() {
         let txn = format!("a {counter}");
         Entry {
             zxid: Zxid::new(epoch, counter),
-            payload: crate::zab::app::envelope::encode_transaction(origin, txn.as_bytes()),
+            payload: crate::zab::app::envelope::encode_transaction(
+                origin,
+                txn.as_bytes(),
+                &mut Vec::new(),
+            ),
         }
     };
     let following = Standing::Following {
@@ -137,6 +142,43 @@ fn what_is_committed_while_the_log_is_read_is_read_in_its_turn() {
     });
     assert_eq!(world.app(1).get("a"), 6);
     assert_eq!(world.app(1).delivered.len(), 6, "each once");
+}
+
+#[test]
+fn what_is_committed_while_the_log_is_read_does_not_put_off_its_end() {
+    let mut world = Nodes::running(1);
+    let epoch = world.machine(1).node.peer().current_epoch();
+    let at = |counter: u64| Zxid::new(epoch, counter);
+    let entry = |counter| Entry {
+        zxid: at(counter),
+        payload: [][..].into(),
+    };
+    let (kept, half) = (AHEAD_MAX as u64, AHEAD_MAX as u64 / 2);
+    let taken = |deliver| Ready {
+        deliver,
+        ..Ready::default()
+    };
+    world.with_machine(1, |server, _| {
+        let (after, upto) = (Zxid::ZERO, at(2));
+        server.node.take(&mut Ready {
+            replay: Some(Replay { after, upto }),
+            ..taken((3..=kept + 2).map(entry).collect())
+        });
+        // One more than are kept: the older half must be read.
+        server.node.take(&mut taken(vec![entry(kept + 3)]));
+        server.node.ready(&mut server.ready);
+        server.node.on_replayed(&entry(1));
+        server.node.on_replayed(&entry(2));
+        server.node.ready(&mut server.ready);
+        let (after, upto) = (at(2), at(2 + half));
+        assert_eq!(server.ready.replay, Some(Replay { after, upto }));
+        // What comes meanwhile does not move the end of the reading.
+        server.node.take(&mut taken(vec![entry(kept + 4)]));
+        (3..=2 + half).for_each(|counter| server.node.on_replayed(&entry(counter)));
+        assert_eq!(server.node.applied(), at(kept + 4), "the rest was kept");
+        server.node.ready(&mut server.ready);
+        assert_eq!(server.ready.replay, None);
+    });
 }
 
 #[test]

@@ -1,0 +1,155 @@
+//! Runs seeds of the session world: whole servers, and their clients.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use systole::sim::fleet::plants::{self, Plant, Plants};
+use systole::sim::fleet::{Fleet, Outcome};
+
+use super::{Args, seeds};
+
+/// What came of all seeds so far.
+#[derive(Default)]
+struct Sum {
+    runs: u64,
+    steps: u64,
+    committed: u64,
+    promises: u64,
+    expired: u64,
+    moved: u64,
+    time_us: u64,
+    fingerprint: u64,
+    /// The lowest seed that is not clean, and why.
+    worst: Option<(u64, String)>,
+}
+
+/// Runs what the command line asks for.
+pub(super) fn run(args: &Args) -> ExitCode {
+    match args.session_plant.as_deref() {
+        None => run_clean(args),
+        Some("all") => {
+            let found = Plant::ALL.iter().map(|plant| is_found(*plant, args));
+            let found: Vec<bool> = found.collect();
+            let count = found.iter().filter(|found| **found).count();
+            println!("{count} of {} plants found", found.len());
+            verdict(count == found.len())
+        }
+        Some(name) => match plants::named(name) {
+            Some(plant) => verdict(is_found(plant, args)),
+            None => {
+                let names: Vec<&str> = Plant::ALL.iter().map(|plant| plant.name()).collect();
+                eprintln!("there is no such plant; there are {}", names.join(", "));
+                ExitCode::from(2)
+            }
+        },
+    }
+}
+
+fn run_clean(args: &Args) -> ExitCode {
+    if args.trace {
+        let outcome = run_seed(args.seed.unwrap_or(0), args, Plants::NONE, true);
+        outcome.lines.iter().for_each(|line| println!("{line}"));
+        return verdict(outcome.violation.is_none());
+    }
+    let sum = run_seeds(args, Plants::NONE, false);
+    let (from, to) = range(args);
+    println!(
+        "seeds {from}..{to}: {} runs, {} steps, {} commits, {} promises, {} expiries, {} moves, \
+         {} s simulated, fingerprint {:016x}",
+        sum.runs,
+        sum.steps,
+        sum.committed,
+        sum.promises,
+        sum.expired,
+        sum.moved,
+        sum.time_us / 1_000_000,
+        sum.fingerprint,
+    );
+    let Some((seed, _)) = sum.worst else {
+        return ExitCode::SUCCESS;
+    };
+    let lines = run_seed(seed, args, Plants::NONE, true).lines;
+    let last = lines.len().saturating_sub(LAST_LINES);
+    lines[last..].iter().for_each(|line| println!("{line}"));
+    ExitCode::FAILURE
+}
+
+fn is_found(plant: Plant, args: &Args) -> bool {
+    let sum = run_seeds(args, Plants::only(plant), true);
+    match &sum.worst {
+        Some((seed, what)) => println!("{}: seed {seed}: {what}", plant.name()),
+        None => println!("{}: not found", plant.name()),
+    }
+    sum.worst.is_some()
+}
+
+/// Runs the seeds, and after a violation none above it if `stop`.
+fn run_seeds(args: &Args, plants: Plants, stop: bool) -> Sum {
+    let (from, to) = range(args);
+    let next = AtomicU64::new(from);
+    let sum = Mutex::new(Sum::default());
+    std::thread::scope(|scope| {
+        for _ in 0..args.threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= to {
+                        return;
+                    }
+                    let outcome = run_seed(seed, args, plants, false);
+                    let found = outcome.violation.is_some();
+                    let mut sum = sum.lock().expect("a panic ends the process");
+                    sum.add(seed, outcome, stop);
+                    if found && stop {
+                        next.store(to, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    sum.into_inner().expect("a panic ends the process")
+}
+
+fn run_seed(seed: u64, args: &Args, plants: Plants, trace: bool) -> Outcome {
+    let time_us = args.seconds * 1_000_000;
+    seeds::naming(seed, || Fleet::drawn(seed, plants, trace).run(time_us))
+}
+
+fn range(args: &Args) -> (u64, u64) {
+    args.seed.map_or(args.seeds, |seed| (seed, seed + 1))
+}
+
+fn verdict(well: bool) -> ExitCode {
+    match well {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
+impl Sum {
+    fn add(&mut self, seed: u64, outcome: Outcome, quiet: bool) {
+        self.runs += 1;
+        self.steps += outcome.steps;
+        self.committed += outcome.committed;
+        self.promises += outcome.promises;
+        self.expired += outcome.expired;
+        self.moved += outcome.moved;
+        self.time_us += outcome.time_us;
+        // Commutative, so that threads do not matter.
+        self.fingerprint ^= outcome.fingerprint;
+        let Some(violation) = outcome.violation else {
+            return;
+        };
+        let what = format!("{:.3} s: {}", violation.at_us as f64 / 1e6, violation.what);
+        if !quiet {
+            println!("seed {seed}: {what}");
+        }
+        if self.worst.as_ref().is_none_or(|(worst, _)| seed < *worst) {
+            self.worst = Some((seed, what));
+        }
+    }
+}
+
+/// How much of a trace is printed of a seed that is not clean.
+const LAST_LINES: usize = 60;

@@ -1,0 +1,126 @@
+//! The replicated groups as an application of Zab, and an account of what deliveries did.
+
+use crate::group::{
+    Applied, EndedSession, GroupChange, Outcome, Restore, SessionChange, Settings, Snapshot, State,
+    Verdict,
+};
+use crate::types::{ServerId, Zxid};
+use crate::zab::app::{
+    Application, Content, Damaged, HandedBack, Origin, Preprocessed, Snapshot as AppSnapshot,
+};
+
+/// The state machine, and what has happened to it since [`Groups::take`] was called last.
+pub(super) struct Groups {
+    pub(super) state: State,
+    settings: Settings,
+    applied: Applied,
+    news: Vec<News>,
+}
+
+/// Something that happened, in the order in which it did.
+pub(super) enum News {
+    /// A group is not what it was.
+    Group(GroupChange),
+    /// A session has ended.
+    Ended(EndedSession),
+    /// A session is new or not what it was.
+    Session(SessionChange),
+    /// This was what one transaction did.
+    Done(Done),
+    /// The state was replaced as a whole.
+    Restored,
+    /// Another server's replica has sent this.
+    Message(ServerId, Vec<u8>),
+    /// A committed transaction cannot be read: no version of this code has written it.
+    Corrupt(String),
+}
+
+/// A transaction that was applied.
+pub(super) struct Done {
+    pub(super) origin: Origin,
+    pub(super) outcome: Outcome,
+}
+
+impl Groups {
+    pub(super) fn new(state: State, settings: Settings) -> Groups {
+        Groups {
+            state,
+            settings,
+            applied: Applied::default(),
+            news: Vec::new(),
+        }
+    }
+
+    /// What has happened since the last call; `news` comes back empty the next time.
+    pub(super) fn take(&mut self, news: &mut Vec<News>) {
+        std::mem::swap(&mut self.news, news);
+    }
+}
+
+impl Application for Groups {
+    type Outcome = ();
+    type Snapshot = Snapshot;
+
+    fn preprocess(&mut self, _: ServerId, request: &[u8]) -> Preprocessed {
+        match self.state.decide(request) {
+            Ok(Verdict::Propose) => Preprocessed::AsAsked,
+            // Whoever asked finds the same as soon as it has applied as much; what is no request
+            // it finds too.
+            Ok(Verdict::Idle) | Err(_) => Preprocessed::Answer(Vec::new()),
+        }
+    }
+
+    fn withdraw(&mut self, txn: &[u8]) {
+        self.state.withdraw(txn);
+    }
+
+    fn deliver(&mut self, zxid: Zxid, txn: &[u8], origin: Origin) {
+        if let Err(corrupt) = self.state.apply(zxid, txn, &mut self.applied) {
+            self.news.push(News::Corrupt(format!("{zxid}: {corrupt}")));
+            return;
+        }
+        let Applied {
+            outcome,
+            groups,
+            sessions,
+            ended,
+        } = &mut self.applied;
+        // The ends come first: a member never has two sessions.
+        self.news.extend(groups.drain(..).map(News::Group));
+        self.news.extend(ended.drain(..).map(News::Ended));
+        self.news.extend(sessions.drain(..).map(News::Session));
+        let outcome = std::mem::take(outcome);
+        self.news.push(News::Done(Done { origin, outcome }));
+    }
+
+    fn save(&self) -> Snapshot {
+        self.state.snapshot()
+    }
+
+    fn restore(&mut self, content: &mut dyn Content) -> Result<(), Damaged> {
+        let damaged = |error: &dyn std::fmt::Display| Damaged(error.to_string());
+        let mut restore = Restore::new(self.settings);
+        while let Some(piece) = content.next_piece()? {
+            restore.feed(piece).map_err(|error| damaged(&error))?;
+        }
+        self.state = restore.finish().map_err(|error| damaged(&error))?;
+        self.news.push(News::Restored);
+        Ok(())
+    }
+
+    fn leading(&mut self, _: &[ServerId]) {}
+
+    fn recovering(&mut self, _: &[HandedBack]) {
+        self.state.abandon_in_flight();
+    }
+
+    fn message(&mut self, from: ServerId, message: &[u8]) {
+        self.news.push(News::Message(from, message.to_vec()));
+    }
+}
+
+impl AppSnapshot for Snapshot {
+    fn write_into(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> bool {
+        Snapshot::write_into(self, out, bytes_max)
+    }
+}

@@ -1,0 +1,5 @@
+//! Replicas together: sessions, leases and beats between servers.
+
+mod leases;
+mod sessions;
+mod world;

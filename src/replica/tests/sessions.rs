@@ -1,0 +1,346 @@
+//! Who owns what: joins, moves, adoptions.
+
+use super::world::Fleet;
+use crate::group::{Outcome, Request};
+use crate::mail::{Answer, Verdict, What};
+use crate::time::Millis;
+
+#[test]
+fn a_join_at_any_server_is_owned_there_and_known_everywhere() {
+    let mut fleet = Fleet::running(3);
+    for id in 1..=3 {
+        fleet.join(id, 1, &format!("m{id}"), 10_000);
+    }
+    fleet.run(100);
+    for id in 1..=3 {
+        let session = fleet.joined(id, 1);
+        let held: Vec<_> = fleet.server(id).held.keys().copied().collect();
+        assert_eq!(held, [session], "each server holds what was joined at it");
+    }
+    let digests: Vec<u64> = (1..=3)
+        .map(|id| fleet.server(id).replica.state().digest())
+        .collect();
+    assert!(
+        digests.windows(2).all(|pair| pair[0] == pair[1]),
+        "{digests:?}"
+    );
+}
+
+#[test]
+fn what_is_delivered_together_shows_one_version() {
+    for id in 1..=3 {
+        let mut fleet = Fleet::running(3);
+        let version = |fleet: &Fleet, id| fleet.server(id).replica.state().version(b"g").unwrap();
+        // None is heard of before all of them are in the state.
+        (1..=5).for_each(|token| fleet.join(id, token, &format!("m{token}"), 10_000));
+        fleet.run(100);
+        let held: Vec<_> = fleet.server(id).held.values().collect();
+        assert_eq!(held.len(), 5);
+        for dealt in held {
+            assert_eq!(dealt.version.get(), version(&fleet, id));
+        }
+    }
+}
+
+#[test]
+fn a_group_that_is_removed_and_back_at_once_goes_on_showing_its_version() {
+    let mut fleet = Fleet::running(3);
+    let leader = fleet.leader_of();
+    fleet.join(leader, 1, "m", 10_000);
+    fleet.run(100);
+    let member = || (b"g"[..].into(), b"m"[..].into());
+    let ((group, name), (removed, _)) = (member(), member());
+    let leave = Request::Leave {
+        group,
+        member: name,
+        session: None,
+    };
+    for (token, request) in [(2, leave), (3, Request::DeleteGroup { group: removed })] {
+        let document = false;
+        fleet.ask(leader, token, What::Change { request, document });
+    }
+    fleet.join(leader, 4, "m", 10_000);
+    fleet.run(100);
+    let id = fleet.joined(leader, 4);
+    fleet.join(leader, 5, "n", 10_000);
+    fleet.run(100);
+    let server = fleet.server(leader);
+    assert_eq!(
+        server.held[&id].version.get(),
+        server.replica.state().version(b"g").unwrap()
+    );
+}
+
+#[test]
+fn a_beat_elsewhere_is_touched_by_the_owner_and_asks_no_quorum() {
+    let mut fleet = Fleet::running(3);
+    let follower = fleet.followers()[0];
+    let other = fleet.followers()[1];
+    fleet.join(follower, 1, "m", 10_000);
+    fleet.run(100);
+    let id = fleet.joined(follower, 1);
+    let logged = fleet.server(follower).replica.peer().last_logged();
+    let sent = fleet.sent.len();
+    fleet.beat(other, 2, "m");
+    let said = fleet.sent.len() - sent;
+    fleet.carry_forwards();
+    let asked = fleet.with_machine(follower, |server, _| std::mem::take(&mut server.asked));
+    let [(from, token, beats)] = &asked[..] else {
+        panic!("{asked:?}");
+    };
+    assert_eq!((from.0, beats.len()), (other, 1));
+    let verdicts = vec![crate::mail::Beaten::Touched {
+        id,
+        timeout: Millis(10_000),
+        version: Default::default(),
+        settled: false,
+    }];
+    let what = What::Beaten {
+        from: *from,
+        token: *token,
+        verdicts,
+    };
+    fleet.ask(follower, 0, what);
+    fleet.carry_forwards();
+    let verdict = fleet.verdict(other, 2);
+    assert!(
+        matches!(verdict, Some(Verdict::Touched { id: touched, .. }) if touched == id),
+        "{verdict:?}"
+    );
+    assert_eq!(said, 0, "nobody else was told");
+    assert_eq!(fleet.server(follower).replica.peer().last_logged(), logged);
+}
+
+#[test]
+fn a_session_moves_to_where_it_beats_once_its_owner_is_lost() {
+    let mut fleet = Fleet::running(3);
+    let leader = fleet.leader_of();
+    let [owner, other] = fleet.followers()[..] else {
+        panic!("two follow");
+    };
+    fleet.join(owner, 1, "m", 10_000);
+    fleet.run(100);
+    let id = fleet.joined(owner, 1);
+    fleet.crash(owner);
+    fleet.beat(other, 2, "m");
+    fleet.run(100);
+    assert_eq!(fleet.verdict(other, 2), Some(Verdict::Here));
+    let held = &fleet.server(other).held[&id];
+    assert_eq!(held.term.0, 2, "the move is the second term");
+    assert!(
+        held.grace > Millis(3_000),
+        "its owner may have promised until its lease ended"
+    );
+    assert_ne!(leader, other);
+    // The owner comes back, and finds that the session is not its own any more.
+    fleet.start(owner);
+    fleet.run(3_000);
+    assert!(fleet.server(owner).held.is_empty());
+    assert!(fleet.server(owner).ready.is_some());
+}
+
+#[test]
+fn a_session_moves_if_its_owner_does_not_answer() {
+    let mut fleet = Fleet::running(3);
+    let [owner, other] = fleet.followers()[..] else {
+        panic!("two follow");
+    };
+    fleet.join(owner, 1, "m", 10_000);
+    fleet.run(100);
+    let id = fleet.joined(owner, 1);
+    fleet.beat(other, 2, "m");
+    assert_eq!(fleet.lose_forwards(), 1);
+    fleet.run(400);
+    assert_eq!(fleet.verdict(other, 2), None, "it may answer yet");
+    fleet.run(300);
+    assert_eq!(fleet.verdict(other, 2), Some(Verdict::Here));
+    assert!(fleet.server(other).held.contains_key(&id));
+    assert!(
+        fleet.server(owner).held.is_empty(),
+        "it has heard of the move"
+    );
+}
+
+#[test]
+fn a_run_takes_over_the_sessions_of_the_run_before() {
+    let mut fleet = Fleet::running(3);
+    let owner = fleet.followers()[0];
+    for n in 0..5 {
+        fleet.join(owner, n, &format!("m{n}"), 10_000);
+    }
+    fleet.run(100);
+    let before = fleet.server(owner).ready;
+    fleet.crash(owner);
+    fleet.run(100);
+    fleet.start(owner);
+    fleet.run(2_000);
+    let server = fleet.server(owner);
+    assert_eq!(server.held.len(), 5);
+    assert!(
+        server
+            .held
+            .values()
+            .all(|held| held.term.0 == 2 && held.grace == Millis(0))
+    );
+    assert!(server.ready > before, "{:?} after {before:?}", server.ready);
+    assert!(server.lease > fleet.now, "it may promise");
+}
+
+#[test]
+fn one_that_is_unknown_is_denied_only_once_the_leader_was_asked() {
+    let mut fleet = Fleet::running(3);
+    let leader = fleet.leader_of();
+    let [owner, other] = fleet.followers()[..] else {
+        panic!("two follow");
+    };
+    // The other server is behind: it has not heard of the join.
+    fleet.hold(leader, other);
+    fleet.join(owner, 1, "m", 10_000);
+    fleet.run(100);
+    fleet.joined(owner, 1);
+    fleet.beat(other, 2, "m");
+    fleet.beat(other, 3, "stranger");
+    fleet.settle();
+    assert_eq!(
+        fleet.verdict(other, 2),
+        None,
+        "it asks how far it is behind"
+    );
+    fleet.release(leader, other);
+    fleet.settle();
+    assert_eq!(fleet.verdict(other, 3), Some(Verdict::NotFound));
+    assert_eq!(
+        fleet.lose_forwards(),
+        1,
+        "the member is its owner's to touch"
+    );
+}
+
+#[test]
+fn a_join_that_waits_out_a_change_of_leader_is_done_once() {
+    let mut fleet = Fleet::running(3);
+    let leader = fleet.leader_of();
+    let [a, b] = fleet.followers()[..] else {
+        panic!("two follow");
+    };
+    // The leader takes the join and proposes it to one follower, and falls.
+    fleet.hold(leader, a);
+    fleet.ask_join(a, 1, "m", |join| join.only_if_absent = true);
+    fleet.settle();
+    fleet.crash(leader);
+    fleet.run(3_000);
+    let answer = fleet.answer(a, 1);
+    assert!(
+        matches!(&answer, Some(Answer::Joined { joined, .. }) if joined.created),
+        "it is not told that the member is there already, for that was this very join: {answer:?}"
+    );
+    assert_eq!(fleet.server(a).held.len(), 1);
+    assert!(fleet.server(b).held.is_empty());
+}
+
+#[test]
+fn a_change_without_a_leader_waits_and_is_refused_in_the_end() {
+    let mut fleet = Fleet::running(3);
+    let leader = fleet.leader_of();
+    let [a, b] = fleet.followers()[..] else {
+        panic!("two follow");
+    };
+    fleet.crash(leader);
+    fleet.crash(b);
+    fleet.run(1_500);
+    fleet.join(a, 1, "m", 10_000);
+    fleet.run(1_000);
+    assert!(fleet.answer(a, 1).is_none());
+    fleet.run(3_000);
+    assert!(matches!(fleet.answer(a, 1), Some(Answer::NoQuorum)));
+    fleet.start(b);
+    fleet.run(3_000);
+    fleet.join(a, 2, "m", 10_000);
+    fleet.run(100);
+    let joined = fleet.answer(a, 2);
+    assert!(
+        matches!(&joined, Some(Answer::Joined { joined, .. }) if joined.created),
+        "what was refused was not done: {joined:?}"
+    );
+}
+
+#[test]
+fn a_server_that_was_sent_a_snapshot_adopts_its_sessions_anew() {
+    let mut fleet = Fleet::running(3);
+    let leader = fleet.leader_of();
+    let [owner, _] = fleet.followers()[..] else {
+        panic!("two follow");
+    };
+    fleet.join(owner, 1, "m", 10_000);
+    fleet.run(100);
+    let id = fleet.joined(owner, 1);
+    fleet.isolate(owner);
+    for n in 0..10 {
+        fleet.join(leader, 10 + n, &format!("n{n}"), 10_000);
+    }
+    fleet.run(2_000);
+    for id in fleet.ids() {
+        if id.0 != owner {
+            fleet.snapshot(id.0);
+        }
+    }
+    fleet.heal();
+    fleet.run(4_000);
+    let server = fleet.server(owner);
+    assert_eq!(server.held.keys().copied().collect::<Vec<_>>(), [id]);
+    assert_eq!(server.held[&id].term.0, 2);
+    assert!(server.lease > fleet.now, "it may promise again");
+}
+
+#[test]
+fn an_expiry_asked_by_a_follower_is_done_and_told() {
+    let mut fleet = Fleet::running(3);
+    let owner = fleet.followers()[0];
+    fleet.join(owner, 1, "m", 10_000);
+    fleet.run(100);
+    let id = fleet.joined(owner, 1);
+    let held = fleet.server(owner).held[&id].clone();
+    let lapse = crate::group::Lapse {
+        group: held.group,
+        member: held.member,
+        id,
+        term: held.term,
+    };
+    let what = What::Change {
+        request: Request::Expire(vec![lapse]),
+        document: false,
+    };
+    fleet.ask(owner, 2, what);
+    fleet.run(100);
+    let outcome = fleet.outcome(owner, 2);
+    assert!(
+        matches!(outcome, Outcome::Expired { ended: 1, .. }),
+        "{outcome:?}"
+    );
+    assert!(fleet.server(owner).held.is_empty());
+}
+
+#[test]
+fn every_server_knows_where_clients_reach_the_others() {
+    let mut fleet = Fleet::running(3);
+    fleet.run(1_000);
+    let all = ["server1:8640", "server2:8640", "server3:8640"];
+    for id in 1..=3 {
+        assert_eq!(*fleet.server(id).endpoints, all);
+    }
+    let follower = fleet.followers()[0];
+    fleet.crash(follower);
+    fleet.run(2_000);
+    fleet.start(follower);
+    fleet.run(2_000);
+    assert_eq!(*fleet.server(follower).endpoints, all);
+    fleet.ask(
+        follower,
+        9,
+        What::List {
+            after: None,
+            limit: 10,
+        },
+    );
+    assert!(matches!(fleet.answer(follower, 9), Some(Answer::List(groups)) if groups.is_empty()));
+}

@@ -1,0 +1,98 @@
+//! What is true: the state after every commit, in the order of all servers, and when it came.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::group::{Applied, End, Session, Settings, State};
+use crate::types::{SessionId, Zxid};
+
+/// The state after everything committed so far.
+pub(super) struct Ghost {
+    state: State,
+    /// Of the state after each transaction.
+    digests: BTreeMap<Zxid, u64>,
+    /// Sessions that have ended: why, and when that was known to be committed first, µs.
+    pub(super) ended: HashMap<SessionId, (End, u64)>,
+    /// Sessions that live.
+    pub(super) live: HashMap<SessionId, Session>,
+    /// When each session was known to be committed first, µs.
+    created: HashMap<SessionId, u64>,
+    /// How many sessions have expired.
+    pub(super) expired: u64,
+    /// How many sessions have moved.
+    pub(super) moved: u64,
+    applied: Applied,
+}
+
+impl Ghost {
+    pub(super) fn new(settings: Settings) -> Ghost {
+        Ghost {
+            state: State::new(settings),
+            digests: BTreeMap::new(),
+            ended: HashMap::new(),
+            live: HashMap::new(),
+            created: HashMap::new(),
+            expired: 0,
+            moved: 0,
+            applied: Applied::default(),
+        }
+    }
+
+    /// The last transaction.
+    pub(super) fn last(&self) -> Zxid {
+        self.state.applied()
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// True if the session has lived from before `since_us` until now.
+    pub(super) fn lived(&self, id: SessionId, since_us: u64) -> bool {
+        self.live.contains_key(&id) && self.created.get(&id).is_some_and(|at| *at < since_us)
+    }
+
+    /// How many transactions there are.
+    pub(super) fn committed(&self) -> u64 {
+        self.digests.len() as u64
+    }
+
+    /// The digest of the state after `zxid`.
+    pub(super) fn digest(&self, zxid: Zxid) -> Option<u64> {
+        self.digests.get(&zxid).copied()
+    }
+
+    /// The next transaction is known to be committed; what it did, and whether by what was
+    /// known before it was to change nothing.
+    pub(super) fn commit(
+        &mut self,
+        now: u64,
+        zxid: Zxid,
+        payload: &Arc<[u8]>,
+    ) -> Result<(&Applied, bool), String> {
+        let txn = payload.get(ORIGIN_BYTES..).unwrap_or_default();
+        let corrupt = |error| format!("{zxid} cannot be applied: {error}");
+        let idle = self.state.idle_outcome(txn).map_err(corrupt)?.is_some();
+        self.state
+            .apply(zxid, txn, &mut self.applied)
+            .map_err(corrupt)?;
+        self.digests.insert(zxid, self.state.digest());
+        for ended in &self.applied.ended {
+            self.live.remove(&ended.id);
+            self.ended.insert(ended.id, (ended.end, now));
+            self.expired += u64::from(ended.end == End::Expired);
+        }
+        for change in &self.applied.sessions {
+            self.live.insert(change.session.id, change.session);
+            self.created.entry(change.session.id).or_insert(now);
+            let moved = change
+                .from
+                .is_some_and(|from| from.0 != change.session.owner);
+            self.moved += u64::from(moved);
+        }
+        Ok((&self.applied, idle))
+    }
+}
+
+/// What comes before the transaction in a payload: who asked for it.
+const ORIGIN_BYTES: usize = 21;

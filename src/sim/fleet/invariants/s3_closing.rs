@@ -1,0 +1,112 @@
+//! S3: no 2xx by a shard that knows the session's end, nor by one that has proposed its expiry,
+//! until that has come to nothing.
+
+use std::collections::HashMap;
+
+use super::super::ghost::Ghost;
+use super::Verdict;
+use crate::group::{Outcome, Request};
+use crate::mail::{Answer, Ask, Tell, What};
+use crate::types::{ServerId, SessionId, Term};
+
+/// What the shards of a server have said and heard of ends.
+#[derive(Default)]
+pub(in super::super) struct Closing {
+    shards: HashMap<(usize, u16), Shard>,
+}
+
+#[derive(Default)]
+struct Shard {
+    /// Sessions that it was told have ended, and when.
+    ended: HashMap<SessionId, u64>,
+    /// Sessions whose expiry it has proposed: in which term, and when.
+    closing: HashMap<SessionId, (Term, u64)>,
+    /// What each proposal was about.
+    proposals: HashMap<u64, Vec<SessionId>>,
+}
+
+impl Closing {
+    /// A server has started: nothing was said.
+    pub(in super::super) fn started(&mut self, at: usize) {
+        self.shards.retain(|(server, _), _| *server != at);
+    }
+
+    /// A shard asks its core.
+    pub(in super::super) fn asked(&mut self, now_us: u64, at: usize, shard: u16, ask: &Ask) {
+        let What::Change {
+            request: Request::Expire(lapses),
+            ..
+        } = &ask.what
+        else {
+            return;
+        };
+        let said = self.shards.entry((at, shard)).or_default();
+        let ids = lapses.iter().map(|lapse| lapse.id).collect();
+        said.proposals.insert(ask.token, ids);
+        for lapse in lapses {
+            said.closing.entry(lapse.id).or_insert((lapse.term, now_us));
+        }
+    }
+
+    /// A shard hears from its core.
+    pub(in super::super) fn told(&mut self, now_us: u64, at: usize, shard: u16, tell: &Tell) {
+        let said = self.shards.entry((at, shard)).or_default();
+        match tell {
+            Tell::Answer { token, answer } => {
+                let proposed = said.proposals.remove(token).unwrap_or_default();
+                if let Answer::Outcome(Outcome::Expired { .. }) = answer {
+                    for id in proposed {
+                        said.closing.remove(&id);
+                    }
+                }
+            }
+            Tell::Ended(ids) => said.ended.extend(ids.iter().map(|id| (*id, now_us))),
+            Tell::Changed { id, term, .. } => said.reopened(*id, *term),
+            Tell::Deal(dealt) => {
+                for one in dealt {
+                    said.ended.remove(&one.id);
+                    said.reopened(one.id, one.term);
+                }
+            }
+            Tell::Reset => *said = Shard::default(),
+            _ => {}
+        }
+    }
+
+    /// A shard gives a 2xx at once to a request that came now.
+    pub(in super::super) fn promised(
+        &self,
+        ghost: &Ghost,
+        (at, shard): (usize, u16),
+        id: SessionId,
+        arrived_us: u64,
+    ) -> Verdict {
+        let Some(said) = self.shards.get(&(at, shard)) else {
+            return Ok(());
+        };
+        let over = ghost.ended.contains_key(&id);
+        if over && said.ended.get(&id).is_some_and(|at_us| *at_us < arrived_us) {
+            return Err(format!("S3: a 2xx to {id}, whose end is known there"));
+        }
+        let server = ServerId(at as u32 + 1);
+        let owns = ghost
+            .live
+            .get(&id)
+            .filter(|session| session.owner == server);
+        if let Some((term, since_us)) = said.closing.get(&id)
+            && *since_us < arrived_us
+            && owns.is_some_and(|session| session.term == *term)
+        {
+            return Err(format!("S3: a 2xx to {id}, whose expiry is proposed there"));
+        }
+        Ok(())
+    }
+}
+
+impl Shard {
+    fn reopened(&mut self, id: SessionId, term: Term) {
+        if self.closing.get(&id).is_some_and(|(old, _)| *old < term) {
+            self.closing.remove(&id);
+        }
+    }
+}
