@@ -252,7 +252,7 @@ fn a_client_that_alternates_servers_moves_nothing() {
         ensemble.counters("systole_moves_total"),
         ledger.tally().beats,
     );
-    assert!(moves * 10 <= beats as u64, "{moves} moves in {beats} beats");
+    assert!(moves * 10 <= beats, "{moves} moves in {beats} beats");
 }
 
 #[test]
