@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::conn::ConnId;
+use super::conn::{Class, ConnId};
 use super::document::{DocumentAsk, DocumentJob};
 use super::search::{Kind, Lost, report};
 use super::serve::{Manner, Step};
@@ -85,7 +85,7 @@ impl Shard {
                     group: group.into(),
                     consistent: false,
                 };
-                self.park(conn, false, what, |place| {
+                self.park(conn, Class::Other, what, |place| {
                     let job = DocumentJob::new(place, group, ask, beaten, manner);
                     Purpose::Document(job)
                 })
@@ -255,7 +255,11 @@ impl Shard {
         now: Millis,
     ) -> Result<Step, Problem> {
         self.counters.beat_misses.add(lost.len() as u64);
-        let seq = self.conns[conn.index as usize].reserve(false);
+        let class = match kind {
+            Kind::Beat => Class::Beat,
+            _ => Class::Other,
+        };
+        let seq = self.conns[conn.index as usize].reserve(class);
         self.begin_search(Place { conn, seq }, kind, lost, manner, now);
         Ok(Step::Parked)
     }

@@ -1,7 +1,7 @@
 //! Joins, leaves and configs: questions to the core, and what the client is told.
 
 use super::beat::Beaten;
-use super::conn::{ConnId, Response};
+use super::conn::{Class, ConnId, Response};
 use super::document::Rendered;
 use super::search::{Kind, Lost};
 use super::serve::{Manner, Step};
@@ -78,7 +78,7 @@ impl Shard {
             request: change,
             document: false,
         };
-        self.park(conn, true, what, |place| {
+        self.park(conn, Class::Change, what, |place| {
             Purpose::Change(ChangeJob {
                 place,
                 manner,
@@ -140,7 +140,7 @@ impl Shard {
             request: Change::Join(join),
             document: !manner.minimal,
         };
-        self.park(conn, true, what, |place| {
+        self.park(conn, Class::Change, what, |place| {
             Purpose::Join(JoinJob {
                 place,
                 group,
@@ -319,7 +319,7 @@ impl Shard {
             member: member.map(Box::from),
         };
         let condition = condition.map(|list| list.as_bytes().into());
-        self.park(conn, false, what, |place| {
+        self.park(conn, Class::Other, what, |place| {
             Purpose::Config(ConfigJob {
                 place,
                 manner,

@@ -63,8 +63,8 @@ pub(super) struct Conn {
     /// Answers under way, oldest first; `first_seq` is the number of the oldest.
     replies: VecDeque<Reply>,
     first_seq: u32,
-    /// Among the answers under way is one to a request that is no change.
-    other_pending: bool,
+    /// What the answers under way are to.
+    under_way: Class,
     /// A document that is being sent in pieces.
     pub(super) stream: Option<Box<Stream>>,
     /// No request after those under way is served: close once they are answered.
@@ -73,6 +73,18 @@ pub(super) struct Conn {
     ended: bool,
     /// When the partial request in `input` began, or the connection last did something.
     pub(super) since: Millis,
+}
+
+/// What may be under way beside what on one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Changes follow one another through the core in order.
+    Change,
+    /// Beats do not touch one another: the searches of a connection whose sessions are another
+    /// server's go on together, or their moves would take a commit each, one after the other.
+    Beat,
+    /// Anything else is alone.
+    Other,
 }
 
 enum Reply {
@@ -111,7 +123,7 @@ impl Conn {
             continued: false,
             replies: VecDeque::new(),
             first_seq: 0,
-            other_pending: false,
+            under_way: Class::Other,
             stream: None,
             last: false,
             ended: false,
@@ -119,10 +131,13 @@ impl Conn {
         }
     }
 
-    /// Keeps a place in the order of answers and returns its number.
-    pub(super) fn reserve(&mut self, change: bool) -> u32 {
+    /// Keeps a place in the order of answers for a request that [`Conn::takes`], or for a
+    /// refusal, which is nothing to those after it. Returns its number.
+    pub(super) fn reserve(&mut self, class: Class) -> u32 {
         let seq = self.next_seq();
-        self.other_pending = !self.changes_only() || !change;
+        if self.replies.is_empty() {
+            self.under_way = class;
+        }
         self.replies.push_back(Reply::Awaited);
         seq
     }
@@ -132,9 +147,9 @@ impl Conn {
         self.first_seq.wrapping_add(self.replies.len() as u32)
     }
 
-    /// True if nothing but changes is under way.
-    pub(super) fn changes_only(&self) -> bool {
-        self.replies.is_empty() || !self.other_pending
+    /// True if a request may be under way beside those that are.
+    pub(super) fn takes(&self, class: Class) -> bool {
+        self.replies.is_empty() || (class == self.under_way && class != Class::Other)
     }
 
     /// How many answers are under way.

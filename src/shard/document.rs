@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::beat::Beaten;
-use super::conn::{ConnId, Response};
+use super::conn::{Class, ConnId, Response};
 use super::serve::{Manner, Step};
 use super::{Place, Purpose, Shard};
 use crate::group::Document;
@@ -304,7 +304,7 @@ impl Shard {
             group: group.into(),
             consistent,
         };
-        self.park(conn, false, what, |place| {
+        self.park(conn, Class::Other, what, |place| {
             Purpose::Document(DocumentJob::new(place, group, ask, None, manner))
         })
     }
@@ -407,7 +407,7 @@ impl Shard {
             after: page.after.map(Box::from),
             limit: limit as usize,
         };
-        self.park(conn, false, what, |place| {
+        self.park(conn, Class::Other, what, |place| {
             Purpose::List(ListJob { place, manner })
         })
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::conn::ConnId;
+use super::conn::{Class, ConnId};
 use super::serve::{Manner, Step};
 use super::{Place, Purpose, Shard};
 use crate::http::{Answer, Code, Problem, Route};
@@ -43,7 +43,7 @@ impl Shard {
                 let log = self.registry.histograms(self.settings.started_s, uptime);
                 Ok(Self::plain(out, manner, TEXT, &log))
             }
-            Route::Cluster => self.park(conn, false, What::Cluster, |place| {
+            Route::Cluster => self.park(conn, Class::Other, What::Cluster, |place| {
                 Purpose::Cluster(place, manner)
             }),
             _ => Err(Problem::new(Code::NotImplemented)),

@@ -1,6 +1,6 @@
 //! The loop over what a client has sent: parse, route, and do or park each request.
 
-use super::conn::{ConnId, Next};
+use super::conn::{Class, ConnId, Next};
 use super::document::{DocumentAsk, Shown};
 use super::{Phase, Place, Shard};
 use crate::http::{self, Answer, Code, Problem, Request, Route};
@@ -224,9 +224,7 @@ impl Shard {
         let manner = Manner::of(request);
         let open = &self.conns[conn.index as usize];
         if is_change(route) {
-            // Changes follow one another through the core in order, so they may be under way
-            // together. Everything else waits until it is alone.
-            if !open.changes_only() {
+            if !open.takes(Class::Change) {
                 return Ok(Step::Blocked);
             }
             self.must_serve()?;
@@ -236,7 +234,7 @@ impl Shard {
             return self.change(conn, request, route, body, manner, now);
         }
         if open.pending() > 0 {
-            return Ok(Step::Blocked);
+            return self.dispatch_behind(conn, route, manner, now);
         }
         match *route {
             Route::Beat { group, member } => {
@@ -279,6 +277,32 @@ impl Shard {
         }
     }
 
+    /// A request that is no change, behind answers under way.
+    #[cold]
+    fn dispatch_behind(
+        &mut self,
+        conn: ConnId,
+        route: &Route<'_>,
+        manner: Manner,
+        now: Millis,
+    ) -> Result<Step, Problem> {
+        let Route::Beat { group, member } = *route else {
+            return Ok(Step::Blocked);
+        };
+        if !self.conns[conn.index as usize].takes(Class::Beat) {
+            return Ok(Step::Blocked);
+        }
+        self.must_promise_to(now)?;
+        let mut bytes = Vec::new();
+        let step = self.beat(conn, group, member, manner, now, &mut bytes)?;
+        if matches!(step, Step::Done) {
+            let seq = self.conns[conn.index as usize].reserve(Class::Beat);
+            self.answer(Place { conn, seq }, bytes);
+            return Ok(Step::Parked);
+        }
+        Ok(step)
+    }
+
     /// Refuses what only a server in service may answer.
     pub(super) fn must_serve(&self) -> Result<(), Problem> {
         match self.phase {
@@ -288,12 +312,11 @@ impl Shard {
         }
     }
 
-    /// Parks a question to the core that is answered on `conn`; `change` says which kind of
-    /// request it is.
+    /// Parks a question to the core that is answered on `conn`.
     pub(super) fn park(
         &mut self,
         conn: ConnId,
-        change: bool,
+        class: Class,
         what: What,
         purpose: impl FnOnce(Place) -> super::Purpose,
     ) -> Result<Step, Problem> {
@@ -306,7 +329,7 @@ impl Shard {
         if !self.ask(what, purpose(place)) {
             return Err(Problem::new(Code::Overloaded));
         }
-        self.conns[conn.index as usize].reserve(change);
+        self.conns[conn.index as usize].reserve(class);
         Ok(Step::Parked)
     }
 
@@ -323,7 +346,7 @@ impl Shard {
             problem.write(out, head_only, &self.endpoints);
             return;
         }
-        let seq = open.reserve(false);
+        let seq = open.reserve(Class::Other);
         let mut bytes = Vec::new();
         problem.write(&mut bytes, head_only, &self.endpoints);
         self.answer(Place { conn, seq }, bytes);

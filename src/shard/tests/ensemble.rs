@@ -2,7 +2,7 @@
 //! the ensemble is played by the test, which speaks for the core.
 
 use super::world::World;
-use crate::mail::{Answer, Dealt, Tell, Verdict, VersionCell, What};
+use crate::mail::{Answer, Dealt, Missing, Tell, Verdict, VersionCell, What};
 use crate::time::Millis;
 use crate::types::{GroupVersion, SessionId, Term};
 
@@ -464,4 +464,47 @@ fn a_session_moved_away_and_back_survives_a_handover_of_before() {
     world.shard_gets(0, 1);
     assert_eq!(world.holders("g", "m"), [1]);
     assert_eq!(world.statuses(client), [204]);
+}
+
+#[test]
+fn beats_for_sessions_that_are_elsewhere_look_for_them_together_and_are_answered_in_order() {
+    let mut world = leased(1, 60_000);
+    let client = world.connect(0);
+    world.ask(client, "PUT /g/here");
+    for line in [
+        "HEAD /g/a",
+        "HEAD /g/b",
+        "HEAD /g/here",
+        "HEAD /g/c",
+        "DELETE /g/here",
+        "HEAD /g/d",
+    ] {
+        world.write(client, line, "", b"");
+    }
+    world.pump(client, usize::MAX);
+    let asks: Vec<_> = world.to_core[0].drain(..).collect();
+    let names = asks.iter().map(|ask| match &ask.what {
+        What::Beats(beats) => match &beats[0].who {
+            Missing::Named { member, .. } => member.clone(),
+            Missing::Id(id) => panic!("{id}"),
+        },
+        other => panic!("{other:?}: a change waits for the beats before it"),
+    });
+    let names: Vec<Box<[u8]>> = names.collect();
+    assert_eq!(names, [b"a", b"b", b"c"].map(|name| Box::from(&name[..])));
+    let touched = Verdict::Touched {
+        id: SessionId(900),
+        timeout: Millis(1_000),
+        version: GroupVersion(5),
+    };
+    let verdicts = [touched, Verdict::NotFound, Verdict::Gone];
+    for (ask, verdict) in asks.into_iter().zip(verdicts).rev() {
+        assert_eq!(world.statuses(client), [201], "the first is open");
+        let answer = Answer::Verdicts(vec![verdict]);
+        let token = ask.token;
+        tell(&mut world, 0, Tell::Answer { token, answer });
+        world.pump(client, usize::MAX);
+    }
+    world.quiet();
+    assert_eq!(world.statuses(client), [201, 204, 404, 204, 410, 204, 404]);
 }
