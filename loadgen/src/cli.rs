@@ -334,6 +334,9 @@ pub(crate) struct Failover {
     /// Clients go back to a server that has returned.
     #[arg(long)]
     pub(crate) go_home: bool,
+    /// Keep the servers' data and logs in this directory, empty or absent so far.
+    #[arg(long)]
+    pub(crate) keep: Option<PathBuf>,
     /// Write a dated folder with the raw data below this one.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,

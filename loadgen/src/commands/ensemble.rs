@@ -5,9 +5,10 @@ use crate::clock::{self, MILLI, SECOND};
 use crate::net::Target;
 use crate::process::{self, Server, TempDir};
 use crate::report::machine::describe_server;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,8 +19,23 @@ pub(crate) struct Ensemble {
     program: PathBuf,
     more_args: Vec<String>,
     sites: Vec<Site>,
-    /// Removed at the end.
-    temporary: TempDir,
+    /// What the servers write and say; removed at the end unless it is to be kept.
+    home: Home,
+}
+
+/// Where the servers' data and logs are.
+enum Home {
+    Temporary(TempDir),
+    Kept(PathBuf),
+}
+
+impl Home {
+    fn path(&self) -> &Path {
+        match self {
+            Home::Temporary(dir) => dir.path(),
+            Home::Kept(dir) => dir,
+        }
+    }
 }
 
 struct Site {
@@ -51,8 +67,24 @@ impl Ensemble {
             program: process::systole_path(program)?,
             more_args: more_args.to_vec(),
             sites,
-            temporary: TempDir::new()?,
+            home: Home::Temporary(TempDir::new()?),
         })
+    }
+
+    /// Has the servers' data and logs kept in `dir`, which must be empty or absent.
+    ///
+    /// # Errors
+    /// If it is neither, or cannot be made.
+    pub(crate) fn keep(&mut self, dir: &Path) -> Result<()> {
+        let shown = dir.display();
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {shown}"))?;
+        let mut entries = fs::read_dir(dir).with_context(|| format!("cannot read {shown}"))?;
+        ensure!(
+            entries.next().is_none(),
+            "{shown} is not empty: servers would take up what others have left there"
+        );
+        self.home = Home::Kept(dir.to_owned());
+        Ok(())
     }
 
     /// Starts all servers and waits until all may serve.
@@ -74,7 +106,7 @@ impl Ensemble {
     /// # Errors
     /// If it cannot be started.
     pub(crate) fn start(&mut self, at: usize) -> Result<()> {
-        let log = self.temporary.path().join(format!("server-{}.log", at + 1));
+        let log = self.home.path().join(format!("server-{}.log", at + 1));
         let mut args = self.args(at);
         args.extend(self.more_args.iter().cloned());
         let address = self.sites[at].address;
@@ -89,7 +121,7 @@ impl Ensemble {
         let list: Vec<String> = peers
             .map(|(i, site)| format!("{}={}", i + 1, site.peer))
             .collect();
-        let data = self.temporary.path().join(format!("server-{}", at + 1));
+        let data = self.home.path().join(format!("server-{}", at + 1));
         let mut args = vec!["serve".to_owned()];
         for (flag, value) in [
             ("--id", (at + 1).to_string()),

@@ -50,6 +50,9 @@ pub(crate) fn failover(flags: &Failover) -> Result<bool> {
         flags.servers as usize,
         &flags.server_arg,
     )?;
+    if let Some(dir) = &flags.keep {
+        ensemble.keep(dir)?;
+    }
     ensemble.start_all()?;
     let topic = match flags.how {
         How::Kill => "failover",
