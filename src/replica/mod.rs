@@ -376,6 +376,18 @@ impl Replica {
         self.node.peer()
     }
 
+    /// Where this server stands in the ensemble.
+    #[must_use]
+    pub fn standing(&self) -> &Standing {
+        self.node.standing()
+    }
+
+    /// Until when, by its own clock, this server may promise.
+    #[must_use]
+    pub fn lease_until(&self) -> Millis {
+        self.lease.until()
+    }
+
     /// True if this server is the established leader.
     #[must_use]
     pub fn leads(&self) -> bool {

@@ -19,6 +19,7 @@
 //! bytes at each change of leader; a cut of the log, and a snapshot that replaces it. These
 //! happen while the server follows nobody, and others know it by that it is silent.
 
+mod chronicle;
 mod read;
 mod replay;
 mod snapshot;
@@ -48,6 +49,7 @@ use crate::types::{ServerId, Zxid};
 use crate::wire::Frame;
 use crate::zab::{Persisted, Piece, Read};
 
+use chronicle::Chronicle;
 use read::Reads;
 use replay::{Replayed, Replays};
 use snapshot::Snapshots;
@@ -126,6 +128,7 @@ pub struct Pipeline {
     replays: Replays,
     snapshots: Snapshots,
     ticker: Ticker,
+    chronicle: Chronicle,
     out: Output,
     /// When the loop ends at the latest, once it was told to stop.
     stops_at: Option<Millis>,
@@ -150,6 +153,7 @@ impl Pipeline {
             replays: Replays::new(ways.reports.clone(), log.last()),
             snapshots: Snapshots::default(),
             ticker: Ticker::default(),
+            chronicle: Chronicle::default(),
             out: Output::default(),
             log,
             ways,
@@ -190,6 +194,7 @@ impl Pipeline {
                 on_serving(self.replica.state());
             }
             self.counters.turns.add(1);
+            self.chronicle();
             if self.may_end() {
                 return self.log.close().map_err(failure);
             }
@@ -304,6 +309,17 @@ impl Pipeline {
     /// Sends each shard what it is to be told.
     async fn carry(&mut self) {
         self.ways.post.carry(self.replica.tells()).await;
+    }
+
+    /// Tells of a change of standing. A server alone has none worth telling.
+    fn chronicle(&mut self) {
+        if self.transport.is_none() {
+            return;
+        }
+        let (standing, until) = (self.replica.standing(), self.replica.lease_until());
+        if let Some(said) = self.chronicle.note(standing, until, clock::now()) {
+            tracing::info!("{said}");
+        }
     }
 
     fn deadline(&self) -> Millis {

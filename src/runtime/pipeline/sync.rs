@@ -69,6 +69,12 @@ impl Pipeline {
     ) -> Result<Zxid, CoreFailure> {
         let took_ns = clock::now_ns() - self.syncs.began_ns;
         self.syncs.latency.record(took_ns, 1);
+        if took_ns >= SLOW_SYNC_NS {
+            let took_ms = took_ns / 1_000_000;
+            tracing::warn!(
+                "the disk has taken {took_ms} ms to sync the log: nothing was committed meanwhile"
+            );
+        }
         let ended = self.log.end_sync(ticket, result);
         let durable = ended.map_err(|fatal| self.failed(fatal))?;
         self.counters.syncs.add(1);
@@ -113,3 +119,6 @@ fn plain(error: GlommioError<()>) -> io::Error {
         None => error.into(),
     }
 }
+
+/// A sync that takes so long is worth a word: joins and expiries have waited for it.
+const SLOW_SYNC_NS: u64 = 500_000_000;
