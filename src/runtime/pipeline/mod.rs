@@ -203,8 +203,14 @@ impl Pipeline {
             let Ok(first) = self.ways.inbox.recv_async().await else {
                 return Ok(());
             };
+            let began = clock::now();
             self.take(first)?;
             for _ in 1..self.limits.batch_max {
+                // What comes as fast as it is taken, such as the log that is read back, must not
+                // keep the others from their answers, nor from knowing that this server lives.
+                if clock::now().since(began) >= TURN_MAX {
+                    break;
+                }
                 let Ok(next) = self.ways.inbox.try_recv() else {
                     break;
                 };
@@ -345,6 +351,9 @@ impl Pipeline {
         failure(error)
     }
 }
+
+/// The inbox is left for what is to be written and said once a turn has taken so long.
+const TURN_MAX: Millis = Millis(3);
 
 /// Runs what blocks on a thread of its own. If none is to be had the work is left undone,
 /// which every caller can afford.
