@@ -20,6 +20,7 @@
 //! happen while the server follows nobody, and others know it by that it is silent.
 
 mod chronicle;
+mod inbox;
 mod read;
 mod replay;
 mod snapshot;
@@ -50,6 +51,7 @@ use crate::wire::Frame;
 use crate::zab::{Persisted, Piece, Read};
 
 use chronicle::Chronicle;
+use inbox::Inbox;
 use read::Reads;
 use replay::{Replayed, Replays};
 use snapshot::Snapshots;
@@ -118,6 +120,7 @@ pub struct Ways {
 pub struct Pipeline {
     replica: Replica,
     log: FileLog,
+    inbox: Inbox<ToCore>,
     ways: Ways,
     transport: Option<Transport>,
     limits: Limits,
@@ -155,6 +158,7 @@ impl Pipeline {
             ticker: Ticker::default(),
             chronicle: Chronicle::default(),
             out: Output::default(),
+            inbox: Inbox::new(ways.inbox.clone()),
             log,
             ways,
             transport: None,
@@ -200,18 +204,12 @@ impl Pipeline {
             }
             self.ticker.arm(self.deadline());
             // The sender in `ways` keeps the channel open, so this only ends by a message.
-            let Ok(first) = self.ways.inbox.recv_async().await else {
+            let Ok(first) = self.inbox.first().await else {
                 return Ok(());
             };
-            let began = clock::now();
             self.take(first)?;
             for _ in 1..self.limits.batch_max {
-                // What comes as fast as it is taken, such as the log that is read back, must not
-                // keep the others from their answers, nor from knowing that this server lives.
-                if clock::now().since(began) >= TURN_MAX {
-                    break;
-                }
-                let Ok(next) = self.ways.inbox.try_recv() else {
+                let Some(next) = self.inbox.next() else {
                     break;
                 };
                 self.take(next)?;
@@ -351,9 +349,6 @@ impl Pipeline {
         failure(error)
     }
 }
-
-/// The inbox is left for what is to be written and said once a turn has taken so long.
-const TURN_MAX: Millis = Millis(3);
 
 /// Runs what blocks on a thread of its own. If none is to be had the work is left undone,
 /// which every caller can afford.
