@@ -176,7 +176,9 @@ pub struct Shard {
     endpoints: Arc<[String]>,
     /// The server's present run; told when it serves.
     incarnation: Incarnation,
-    scratch: http::Scratch,
+    /// Room for the names of one request. It is lent to each, so it is small to move: a buffer
+    /// that was taken and put back by value cost more than half a beat.
+    scratch: Option<Box<http::Scratch>>,
     /// Room for the body of a batch.
     batch: Vec<u8>,
     outbox: Outbox,
@@ -242,7 +244,7 @@ impl Shard {
             grace: (Millis(0), Millis(0)),
             endpoints: Arc::from([]),
             incarnation: Incarnation::default(),
-            scratch: http::Scratch::new(),
+            scratch: None,
             batch: Vec::new(),
             outbox: Outbox::default(),
             counters,
