@@ -244,6 +244,10 @@ pub enum Answer {
     Joined {
         /// The session, and whether it is new.
         joined: Joined,
+        /// The group's name.
+        group: Arc<[u8]>,
+        /// The member's name, as it was asked with.
+        member: Box<[u8]>,
         /// The group's version from now on.
         version: Arc<VersionCell>,
         /// The group's document, if it was asked for.

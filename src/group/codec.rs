@@ -132,11 +132,16 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn utf8(&self, bytes: &'a [u8], what: &'static str) -> Result<&'a [u8], Corrupt> {
-        match std::str::from_utf8(bytes) {
-            Ok(_) => Ok(bytes),
-            Err(_) => Err(self.corrupt(what)),
+        match is_utf8(bytes) {
+            true => Ok(bytes),
+            false => Err(self.corrupt(what)),
         }
     }
+}
+
+/// True if `bytes` are UTF-8. Names mostly are ASCII, which is told ten times as fast.
+pub(super) fn is_utf8(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
 }
 
 /// What [`Corrupt::what`] says when the bytes stop before the value does. The reader of a

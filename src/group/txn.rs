@@ -39,7 +39,7 @@
 //!
 //! Integrity is the log's concern (CRC); here damage can at worst be refused.
 
-use super::codec::{Corrupt, Reader, put_name, put_varint};
+use super::codec::{Corrupt, Reader, is_utf8, put_name, put_varint};
 use super::request::{Lapse, Place, Refusal, Request, Require};
 use super::{
     ADOPT_MEMBERS_MAX, CONFIG_BYTES_MAX, EXPIRE_BATCH_MAX, NAME_BYTES_MAX, REQUIRE_VERSIONS_MAX,
@@ -440,7 +440,7 @@ impl<'a> Text<'a> {
         if bytes.len() > CONFIG_BYTES_MAX {
             return Err(Refusal::ConfigTooLong);
         }
-        if std::str::from_utf8(bytes).is_err() {
+        if !is_utf8(bytes) {
             return Err(Refusal::ConfigNotUtf8);
         }
         let json = is_json_container(bytes);
@@ -490,7 +490,7 @@ fn depth_of_json(bytes: &[u8]) -> usize {
 
 fn checked_name(name: &[u8]) -> Result<&[u8], Refusal> {
     let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
-    if fits && std::str::from_utf8(name).is_ok() {
+    if fits && is_utf8(name) {
         Ok(name)
     } else {
         Err(Refusal::BadName)

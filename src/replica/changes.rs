@@ -93,7 +93,7 @@ impl Replica {
                 document,
             } => {
                 let answer = match outcome {
-                    Outcome::Joined(joined) => self.joined(joined, &names, document),
+                    Outcome::Joined(joined) => self.joined(joined, names, document),
                     // This run has taken another number meanwhile.
                     Outcome::Refused(Refusal::StaleOwner) => Answer::NoQuorum,
                     other => Answer::Outcome(other),
@@ -143,15 +143,31 @@ impl Replica {
         }
     }
 
-    fn joined(&mut self, joined: Joined, names: &Names, document: bool) -> Answer {
-        let Some(handle) = self.state().document(&names.group) else {
+    fn joined(&mut self, joined: Joined, names: Names, document: bool) -> Answer {
+        let Names { group, member } = names;
+        let known = match document {
+            false => self.publisher.known(&group),
+            true => None,
+        };
+        if let Some((group, version)) = known {
+            return Answer::Joined {
+                joined,
+                group,
+                member,
+                version,
+                document: None,
+            };
+        }
+        let Some(handle) = self.state().document(&group) else {
             debug_assert!(false, "a joined group exists");
             return Answer::Outcome(Outcome::Refused(Refusal::NotFound));
         };
-        let version = self.publisher.cell(&names.group, handle.version());
-        let document = document.then(|| handle.for_joiner(&names.member));
+        let (group, version) = self.publisher.cell(&group, handle.version());
+        let document = document.then(|| handle.for_joiner(&member));
         Answer::Joined {
             joined,
+            group,
+            member,
             version,
             document,
         }

@@ -182,7 +182,7 @@ impl Replica {
             node: Node::new(Groups::new(state, group), zab, boot, limits),
             scratch: NodeReady::default(),
             news: Vec::new(),
-            requests: Requests::new(settings.seeds),
+            requests: Requests::new(),
             publisher: Publisher::new(settings.shards, settings.seeds),
             own: Own::default(),
             arrivals: Vec::new(),
@@ -624,7 +624,7 @@ impl Replica {
 /// # Errors
 /// If it breaks a limit.
 fn request_of(state: &State, change: &Change, who: Who, now: Millis) -> Result<Request, Refusal> {
-    let mut txn = Vec::new();
+    let mut txn = Vec::with_capacity(TXN_BYTES);
     state.encode(change, &mut txn)?;
     Ok(Request::new(What::Transaction(txn.into()), who, now))
 }
@@ -635,6 +635,9 @@ fn epoch_of(standing: &Standing) -> Option<Epoch> {
         Standing::Recovering => None,
     }
 }
+
+/// More than most transactions take, so that their memory is asked for once.
+const TXN_BYTES: usize = 256;
 
 /// How often those who wait for a leader are looked at.
 const WAITING_LOOK: Millis = Millis(50);

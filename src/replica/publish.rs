@@ -13,7 +13,7 @@ use crate::types::{GroupVersion, SessionId};
 pub(super) struct Publisher {
     tells: Vec<Vec<Tell>>,
     /// The published version of each group that a shard has asked about.
-    cells: HashMap<Box<[u8]>, Arc<VersionCell>, RandomState>,
+    cells: HashMap<Arc<[u8]>, Arc<VersionCell>, RandomState>,
     /// Sessions ended since the shards were last told.
     ended: Vec<SessionId>,
     /// Sessions to hold, by shard, not yet told.
@@ -35,14 +35,24 @@ impl Publisher {
         &mut self.tells
     }
 
-    /// The version of a group as heartbeats read it.
-    pub(super) fn cell(&mut self, group: &[u8], version: GroupVersion) -> Arc<VersionCell> {
-        if let Some(cell) = self.cells.get(group) {
-            return Arc::clone(cell);
+    /// The name of a group and its version as heartbeats read it, if a shard has asked before.
+    pub(super) fn known(&self, group: &[u8]) -> Option<(Arc<[u8]>, Arc<VersionCell>)> {
+        let (name, cell) = self.cells.get_key_value(group)?;
+        Some((Arc::clone(name), Arc::clone(cell)))
+    }
+
+    /// The same, told to shards from now on.
+    pub(super) fn cell(
+        &mut self,
+        group: &[u8],
+        version: GroupVersion,
+    ) -> (Arc<[u8]>, Arc<VersionCell>) {
+        if let Some(known) = self.known(group) {
+            return known;
         }
-        let cell = VersionCell::new(version);
-        self.cells.insert(group.into(), Arc::clone(&cell));
-        cell
+        let (name, cell): (Arc<[u8]>, _) = (group.into(), VersionCell::new(version));
+        self.cells.insert(Arc::clone(&name), Arc::clone(&cell));
+        (name, cell)
     }
 
     /// Shows a group's version after a change of it.

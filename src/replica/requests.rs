@@ -14,16 +14,14 @@
 //! only with everything that was committed before, one that has not been delivered never will be.
 //! Back at the same leader, in the same epoch, that is known when a later flush is complete.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-
-use ahash::RandomState;
 
 use super::beats::Pending;
 use crate::mail::ShardIndex;
 use crate::time::Millis;
 use crate::types::{Epoch, Incarnation, ServerId, SessionId};
-use crate::zab::app::RequestId;
+use crate::zab::app::{RequestId, Row};
 
 /// A request, and who asked for it.
 pub(super) struct Request {
@@ -121,16 +119,15 @@ impl Request {
 
 /// All of them.
 pub(super) struct Requests {
-    open: HashMap<RequestId, Request, RandomState>,
+    open: Row<Request>,
     back: BTreeMap<RequestId, Request>,
     waiting: VecDeque<Request>,
 }
 
 impl Requests {
-    pub(super) fn new(seeds: [u64; 4]) -> Requests {
-        let [a, b, c, d] = seeds;
+    pub(super) fn new() -> Requests {
         Requests {
-            open: HashMap::with_hasher(RandomState::with_seeds(a, b, c, d)),
+            open: Row::new(),
             back: BTreeMap::new(),
             waiting: VecDeque::new(),
         }
@@ -138,17 +135,17 @@ impl Requests {
 
     /// The leader was asked.
     pub(super) fn asked(&mut self, id: RequestId, epoch: Epoch, request: Request) {
-        self.open.insert(id, Request { epoch, ..request });
+        self.open.push(id, Request { epoch, ..request });
     }
 
     /// The request has met its fate.
     pub(super) fn close(&mut self, id: RequestId) -> Option<Request> {
-        self.open.remove(&id).or_else(|| self.back.remove(&id))
+        self.open.remove(id).or_else(|| self.back.remove(&id))
     }
 
     /// The leader is lost. `open_fate`: the request may have become a transaction.
     pub(super) fn hand_back(&mut self, id: RequestId, open_fate: bool, now: Millis) {
-        let Some(mut request) = self.open.remove(&id) else {
+        let Some(mut request) = self.open.remove(id) else {
             return;
         };
         request.since = now;

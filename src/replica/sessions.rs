@@ -159,9 +159,10 @@ impl Replica {
         } else {
             Millis(0)
         };
+        let (group, version) = self.publisher.cell(&change.group, version);
         Dealt {
-            group: change.group.clone(),
-            version: self.publisher.cell(&change.group, version),
+            group,
+            version,
             member: change.member.clone(),
             id: session.id,
             term: session.term,

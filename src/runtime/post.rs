@@ -60,9 +60,11 @@ impl Post {
             if tells.is_empty() {
                 continue;
             }
+            // As much may be to tell the next time; this list stays with the shard.
+            let room = Vec::with_capacity(tells.len());
             let mail = Mail::Core {
                 batch: self.batch,
-                tells: std::mem::take(tells),
+                tells: std::mem::replace(tells, room),
             };
             // Nobody is woken before all have it, or would only wait for the others.
             match shard.leave(mail) {

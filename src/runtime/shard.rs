@@ -173,7 +173,9 @@ impl ShardLoop {
             self.sockets.resume(conn);
         }
         if !outbox.asks.is_empty() {
-            let asks = std::mem::take(&mut outbox.asks);
+            // As many may come the next time; the list goes to another thread and stays there.
+            let room = Vec::with_capacity(outbox.asks.len());
+            let asks = std::mem::replace(&mut outbox.asks, room);
             match self.core.try_send(ToCore::Asks(self.index, asks)) {
                 Ok(()) => {}
                 // Tried again next turn: the number of questions is bounded by the shard.

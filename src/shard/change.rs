@@ -15,8 +15,6 @@ use crate::types::GroupVersion;
 /// A join that is at the core.
 pub(super) struct JoinJob {
     place: Place,
-    group: Box<[u8]>,
-    member: Box<[u8]>,
     manner: Manner,
 }
 
@@ -135,36 +133,27 @@ impl Shard {
         {
             let _ = self.tracker.touch(slot, now);
         }
-        let (group, member) = (join.group.clone(), join.member.clone());
         let what = What::Change {
             request: Change::Join(join),
             document: !manner.minimal,
         };
         self.park(conn, Class::Change, what, |place| {
-            Purpose::Join(JoinJob {
-                place,
-                group,
-                member,
-                manner,
-            })
+            Purpose::Join(JoinJob { place, manner })
         })
     }
 
     /// The core has answered a join.
     pub(super) fn on_joined(&mut self, job: JoinJob, answer: CoreAnswer, now: Millis) {
-        let JoinJob {
-            place,
+        let JoinJob { place, manner } = job;
+        let CoreAnswer::Joined {
+            joined,
             group,
             member,
-            manner,
-        } = job;
-        let (joined, version, document) = match answer {
-            CoreAnswer::Joined {
-                joined,
-                version,
-                document,
-            } => (joined, version, document),
-            other => return self.refused(place, other, About::Member, manner),
+            version,
+            document,
+        } = answer
+        else {
+            return self.refused(place, answer, About::Member, manner);
         };
         let Joined {
             session: id,
@@ -173,7 +162,6 @@ impl Shard {
             ..
         } = joined;
         if joined.created {
-            let group = group.into();
             self.hold(
                 &Dealt {
                     group,
@@ -248,7 +236,7 @@ impl Shard {
             ..Answer::default()
         };
         let Some(document) = document else {
-            let mut bytes = Vec::new();
+            let mut bytes = Vec::with_capacity(HEAD_BYTES);
             answer.write(&mut bytes, b"", false);
             return self.answer(place, bytes);
         };
@@ -355,6 +343,9 @@ impl Shard {
         self.answer(place, out);
     }
 }
+
+/// More than the head of an answer to a join takes, so that its memory is asked for once.
+const HEAD_BYTES: usize = 256;
 
 /// The core's word for a change that is no join, and what it is about.
 fn change_of(

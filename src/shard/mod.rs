@@ -49,7 +49,7 @@ pub use conn::{ConnId, Next};
 
 use crate::group::EXPIRE_BATCH_MAX;
 use crate::http;
-use crate::mail::{Ask, Mail, Pass, ShardIndex, VersionCell, What};
+use crate::mail::{Answer, Ask, Mail, Pass, ShardIndex, Tell, VersionCell, What};
 use crate::metrics::{Latency, Published, Registry, ShardCounters};
 use crate::session::{Limits as SessionLimits, Slot, Tracker};
 use crate::time::Millis;
@@ -176,7 +176,9 @@ pub struct Shard {
     endpoints: Arc<[String]>,
     /// The server's present run; told when it serves.
     incarnation: Incarnation,
-    scratch: http::Scratch,
+    /// Room for the names of one request. It is lent to each, so it is small to move: a buffer
+    /// that was taken and put back by value cost more than half a beat.
+    scratch: Option<Box<http::Scratch>>,
     /// Room for the body of a batch.
     batch: Vec<u8>,
     outbox: Outbox,
@@ -242,7 +244,7 @@ impl Shard {
             grace: (Millis(0), Millis(0)),
             endpoints: Arc::from([]),
             incarnation: Incarnation::default(),
-            scratch: http::Scratch::new(),
+            scratch: None,
             batch: Vec::new(),
             outbox: Outbox::default(),
             counters,
@@ -276,6 +278,7 @@ impl Shard {
         self.wake(now);
         match mail {
             Mail::Core { tells, .. } => {
+                self.expect_joined(&tells);
                 for tell in tells {
                     self.on_tell(tell, now);
                 }
@@ -292,6 +295,22 @@ impl Shard {
         }
         // A shard whose last session has left is not ticked, and should not seem to hold it.
         self.counters.sessions.set(self.tracker.len() as u64);
+    }
+
+    /// Brings into cache together where the sessions of these joins will stand, as
+    /// [`Shard::expect`] does for beats.
+    fn expect_joined(&self, tells: &[Tell]) {
+        if self.tracker.len() < EXPECT_SESSIONS_MIN {
+            return;
+        }
+        self.tracker
+            .expect(tells.iter().filter_map(|tell| match tell {
+                Tell::Answer {
+                    answer: Answer::Joined { group, member, .. },
+                    ..
+                } => Some((&group[..], &member[..])),
+                _ => None,
+            }));
     }
 
     fn on_pass(&mut self, pass: Pass, now: Millis) {

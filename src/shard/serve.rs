@@ -187,7 +187,7 @@ impl Shard {
         now: Millis,
         out: &mut Vec<u8>,
     ) -> Result<Option<Step>, Problem> {
-        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut scratch = self.scratch.take().unwrap_or_default();
         let result = http::route(request, &mut scratch).and_then(|route| {
             if bytes.len() < request.total_len() {
                 self.invite_body(conn, request, out);
@@ -197,7 +197,7 @@ impl Shard {
             self.dispatch(conn, request, &route, body, now, out)
                 .map(Some)
         });
-        self.scratch = scratch;
+        self.scratch = Some(scratch);
         result
     }
 

@@ -97,6 +97,11 @@ pub enum Malformed {
 impl Letter<'_> {
     /// The payload that says this.
     pub(super) fn encode(&self) -> Arc<[u8]> {
+        self.encode_in(&mut Vec::new())
+    }
+
+    /// The same; `bytes` is room to put it together in.
+    pub(super) fn encode_in(&self, bytes: &mut Vec<u8>) -> Arc<[u8]> {
         let (kind, call) = match self {
             Letter::Request(call, _) => (REQUEST, Some(call)),
             Letter::Flush(call) => (FLUSH, Some(call)),
@@ -109,7 +114,8 @@ impl Letter<'_> {
             Letter::Request(_, body) | Letter::Answer(_, _, body) | Letter::Message(body) => *body,
             Letter::Flush(_) | Letter::Flushed(..) | Letter::Refused(..) => &[],
         };
-        let mut bytes = Vec::with_capacity(REPLY_BYTES + body.len());
+        bytes.clear();
+        bytes.reserve(REPLY_BYTES + body.len());
         bytes.push(kind);
         if let Some(call) = call {
             bytes.extend_from_slice(&call.run.to_be_bytes());
@@ -123,7 +129,7 @@ impl Letter<'_> {
             Letter::Request(..) | Letter::Flush(_) | Letter::Message(_) => {}
         }
         bytes.extend_from_slice(body);
-        bytes.into()
+        Arc::from(&bytes[..])
     }
 
     /// Reads what another server has sent.

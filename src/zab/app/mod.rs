@@ -42,6 +42,7 @@ mod envelope;
 mod node;
 mod ready;
 mod requests;
+mod row;
 #[cfg(test)]
 mod tests;
 
@@ -50,6 +51,8 @@ use std::sync::Arc;
 pub use envelope::Malformed;
 pub use node::Node;
 pub use ready::{Completion, Fate, Garbled, HandedBack, NodeReady, Sender};
+
+pub use row::Row;
 
 use crate::types::{ServerId, Zxid};
 

@@ -235,7 +235,7 @@ impl<A: Application> Node<A> {
             return Err(Refusal::TooLong);
         }
         let id = self.requests.next_id()?;
-        let payload = Letter::Request(self.call(id), request).encode();
+        let payload = Letter::Request(self.call(id), request).encode_in(&mut self.bytes);
         match self.standing {
             Standing::Recovering => return Err(Refusal::NoLeader),
             Standing::Leading { .. } => {

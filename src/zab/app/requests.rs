@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::ready::{Fate, HandedBack};
-use super::{Refusal, RequestId};
+use super::{Refusal, RequestId, Row};
 use crate::types::Zxid;
 
 /// The requests of this server that are not complete, each in one of three places.
@@ -16,7 +16,7 @@ use crate::types::Zxid;
 pub(super) struct Requests {
     max: usize,
     newest: u64,
-    open: BTreeMap<RequestId, Open>,
+    open: Row<Open>,
     due: BTreeMap<(Zxid, RequestId), Word>,
     behind: BTreeSet<RequestId>,
 }
@@ -42,7 +42,7 @@ impl Requests {
         Requests {
             max,
             newest: 0,
-            open: BTreeMap::new(),
+            open: Row::new(),
             due: BTreeMap::new(),
             behind: BTreeSet::new(),
         }
@@ -50,7 +50,9 @@ impl Requests {
 
     /// The id of the next request, if there is room for one.
     pub(super) fn next_id(&self) -> Result<RequestId, Refusal> {
-        if self.len() >= self.max {
+        // One that is not decided while all after it are holds their room.
+        let spread = self.open.span() >= SPAN_FACTOR_MAX * self.max;
+        if self.len() >= self.max || spread {
             return Err(Refusal::Full);
         }
         Ok(RequestId(self.newest + 1))
@@ -60,22 +62,22 @@ impl Requests {
     pub(super) fn open(&mut self, id: RequestId, open: Open) {
         assert_eq!(id.0, self.newest + 1, "ids ascend by one");
         self.newest = id.0;
-        self.open.insert(id, open);
+        self.open.push(id, open);
     }
 
     /// Takes an open request out, because its fate is decided and it is complete.
     pub(super) fn close(&mut self, id: RequestId) -> Option<Open> {
-        self.open.remove(&id)
+        self.open.remove(id)
     }
 
     /// The leader has said this of a request, and the request is complete when `at` is
     /// delivered. False if it is not open, or is not of the kind that gets this word.
     pub(super) fn decide(&mut self, id: RequestId, at: Zxid, word: Word) -> bool {
         let flushed = word == Word::Flushed;
-        if self.open.get(&id).is_none_or(|open| open.flush != flushed) {
+        if self.open.get(id).is_none_or(|open| open.flush != flushed) {
             return false;
         }
-        self.open.remove(&id);
+        self.open.remove(id);
         self.due.insert((at, id), word);
         true
     }
@@ -93,11 +95,7 @@ impl Requests {
             self.behind.insert(id);
         }
         let first = *self.behind.first()?;
-        if self
-            .open
-            .first_key_value()
-            .is_some_and(|(id, _)| *id < first)
-        {
+        if self.open.oldest().is_some_and(|oldest| oldest < first) {
             return None;
         }
         self.behind.remove(&first);
@@ -106,7 +104,7 @@ impl Requests {
 
     /// Takes out all open requests. Those in `unseen` no leader has looked at.
     pub(super) fn hand_back(&mut self, unseen: &BTreeSet<RequestId>) -> Vec<HandedBack> {
-        let open = std::mem::take(&mut self.open).into_iter();
+        let open = self.open.take();
         open.map(|(id, Open { flush, payload })| HandedBack {
             id,
             flush,
@@ -123,5 +121,40 @@ impl Requests {
     /// How many are not complete.
     pub(super) fn len(&self) -> usize {
         self.open.len() + self.due.len() + self.behind.len()
+    }
+}
+
+/// Requests that may have come and gone behind one that is still open, as a multiple of those
+/// that may be open. A leader takes requests in their order, so this is met only behind one that
+/// it never answers; more are refused until then.
+const SPAN_FACTOR_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_is_never_answered_does_not_take_room_without_end() {
+        let mut requests = Requests::new(10);
+        let mut open_next = |requests: &mut Requests| {
+            let id = requests.next_id()?;
+            let payload = Arc::from(&b""[..]);
+            requests.open(
+                id,
+                Open {
+                    flush: false,
+                    payload,
+                },
+            );
+            Ok::<_, Refusal>(id)
+        };
+        let stuck = open_next(&mut requests).expect("there is room");
+        for _ in 1..40 {
+            let id = open_next(&mut requests).expect("there is room");
+            requests.close(id);
+        }
+        assert_eq!(open_next(&mut requests), Err(Refusal::Full));
+        requests.close(stuck);
+        assert!(open_next(&mut requests).is_ok());
     }
 }
