@@ -16,6 +16,7 @@
 //! | `beats` | beats whose session another server owns |
 //! | `index` | members by session id |
 //! | `publish` | the mail to the shards |
+//! | `plant` | the guarding lines that the simulator takes away |
 
 mod beats;
 mod changes;
@@ -24,6 +25,7 @@ mod groups;
 mod index;
 mod leases;
 mod orphans;
+mod plant;
 mod publish;
 mod requests;
 mod sessions;
@@ -34,8 +36,10 @@ use std::sync::Arc;
 
 use crate::forward;
 pub use crate::group::Settings as GroupSettings;
+pub use plant::{Plant, Plants};
+
 use crate::group::{Lapse, Refusal, Request as Change, SessionChange, Snapshot, State};
-use crate::lease::Owner;
+use crate::lease::{self, Owner};
 use crate::mail::{Answer, ShardIndex, Tell};
 use crate::metrics::CoreCounters;
 use crate::time::Millis;
@@ -72,9 +76,9 @@ pub struct Replica {
     /// Sessions that the transaction being looked at brought here.
     arrivals: Vec<SessionChange>,
     lease: Owner,
-    /// Faults planted in the leases; none outside the simulator.
-    lease_plants: crate::lease::Plants,
-    grantor: Option<crate::lease::Grantor>,
+    /// Faults planted here and in the leases; none outside tests and the simulator.
+    plants: (Plants, lease::Plants),
+    grantor: Option<lease::Grantor>,
     orphans: Orphans,
     orphans_looked: Millis,
     orphan_batches: Vec<(ServerId, Incarnation, Vec<Lapse>)>,
@@ -191,7 +195,7 @@ impl Replica {
             } else {
                 Owner::new(settings.lease)
             },
-            lease_plants: crate::lease::Plants::NONE,
+            plants: (Plants::NONE, lease::Plants::NONE),
             grantor: None,
             orphans: Orphans::default(),
             orphans_looked: Millis(0),
@@ -210,11 +214,18 @@ impl Replica {
         }
     }
 
-    /// Plants faults in the leases, before the start.
+    /// Plants faults, here and in the leases, before the start.
     #[cfg(any(test, feature = "sim"))]
-    pub fn plant_leases(&mut self, plants: crate::lease::Plants) {
-        self.lease_plants = plants;
-        self.lease = self.lease.clone().planted(plants);
+    pub fn plant(&mut self, plants: Plants, leases: lease::Plants) {
+        self.plants = (plants, leases);
+        self.lease = self.lease.clone().planted(leases);
+        self.publisher.plant(plants);
+    }
+
+    /// True if this line is taken away: never outside tests and the simulator.
+    #[inline]
+    fn lacks(&self, plant: Plant) -> bool {
+        self.plants.0.has(plant)
     }
 
     /// Begins to look for a leader. `now` here and below is this server's own clock.
@@ -399,7 +410,7 @@ impl Replica {
     fn advance(&mut self, now: Millis) {
         let gap = now.since(self.now);
         self.now = now.max(self.now);
-        if gap <= crate::lease::pause(self.settings.lease) {
+        if gap <= lease::pause(self.settings.lease) {
             return;
         }
         self.lease.hurry();
@@ -554,7 +565,9 @@ impl Replica {
 
     /// A request that was handed back, or has waited, has a leader again.
     fn revive(&mut self, now: Millis, request: Request) {
-        if let Who::Orphans(..) = request.who {
+        if let Who::Orphans(..) = request.who
+            && !self.lacks(Plant::ProposesOrphansAgain)
+        {
             // Another leader may have granted their owner a lease since this was first asked.
             return self.fail(now, request.who, &Answer::NoQuorum);
         }

@@ -2,7 +2,7 @@
 //! it and what leaves it.
 
 use super::requests::Who;
-use super::{Replica, request_of};
+use super::{Plant, Replica, request_of};
 use crate::group::{End, EndedSession, Outcome, Place, Refusal, Request, Session, SessionChange};
 use crate::lease;
 use crate::mail::{Dealt, ShardIndex, Tell};
@@ -51,6 +51,12 @@ impl Replica {
             return false;
         }
         let recorded = self.state().incarnation_of(self.settings.id);
+        if recorded.is_some() && self.lacks(Plant::KeepsIncarnation) {
+            self.own.incarnation = recorded;
+            self.own.settled = true;
+            self.begin_lease();
+            return false;
+        }
         let next = Incarnation(recorded.map_or(0, |recorded| recorded.0) + 1);
         let incarnation = *self.own.incarnation.get_or_insert(next);
         let request = Request::Adopt {
@@ -154,7 +160,7 @@ impl Replica {
         let other = change
             .from
             .is_some_and(|(from, _)| from != self.settings.id);
-        let grace = if other {
+        let grace = if other && !self.lacks(Plant::MovesWithoutGrace) {
             lease::grace(self.settings.lease)
         } else {
             Millis(0)

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use systole::sim::fleet::plants::{self, Plant, Plants};
+use systole::sim::fleet::plants::Plants;
 use systole::sim::fleet::{Fleet, Outcome};
 
 use super::{Args, seeds};
@@ -29,20 +29,17 @@ pub(super) fn run(args: &Args) -> ExitCode {
     match args.session_plant.as_deref() {
         None => run_clean(args),
         Some("all") => {
-            let found = Plant::ALL.iter().map(|plant| is_found(*plant, args));
-            let found: Vec<bool> = found.collect();
+            let found: Vec<bool> = Plants::names().map(|name| is_found(name, args)).collect();
             let count = found.iter().filter(|found| **found).count();
             println!("{count} of {} plants found", found.len());
             verdict(count == found.len())
         }
-        Some(name) => match plants::named(name) {
-            Some(plant) => verdict(is_found(plant, args)),
-            None => {
-                let names: Vec<&str> = Plant::ALL.iter().map(|plant| plant.name()).collect();
-                eprintln!("there is no such plant; there are {}", names.join(", "));
-                ExitCode::from(2)
-            }
-        },
+        Some(name) if Plants::named(name).is_some() => verdict(is_found(name, args)),
+        Some(_) => {
+            let names: Vec<&str> = Plants::names().collect();
+            eprintln!("there is no such plant; there are {}", names.join(", "));
+            ExitCode::from(2)
+        }
     }
 }
 
@@ -75,11 +72,11 @@ fn run_clean(args: &Args) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn is_found(plant: Plant, args: &Args) -> bool {
-    let sum = run_seeds(args, Plants::only(plant), true);
+fn is_found(name: &str, args: &Args) -> bool {
+    let sum = run_seeds(args, Plants::named(name).unwrap_or_default(), true);
     match &sum.worst {
-        Some((seed, what)) => println!("{}: seed {seed}: {what}", plant.name()),
-        None => println!("{}: not found", plant.name()),
+        Some((seed, what)) => println!("{name}: seed {seed}: {what}"),
+        None => println!("{name}: not found"),
     }
     sum.worst.is_some()
 }

@@ -87,9 +87,9 @@ pub(super) fn guarded_by(plant: &str) -> impl Iterator<Item = &'static Scenario>
 
 /// What a plant takes away from a script; `None` if it is one of the random world alone.
 fn faults_of(plant: &str) -> Option<Faults> {
-    let core = Plant::ALL.iter().find(|known| known.name() == plant);
+    let core = Plant::named(plant);
     let script = Neglect::ALL.iter().find(|known| known.name() == plant);
     let host = script.copied().or_else(|| Planted::in_scripts(plant));
-    let core = core.map(|&plant| Faults::from(Plants::only(plant)));
+    let core = core.map(|plant| Faults::from(Plants::only(plant)));
     core.or(host.map(|neglect| Faults::from(Guard::Host(neglect))))
 }

@@ -129,7 +129,7 @@ impl Machine {
         };
         let counters = Arc::new(CoreCounters::default());
         let mut replica = Replica::new(settings, zab, boot, state, GROUP, counters);
-        replica.plant_leases(stage.plants);
+        replica.plant(stage.plants.replica, stage.plants.lease);
         replica
     }
 

@@ -539,7 +539,9 @@ fn shards(stage: &mut Stage, at: usize, now: Millis) -> Vec<Shard> {
             started_s: 0,
         };
         let registry = Rc::clone(&registry);
-        Shard::new(settings, seeds, counters, Latencies::new(), registry, now)
+        let mut shard = Shard::new(settings, seeds, counters, Latencies::new(), registry, now);
+        shard.plant(stage.plants.shard);
+        shard
     });
     shards.collect()
 }

@@ -7,9 +7,9 @@ use super::super::queue::Queue;
 use super::super::random::{Random, Span};
 use super::http::Ask;
 use super::judge::Judge;
+use super::plants::Plants;
 use super::profile::Profile;
 use crate::forward;
-use crate::lease::Plants;
 use crate::types::{GroupVersion, ServerId, SessionId};
 use crate::zab;
 
@@ -22,7 +22,7 @@ pub(super) struct Stage {
     pub(super) net: Net<Word>,
     pub(super) judge: Judge,
     pub(super) profile: Profile,
-    /// Faults planted in the leases.
+    /// Faults planted in the servers.
     pub(super) plants: Plants,
     /// Requests under way, by number.
     pub(super) requests: BTreeMap<u32, Request>,

@@ -14,10 +14,10 @@ use super::client::{Client, Mood};
 use super::faults::{self, Fault, UnderWay};
 use super::judge::{Judge, Violation};
 use super::machine::{Machine, Stop};
+use super::plants::Plants;
 use super::profile::Profile;
 use super::server::GROUP;
 use super::stage::{Event, Stage, Word};
-use crate::lease::Plants;
 use crate::types::{ServerId, Zxid};
 use crate::zab::Ensemble;
 
