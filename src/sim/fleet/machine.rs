@@ -173,8 +173,10 @@ impl Machine {
         if let Some(server) = &mut self.server {
             server.backlog += requests.count() as u32;
         }
+        let mut due = stage.now;
         for event in deferred {
-            stage.after(WAKES, event);
+            due = due.max(stage.now + stage.random.span(WAKES));
+            stage.queue.put(due, event);
         }
     }
 
