@@ -216,8 +216,9 @@ impl Replica {
 
     /// Plants faults, here and in the leases, before the start.
     #[cfg(any(test, feature = "sim"))]
-    pub fn plant(&mut self, plants: Plants, leases: lease::Plants) {
+    pub fn plant(&mut self, plants: Plants, leases: lease::Plants, groups: crate::group::Plants) {
         self.plants = (plants, leases);
+        self.node.app_mut().plant(groups);
         self.lease = self.lease.clone().planted(leases);
         self.publisher.plant(plants);
     }
@@ -493,6 +494,7 @@ impl Replica {
                         self.not_taken(now, request, refusal);
                     }
                 }
+                Completion::HandedBack(_) if self.lacks(Plant::ForgetsHandedBack) => {}
                 Completion::HandedBack(back) => {
                     let open_fate = back.fate == Fate::Unknown;
                     self.requests.hand_back(back.id, open_fate, now);

@@ -20,6 +20,8 @@ crate::plant::plants! {
         SettlesForAnyReign = "settles-for-any-reign",
         /// An expiry of orphans is proposed again after another leader may have granted a lease.
         ProposesOrphansAgain = "proposes-orphans-again",
+        /// What was asked of a leader that is lost is forgotten.
+        ForgetsHandedBack = "forgets-handed-back",
         /// A beat is denied by what is applied here alone.
         DeniesUnasked = "denies-unasked",
         /// Each version of a group is shown as it is told, though a later one has been shown.

@@ -14,7 +14,7 @@ pub(crate) const TABLE: &[(&str, &[&str])] = &[
     ("json", &[]),
     // The lists of what can be planted, in all that the simulator tests.
     ("plant", &[]),
-    ("group", &["types", "time", "json"]),
+    ("group", &["types", "time", "json", "plant"]),
     ("session", &["types", "time"]),
     ("lease", &["types", "time", "plant"]),
     ("zab", &["types", "time", "plant"]),

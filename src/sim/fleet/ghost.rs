@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::group::{Applied, End, Session, Settings, State};
+use crate::group::{Applied, End, Plants, Session, Settings, State};
 use crate::types::{SessionId, Zxid};
 
 /// The state after everything committed so far.
@@ -36,6 +36,11 @@ impl Ghost {
             moved: 0,
             applied: Applied::default(),
         }
+    }
+
+    /// Plants faults: what is true is then what servers with these faults agree on.
+    pub(super) fn plant(&mut self, plants: Plants) {
+        self.state.plant(plants);
     }
 
     /// The last transaction.

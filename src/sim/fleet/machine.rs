@@ -129,7 +129,8 @@ impl Machine {
         };
         let counters = Arc::new(CoreCounters::default());
         let mut replica = Replica::new(settings, zab, boot, state, GROUP, counters);
-        replica.plant(stage.plants.replica, stage.plants.lease);
+        let planted = stage.plants;
+        replica.plant(planted.replica, planted.lease, planted.group);
         replica
     }
 

@@ -1,12 +1,14 @@
 //! Faults planted on purpose in the servers of a fleet, which the judge must find.
 
-use crate::{lease, replica, shard};
+use crate::{group, lease, replica, shard};
 
 /// What is planted in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Plants {
     /// In the leases.
     pub lease: lease::Plants,
+    /// In the state machines.
+    pub group: group::Plants,
     /// In the replicas.
     pub replica: replica::Plants,
     /// In the shards.
@@ -17,6 +19,7 @@ impl Plants {
     /// No faults.
     pub const NONE: Plants = Plants {
         lease: lease::Plants::NONE,
+        group: group::Plants::NONE,
         replica: replica::Plants::NONE,
         shard: shard::Plants::NONE,
     };
@@ -25,10 +28,12 @@ impl Plants {
     #[must_use]
     pub fn named(name: &str) -> Option<Plants> {
         let lease = lease::Plant::named(name).map(lease::Plants::only);
+        let group = group::Plant::named(name).map(group::Plants::only);
         let replica = replica::Plant::named(name).map(replica::Plants::only);
         let shard = shard::Plant::named(name).map(shard::Plants::only);
         let plants = Plants {
             lease: lease.unwrap_or_default(),
+            group: group.unwrap_or_default(),
             replica: replica.unwrap_or_default(),
             shard: shard.unwrap_or_default(),
         };
@@ -38,9 +43,10 @@ impl Plants {
     /// The names of all faults.
     pub fn names() -> impl Iterator<Item = &'static str> {
         let lease = lease::Plant::ALL.iter().map(|plant| plant.name());
+        let group = group::Plant::ALL.iter().map(|plant| plant.name());
         let replica = replica::Plant::ALL.iter().map(|plant| plant.name());
         let shard = shard::Plant::ALL.iter().map(|plant| plant.name());
-        lease.chain(replica).chain(shard)
+        lease.chain(group).chain(replica).chain(shard)
     }
 }
 

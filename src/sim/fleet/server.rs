@@ -412,9 +412,6 @@ impl Server {
             Ok(None) => {}
             Ok(Some(answer)) => {
                 request.answer = Some(answer.clone());
-                let request = request.clone();
-                stage.judge.answered(stage.now, &request, &answer);
-                stage.after(stage.profile.way, Event::Reply { number });
                 self.close(shard, conn);
             }
         }

@@ -79,6 +79,7 @@ impl Fleet {
             requests: BTreeMap::new(),
             newest: 0,
         };
+        stage.judge.ghost.plant(plants.group);
         let machines = (0..count)
             .map(|at| Machine::new(&mut stage, at, count))
             .collect();
@@ -225,7 +226,6 @@ impl Fleet {
     }
 
     /// The server that leads, and the others.
-    #[cfg(test)]
     pub(super) fn roles(&self) -> (usize, Vec<usize>) {
         let leader = self.machines.iter().position(Machine::leads);
         let leader = leader.expect("there is a leader");
@@ -275,8 +275,10 @@ impl Fleet {
             Event::Request { number } => self.request(event, number),
             Event::Reply { number } => {
                 if let Some(request) = self.stage.requests.get(&number) {
-                    let client = request.client;
-                    self.clients[client].hear(&mut self.stage, number);
+                    // Stories ask without a client, and look themselves.
+                    if let Some(client) = self.clients.get_mut(request.client) {
+                        client.hear(&mut self.stage, number);
+                    }
                 }
             }
             Event::Client { client, turn } => {
@@ -403,7 +405,7 @@ impl Fleet {
         self.stage.after(RECONNECTS, Event::Connect { a, b });
     }
 
-    fn tell(&mut self, at: usize, peer: usize, generation: u32, up: bool) {
+    pub(super) fn tell(&mut self, at: usize, peer: usize, generation: u32, up: bool) {
         let (at, peer) = (at as u8, peer as u8);
         let event = Event::Notice {
             at,

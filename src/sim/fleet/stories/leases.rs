@@ -5,6 +5,9 @@ use super::script::{
 };
 use super::{Faults, Guard, Neglect, Story};
 use crate::lease::{Plant, orphan_wait};
+use crate::shard;
+use crate::sim::fleet::Profile;
+use crate::sim::fleet::http::Ask;
 use crate::time::Millis;
 
 pub(super) const CUT_OWNER: Story = Story {
@@ -12,7 +15,10 @@ pub(super) const CUT_OWNER: Story = Story {
     name: "cut-owner",
     story: "A follower is cut off from the leader and not from its client: it ceases to promise \
             before the leader may expire its session.",
-    guards: &[Guard::Lease(Plant::OrphansWithoutLease)],
+    guards: &[
+        Guard::Lease(Plant::OrphansWithoutLease),
+        Guard::Shard(shard::Plant::BeatsWhileLapsed),
+    ],
     tell: cut_owner,
 };
 
@@ -22,14 +28,14 @@ fn cut_owner(faults: Faults) -> Told {
     let member = script.member(0, 4_000, owner)?;
     script.keep(&[(&member, owner)], 200, 2_000)?;
     script.part(&[owner]);
-    stops_promising(&mut script, &member, owner)?;
+    let cut = script.now();
+    stops_promising(&mut script, &member, owner, cut)?;
     script.ends_well()
 }
 
-/// From now on `owner` is silent. It must refuse its member in time, and the leader must expire
-/// that when it is due, and not before.
-fn stops_promising(script: &mut Script, member: &Member, owner: usize) -> Told {
-    let cut = script.now();
+/// Since `cut`, `owner` reaches no leader. It must refuse its member in time, and the leader must
+/// expire that when it is due, and not before.
+fn stops_promising(script: &mut Script, member: &Member, owner: usize, cut: u64) -> Told {
     let wait_us = orphan_wait(Millis(member.timeout_ms), LEASE).0 * 1_000;
     let beats = script.keep(&[(member, owner)], 25, LEASE.0 + 1_000)?;
     refused_from_then_on(&beats, 0)?;
@@ -96,19 +102,26 @@ pub(super) const DEPOSED_GRANTOR: Story = Story {
 };
 
 fn deposed_grantor(faults: Faults) -> Told {
-    let mut script = Script::five(faults)?;
+    let mut script = Script::new(faults, patient(5), 1, &[])?;
     let owner = script.others[0];
     let member = script.member(0, 4_000, owner)?;
     script.keep(&[(&member, owner)], 200, 2_000)?;
     let minority = [script.leader, owner];
-    depose(&mut script, &minority)?;
-    stops_promising(&mut script, &member, owner)?;
+    let cut = depose(&mut script, &minority)?;
+    stops_promising(&mut script, &member, owner, cut)?;
     script.ends_well()
+}
+
+/// A world in which a leader that hears nobody goes on for longer than an election takes.
+fn patient(servers: usize) -> Profile {
+    let mut profile = still(servers);
+    profile.timing.sync_limit = Millis(2_000);
+    profile
 }
 
 /// All but `minority`, in which the leader is, elect another, while answers to the leader's last
 /// round of pings are still on their way to it.
-fn depose(script: &mut Script, minority: &[usize]) -> Told {
+fn depose(script: &mut Script, minority: &[usize]) -> Result<u64, String> {
     let old = script.leader;
     let count = script.fleet.machines.len();
     let rest: Vec<usize> = (0..count).filter(|at| !minority.contains(at)).collect();
@@ -117,7 +130,8 @@ fn depose(script: &mut Script, minority: &[usize]) -> Told {
         script.hold(other, old);
     }
     let held = script.now();
-    script.pass(100)?;
+    // Each owner asks for a lease meanwhile, and a round of pings goes out for it.
+    script.pass(460)?;
     for &other in &rest {
         for &at in minority {
             script.breaks_for(other, at);
@@ -127,7 +141,7 @@ fn depose(script: &mut Script, minority: &[usize]) -> Told {
         script.leads_but(old).is_some()
     })?;
     // As late as may be: the old leader's patience is not at its end yet.
-    script.pass_us(held + 850_000 - script.now())?;
+    script.pass_us(held + 1_800_000 - script.now())?;
     ensure(
         script.fleet.machines[old].leads(),
         "the old leader has given up",
@@ -137,7 +151,7 @@ fn depose(script: &mut Script, minority: &[usize]) -> Told {
     }
     script.pass(5)?;
     script.fleet.stage.net.weather.late = 0;
-    Ok(())
+    Ok(held)
 }
 
 pub(super) const CUT_LEADER: Story = Story {
@@ -154,7 +168,7 @@ pub(super) const CUT_LEADER: Story = Story {
 };
 
 fn cut_leader(faults: Faults) -> Told {
-    let mut script = Script::three(faults)?;
+    let mut script = Script::new(faults, patient(3), 1, &[])?;
     let (leader, other) = (script.leader, script.others[0]);
     let stays = script.member(0, 4_000, leader)?;
     let hops = script.member(1, 4_000, leader)?;
@@ -207,7 +221,10 @@ pub(super) const LONG_ELECTION: Story = Story {
     name: "long-election",
     story: "There is no leader for longer than a lease lasts: who beats all along lives on, and \
             who is silent is given exactly the time in which nothing could be promised.",
-    guards: &[Guard::Lease(Plant::ForgetsEstablishment)],
+    guards: &[
+        Guard::Lease(Plant::ForgetsEstablishment),
+        Guard::Shard(shard::Plant::CountsLapses),
+    ],
     tell: long_election,
 };
 
@@ -316,7 +333,7 @@ fn late_reply(faults: Faults) -> Told {
     script.pause(owner);
     script.expires(&member, touched + member.timeout_us(), touched + 8_000_000)?;
     script.pass(1_000)?;
-    let waits = script.send(&member, owner, crate::sim::fleet::http::Ask::BeatSession);
+    let waits = script.send(&member, owner, Ask::BeatSession);
     script.resume(owner);
     let answer = script.hear(waits)?;
     ensure(
@@ -342,7 +359,7 @@ fn suspended_owner(faults: Faults) -> Told {
     let hops = script.member(1, 20_000, owner)?;
     script.keep(&[(&stays, owner), (&hops, owner)], 200, 1_000)?;
     let asleep = script.now();
-    let waits = script.send(&stays, owner, crate::sim::fleet::http::Ask::BeatSession);
+    let waits = script.send(&stays, owner, Ask::BeatSession);
     script.pass_us(50)?;
     script.suspend(owner, 12_000)?;
     let (_, ended) = script.end_of(&stays).ok_or("an orphan does not expire")?;

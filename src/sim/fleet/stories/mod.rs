@@ -6,11 +6,14 @@
 //! protocol's list of scenarios.
 
 mod leases;
+mod moves;
+mod races;
 mod script;
 #[cfg(test)]
 mod tests;
 
-use crate::lease::{Plant, Plants};
+use super::plants::Plants;
+use crate::{group, lease, replica, shard};
 
 /// One story.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +34,13 @@ pub struct Story {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
     /// A line of the leases.
-    Lease(Plant),
+    Lease(lease::Plant),
+    /// A line of the state machines.
+    Group(group::Plant),
+    /// A line of the replicas.
+    Replica(replica::Plant),
+    /// A line of the shards.
+    Shard(shard::Plant),
     /// A duty of the machine.
     Host(Neglect),
 }
@@ -77,6 +86,9 @@ impl Guard {
     pub fn name(self) -> &'static str {
         match self {
             Guard::Lease(plant) => plant.name(),
+            Guard::Group(plant) => plant.name(),
+            Guard::Replica(plant) => plant.name(),
+            Guard::Shard(plant) => plant.name(),
             Guard::Host(neglect) => neglect.name(),
         }
     }
@@ -102,11 +114,15 @@ impl Neglect {
 impl From<Guard> for Faults {
     /// Takes just this guard away.
     fn from(guard: Guard) -> Faults {
-        let (plants, neglect) = match guard {
-            Guard::Lease(plant) => (Plants::only(plant), None),
-            Guard::Host(neglect) => (Plants::NONE, Some(neglect)),
-        };
-        Faults { plants, neglect }
+        let mut faults = Faults::default();
+        match guard {
+            Guard::Lease(plant) => faults.plants.lease = lease::Plants::only(plant),
+            Guard::Group(plant) => faults.plants.group = group::Plants::only(plant),
+            Guard::Replica(plant) => faults.plants.replica = replica::Plants::only(plant),
+            Guard::Shard(plant) => faults.plants.shard = shard::Plants::only(plant),
+            Guard::Host(neglect) => faults.neglect = Some(neglect),
+        }
+        faults
     }
 }
 
@@ -122,4 +138,16 @@ pub const ALL: &[Story] = &[
     leases::LATE_REPLY,
     leases::SUSPENDED_OWNER,
     leases::DRIFT_AT_ITS_BOUND,
+    races::BEAT_AND_EXPIRY,
+    races::LOST_EXPIRY,
+    races::RENEWAL_AND_ORPHANS,
+    races::MOVE_AND_OWNER,
+    races::MOVE_AND_ORPHANS,
+    races::MOVE_AND_CLOSE,
+    races::TWO_MOVES,
+    moves::WANDERER,
+    moves::LAGGING_OWNER,
+    races::CONFIG_AND_EXPIRY,
+    moves::LAGGING_SERVER,
+    moves::CLOSE_WITHOUT_OWNER,
 ];

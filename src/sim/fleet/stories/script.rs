@@ -12,7 +12,6 @@ use super::super::stage::{Event, Request};
 use super::super::{Fleet, Profile};
 use super::{Faults, Neglect};
 use crate::group::End;
-use crate::time::Millis;
 use crate::types::{GroupVersion, SessionId};
 
 /// A fleet that does what a story says.
@@ -357,6 +356,14 @@ impl Script {
         }
     }
 
+    /// The connection of two servers breaks, and both are told.
+    pub(super) fn breaks(&mut self, one: usize, other: usize) {
+        if let Some(generation) = self.fleet.stage.net.disconnect(one, other) {
+            self.fleet.tell(one, other, generation, false);
+            self.fleet.tell(other, one, generation, false);
+        }
+    }
+
     /// All servers that have lost a connection try to have one again.
     pub(super) fn connect_all(&mut self) {
         for a in 0..self.fleet.machines.len() {
@@ -495,11 +502,6 @@ fn serves(machine: &Machine) -> bool {
 
 /// How much later than `W` a leader may look for orphans, and commit, µs.
 pub(super) const LOOK_US: u64 = 60_000;
-
-/// The longest a lease lasts in true time beyond the moment it was asked for, µs.
-pub(super) fn lease_us(lease: Millis) -> u64 {
-    crate::lease::grace(lease).0 * 1_000
-}
 
 /// What the first clock reads in the beginning, µs; the second twice that, and so on.
 const FIRST_READING_US: u64 = 1_000_000_000;
