@@ -31,6 +31,7 @@ mod store;
 mod tests;
 mod world;
 
+pub use faults::Kind;
 pub use judge::Violation;
 pub use profile::Profile;
 pub use world::{Fleet, Outcome};
