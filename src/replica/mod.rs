@@ -94,6 +94,8 @@ pub struct Replica {
     served: Option<Incarnation>,
     active: u64,
     failure: Option<String>,
+    /// Members that one piece of an adoption looks at.
+    adopt_limit: u32,
     counters: Arc<CoreCounters>,
 }
 
@@ -209,6 +211,7 @@ impl Replica {
             served: None,
             active,
             failure: None,
+            adopt_limit: sessions::ADOPT_LIMIT,
             counters,
             settings,
         }
@@ -221,6 +224,13 @@ impl Replica {
         self.node.app_mut().plant(groups);
         self.lease = self.lease.clone().planted(leases);
         self.publisher.plant(plants);
+    }
+
+    /// Adopts sessions in pieces of `limit` members, before the start: as a server with many more
+    /// does.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn adopt_in_pieces(&mut self, limit: u32) {
+        self.adopt_limit = limit;
     }
 
     /// True if this line is taken away: never outside tests and the simulator.

@@ -63,7 +63,7 @@ impl Replica {
             server: self.settings.id,
             incarnation,
             after: self.own.after.clone(),
-            limit: ADOPT_LIMIT,
+            limit: self.adopt_limit,
         };
         self.own.asked = true;
         self.submit_own(now, &request, Who::Adoption);
@@ -203,4 +203,4 @@ impl Replica {
 }
 
 /// Members that one piece of an adoption looks at: some milliseconds of every server's core.
-const ADOPT_LIMIT: u32 = 16_384;
+pub(super) const ADOPT_LIMIT: u32 = 16_384;

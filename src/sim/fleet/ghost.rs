@@ -17,6 +17,8 @@ pub(super) struct Ghost {
     pub(super) live: HashMap<SessionId, Session>,
     /// When each session was known to be committed first, µs.
     created: HashMap<SessionId, u64>,
+    /// When its present owner was known to have it first, µs.
+    assigned: HashMap<SessionId, u64>,
     /// How many sessions have expired.
     pub(super) expired: u64,
     /// How many sessions have moved.
@@ -32,6 +34,7 @@ impl Ghost {
             ended: HashMap::new(),
             live: HashMap::new(),
             created: HashMap::new(),
+            assigned: HashMap::new(),
             expired: 0,
             moved: 0,
             applied: Applied::default(),
@@ -55,6 +58,11 @@ impl Ghost {
     /// True if the session has lived from before `since_us` until now.
     pub(super) fn lived(&self, id: SessionId, since_us: u64) -> bool {
         self.live.contains_key(&id) && self.created.get(&id).is_some_and(|at| *at < since_us)
+    }
+
+    /// When the session came to its present owner, µs.
+    pub(super) fn assigned(&self, id: SessionId) -> u64 {
+        self.assigned.get(&id).copied().unwrap_or(u64::MAX)
     }
 
     /// How many transactions there are.
@@ -90,6 +98,9 @@ impl Ghost {
         for change in &self.applied.sessions {
             self.live.insert(change.session.id, change.session);
             self.created.entry(change.session.id).or_insert(now);
+            if change.created || change.from.is_some() {
+                self.assigned.insert(change.session.id, now);
+            }
             let moved = change
                 .from
                 .is_some_and(|from| from.0 != change.session.owner);

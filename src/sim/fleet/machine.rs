@@ -28,6 +28,8 @@ pub(super) struct Machine {
     /// How many faults pause it; what should happen then waits in `deferred`.
     pub(super) pauses: u32,
     pub(super) deferred: Vec<Event>,
+    /// By shard: how many faults keep it from its turns, and what waits for them.
+    pub(super) stalls: Vec<(u32, Vec<Event>)>,
     /// By peer: the newest connection it was told of.
     told: Vec<u32>,
 }
@@ -54,6 +56,7 @@ impl Machine {
             run: 0,
             pauses: 0,
             deferred: Vec::new(),
+            stalls: vec![(0, Vec::new()); usize::from(stage.profile.shards)],
             told: vec![0; servers],
         }
     }
@@ -114,7 +117,10 @@ impl Machine {
             id: id_of(self.at),
             ensemble: ensemble.clone(),
             timing: stage.profile.timing,
-            limits: Limits::DEFAULT,
+            limits: Limits {
+                unacknowledged_max: stage.profile.unacknowledged_max,
+                ..Limits::DEFAULT
+            },
             plants: Plants::NONE,
         };
         let settings = ReplicaSettings {
@@ -131,6 +137,7 @@ impl Machine {
         let mut replica = Replica::new(settings, zab, boot, state, GROUP, counters);
         let planted = stage.plants;
         replica.plant(planted.replica, planted.lease, planted.group);
+        replica.adopt_in_pieces(stage.profile.adopt_limit);
         replica
     }
 
@@ -148,6 +155,9 @@ impl Machine {
         // given back when they come.
         self.deferred
             .retain(|event| matches!(event, Event::Deliver { .. }));
+        self.stalls
+            .iter_mut()
+            .for_each(|(_, waiting)| waiting.clear());
         match how {
             Stop::Killed => self.disk = self.disk.kill(Plan::default()),
             Stop::PowerLost => {
@@ -168,6 +178,30 @@ impl Machine {
             return;
         }
         let deferred = std::mem::take(&mut self.deferred);
+        self.wake(stage, deferred);
+    }
+
+    /// The shard at which this happens is kept from its turns: it happens after that.
+    pub(super) fn stalled(&mut self, shard: u16, event: Event) -> bool {
+        let (stalls, waiting) = &mut self.stalls[usize::from(shard)];
+        if *stalls > 0 {
+            waiting.push(event);
+        }
+        *stalls > 0
+    }
+
+    /// A shard has its turns again.
+    pub(super) fn go_on(&mut self, stage: &mut Stage, shard: u16) {
+        let (stalls, waiting) = &mut self.stalls[usize::from(shard)];
+        *stalls -= 1;
+        if *stalls == 0 {
+            let waiting = std::mem::take(waiting);
+            self.wake(stage, waiting);
+        }
+    }
+
+    /// What has waited happens soon; requests are unread input until then.
+    fn wake(&mut self, stage: &mut Stage, deferred: Vec<Event>) {
         let requests = deferred
             .iter()
             .filter(|event| matches!(event, Event::Request { .. }));

@@ -33,6 +33,7 @@ pub mod stories;
 mod tests;
 mod world;
 
+pub use faults::Kind;
 pub use judge::Violation;
 pub use profile::Profile;
 pub use world::{Fleet, Outcome};

@@ -1,6 +1,7 @@
 //! What kind of world a seed makes.
 
 use super::super::random::{Random, Span};
+use super::faults::Kind;
 use crate::time::Millis;
 use crate::zab::Timing;
 
@@ -27,24 +28,50 @@ pub struct Profile {
     pub write: Span,
     /// How long a sync takes, µs.
     pub sync: Span,
-    /// How long a shard or core takes to look at what it was sent, µs.
+    /// How long the core takes to look at what it was sent, µs.
     pub turn: Span,
+    /// How long a shard takes to look at its mail, µs.
+    pub mail: Span,
+    /// How long the log takes to be read for the replica, a piece, µs.
+    pub replay: Span,
     /// Transactions between two snapshots; 0 for none.
     pub snapshot_every: u64,
     /// Bytes of a segment of the log.
     pub segment_bytes: u32,
-    /// How often a fault strikes, µs; never, if the longest is 0.
+    /// Members that one piece of an adoption looks at.
+    pub adopt_limit: u32,
+    /// Proposals that a leader sends a follower ahead of its acknowledgements.
+    pub unacknowledged_max: u64,
+    /// How often a fault strikes, µs; never, if there is none.
     pub faults_every: Option<Span>,
+    /// The kinds of them.
+    pub faults: Vec<Kind>,
+    /// How long they last, µs: one of these is drawn each time.
+    pub lasts: Vec<Span>,
+    /// Beats in a timeout.
+    pub beats: u64,
+    /// How long a client waits for an answer, µs.
+    pub answer_us: u64,
+    /// Two clients each go by one name.
+    pub twins: bool,
     /// Clients that speak to another server each time, in a million.
     pub wanderers: u32,
     /// How often a beat goes to another server than the last, in a million.
     pub hops: u32,
+    /// How often a client stays where it is refused, in a million.
+    pub stubborn: u32,
     /// The servers that clients speak to; all of them, if none is named.
     pub haunts: Vec<usize>,
     /// How often a client does something else than beat, in a million acts.
     pub chores: u32,
+    /// How often a join ends the session before it, in a million joins.
+    pub takeovers: u32,
+    /// How often a client that does a chore wants another timeout from then on, in a million.
+    pub fickle: u32,
     /// How often a client rests for good, leaves, or joins anew after it, in a million acts.
     pub moods: u32,
+    /// How often it rests for about its timeout, in a million acts.
+    pub rests: u32,
 }
 
 impl Profile {
@@ -63,20 +90,62 @@ impl Profile {
             write: Span::new(1, 50),
             sync: Span::new(100, 3_000),
             turn: Span::new(1, 200),
+            mail: Span::new(1, 200),
+            replay: Span::new(1, 2_000),
             snapshot_every: 0,
             segment_bytes: 16_384,
+            adopt_limit: 16_384,
+            unacknowledged_max: crate::zab::Limits::DEFAULT.unacknowledged_max,
             faults_every: None,
+            faults: Kind::ALL.to_vec(),
+            lasts: vec![Span::new(10_000, 4_000_000)],
+            beats: 4,
+            answer_us: 1_500_000,
+            twins: false,
             wanderers: 0,
             hops: 0,
+            stubborn: 0,
             haunts: Vec::new(),
             chores: 20_000,
+            takeovers: 0,
+            fickle: 0,
             moods: 0,
+            rests: 0,
         }
     }
 
-    /// The world of a seed.
+    /// The world of a seed: one by chance, and half of the time bent to a character in which
+    /// things meet that meet seldom.
     #[must_use]
     pub fn draw(random: &mut Random) -> Profile {
+        let any = Profile::any(random);
+        let character = random.pick(CHARACTERS);
+        character(any, random)
+    }
+
+    /// Lets clients live quietly and mail and replays be quick, once all is healed.
+    pub(super) fn calm_down(&mut self) {
+        let calm = Profile::calm();
+        *self = Profile {
+            servers: self.servers,
+            shards: self.shards,
+            clients: self.clients,
+            timeouts: std::mem::take(&mut self.timeouts),
+            lease: self.lease,
+            sync: self.sync,
+            snapshot_every: self.snapshot_every,
+            segment_bytes: self.segment_bytes,
+            adopt_limit: self.adopt_limit,
+            unacknowledged_max: self.unacknowledged_max,
+            twins: self.twins,
+            wanderers: self.wanderers,
+            hops: self.hops,
+            haunts: std::mem::take(&mut self.haunts),
+            ..calm
+        };
+    }
+
+    fn any(random: &mut Random) -> Profile {
         let calm = Profile::calm();
         let slow = random.pick(&[1, 1, 4, 20]);
         Profile {
@@ -97,17 +166,220 @@ impl Profile {
             ]),
             sync: calm.sync.times(slow),
             turn: random.pick(&[Span::new(1, 100), Span::new(1, 5_000)]),
+            mail: random.pick(&[Span::new(1, 100), Span::new(1, 5_000), Span::new(1, 60_000)]),
+            replay: random.pick(&[Span::new(1, 2_000), Span::new(1, 300_000)]),
             snapshot_every: random.pick(&[0, 5, 20, 100]),
             segment_bytes: random.pick(&[4_096, 16_384]),
+            adopt_limit: random.pick(&[1, 3, 16_384]),
             faults_every: Some(random.pick(&[
                 Span::new(50_000, 2_000_000),
                 Span::new(500_000, 8_000_000),
                 Span::new(1_000_000, 30_000_000),
             ])),
+            faults: some_of(random, Kind::ALL),
+            lasts: vec![
+                Span::new(10_000, 900_000),
+                Span::new(500_000, 4_000_000),
+                Span::new(2_000_000, 15_000_000),
+                Span::new(5_000_000, 60_000_000),
+            ],
+            answer_us: random.pick(&[300_000, 1_500_000]),
+            twins: random.chance(200_000),
             wanderers: random.pick(&[0, 300_000, 1_000_000]),
             hops: random.pick(&[0, 20_000, 300_000]),
+            stubborn: random.pick(&[0, 0, 700_000]),
+            chores: random.pick(&[20_000, 200_000]),
+            takeovers: random.pick(&[0, 0, 300_000]),
+            fickle: random.pick(&[0, 300_000]),
             moods: random.pick(&[0, 2_000, 20_000]),
+            rests: random.pick(&[0, 5_000, 50_000]),
             ..calm
         }
     }
+}
+
+type Character = fn(Profile, &mut Random) -> Profile;
+
+const CHARACTERS: &[Character] = &[
+    as_drawn, as_drawn, as_drawn, as_drawn, sharp, stranded, sent_on, deposed, restarted, haunted,
+];
+
+fn as_drawn(any: Profile, _: &mut Random) -> Profile {
+    any
+}
+
+/// Quiet but for an owner that is cut off now and then: nothing but the clocks' drift lies
+/// between its last promise and the end of its sessions.
+fn sharp(any: Profile, random: &mut Random) -> Profile {
+    let calm = Profile::calm();
+    let (timeout, lease) = random.pick(&[(1_000, 1_200), (4_000, 6_000), (10_000, 6_000)]);
+    let whole = (timeout + lease) * 1_000;
+    Profile {
+        servers: any.servers,
+        shards: any.shards,
+        clients: 3,
+        timeouts: vec![timeout],
+        lease: Millis(lease),
+        latency: random.pick(&[Span::new(50, 300), Span::new(100, 2_000)]),
+        way: Span::new(50, 300),
+        sync: Span::new(50, 300),
+        faults_every: Some(Span::new(whole / 2, 2 * whole)),
+        faults: vec![Kind::Cut],
+        lasts: vec![Span::new(whole, 2 * whole)],
+        beats: timeout / 8,
+        stubborn: 1_000_000,
+        chores: 0,
+        ..calm
+    }
+}
+
+/// Owners are cut off for about as long as their sessions live, their clients stay with them, and
+/// what the leader decides meanwhile takes its time.
+fn stranded(any: Profile, random: &mut Random) -> Profile {
+    let (timeout, lease) = random.pick(&[(300, 1_200), (500, 1_200), (1_000, 1_200)]);
+    let whole = (timeout + lease) * 1_000;
+    Profile {
+        clients: 4,
+        timeouts: vec![timeout],
+        lease: Millis(lease),
+        latency: Span::new(100, 2_000),
+        sync: random.pick(&[Span::new(100, 3_000), Span::new(20_000, 400_000)]),
+        faults_every: Some(Span::new(200_000, 2 * whole)),
+        faults: some_of(
+            random,
+            &[
+                Kind::Cut,
+                Kind::Pause,
+                Kind::SlowDisk,
+                Kind::SlowWays,
+                Kind::Maroon,
+            ],
+        ),
+        lasts: vec![
+            Span::new(whole - 100_000, whole + 500_000),
+            Span::new(whole, 2 * whole),
+        ],
+        beats: timeout / 20,
+        stubborn: random.pick(&[800_000, 1_000_000]),
+        wanderers: 0,
+        hops: 0,
+        chores: 5_000,
+        ..any
+    }
+}
+
+/// Beats go to and fro between servers that do not all hear each other, so that sessions move, and
+/// shards hear late of it.
+fn sent_on(any: Profile, random: &mut Random) -> Profile {
+    Profile {
+        timeouts: random
+            .pick(&[&[500][..], &[500, 1_000], &[600, 3_000]])
+            .to_vec(),
+        mail: random.pick(&[Span::new(1, 5_000), Span::new(1, 120_000)]),
+        faults_every: Some(Span::new(100_000, 3_000_000)),
+        faults: some_of(
+            random,
+            &[
+                Kind::Part,
+                Kind::Cut,
+                Kind::Stall,
+                Kind::SlowWays,
+                Kind::Break,
+            ],
+        ),
+        lasts: vec![Span::new(100_000, 1_500_000), Span::new(500_000, 4_000_000)],
+        beats: 10,
+        answer_us: 300_000,
+        twins: random.chance(500_000),
+        wanderers: random.pick(&[0, 500_000]),
+        hops: 300_000,
+        rests: 50_000,
+        ..any
+    }
+}
+
+/// Leaders lose their connections again and again, and often win the next election.
+fn deposed(any: Profile, random: &mut Random) -> Profile {
+    let (timeout, lease) = random.pick(&[(300, 1_200), (500, 1_200), (1_000, 3_000)]);
+    Profile {
+        timeouts: vec![timeout],
+        lease: Millis(lease),
+        sync: random.pick(&[Span::new(100, 3_000), Span::new(5_000, 200_000)]),
+        faults_every: Some(Span::new(100_000, 1_200_000)),
+        faults: some_of(
+            random,
+            &[
+                Kind::Break,
+                Kind::Break,
+                Kind::Cut,
+                Kind::Kill,
+                Kind::Maroon,
+                Kind::SlowDisk,
+            ],
+        ),
+        lasts: vec![Span::new(50_000, 600_000), Span::new(1_500_000, 6_000_000)],
+        beats: 10,
+        stubborn: 500_000,
+        ..any
+    }
+}
+
+/// Servers start again, faster and slower than their sessions are given up.
+fn restarted(any: Profile, random: &mut Random) -> Profile {
+    Profile {
+        timeouts: random.pick(&[&[300][..], &[500, 1_000], &[3_000]]).to_vec(),
+        lease: Millis(1_200),
+        adopt_limit: random.pick(&[1, 1, 2]),
+        sync: random.pick(&[Span::new(100, 3_000), Span::new(20_000, 300_000)]),
+        faults_every: Some(Span::new(200_000, 3_000_000)),
+        faults: some_of(
+            random,
+            &[
+                Kind::Kill,
+                Kind::Kill,
+                Kind::Power,
+                Kind::Cut,
+                Kind::SlowDisk,
+            ],
+        ),
+        lasts: vec![Span::new(1_000, 300_000), Span::new(1_000_000, 3_000_000)],
+        beats: 10,
+        clients: 8,
+        ..any
+    }
+}
+
+/// Members are taken over, leave and come back elsewhere, while shards hear late of it.
+fn haunted(any: Profile, random: &mut Random) -> Profile {
+    Profile {
+        shards: 2,
+        timeouts: random.pick(&[&[500][..], &[500, 4_000]]).to_vec(),
+        mail: random.pick(&[Span::new(1, 20_000), Span::new(1, 200_000)]),
+        faults_every: Some(Span::new(500_000, 4_000_000)),
+        faults: some_of(
+            random,
+            &[Kind::Stall, Kind::Pause, Kind::Part, Kind::SlowWays],
+        ),
+        lasts: vec![Span::new(20_000, 900_000)],
+        beats: 20,
+        twins: random.chance(500_000),
+        hops: 300_000,
+        chores: 200_000,
+        takeovers: 500_000,
+        moods: 50_000,
+        rests: 20_000,
+        ..any
+    }
+}
+
+/// About half of them, and one at least.
+fn some_of(random: &mut Random, kinds: &[Kind]) -> Vec<Kind> {
+    let sure = random.pick(kinds);
+    let mut some = vec![sure];
+    for kind in kinds {
+        if random.chance(500_000) {
+            some.push(*kind);
+        }
+    }
+    some
 }

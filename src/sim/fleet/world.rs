@@ -17,7 +17,7 @@ use super::machine::{Machine, Stop};
 use super::plants::Plants;
 use super::profile::Profile;
 use super::server::GROUP;
-use super::stage::{Event, Stage, Word};
+use super::stage::{Event, Stage, What, Word};
 use crate::types::{ServerId, Zxid};
 use crate::zab::Ensemble;
 
@@ -76,6 +76,8 @@ impl Fleet {
             judge: Judge::new(GROUP, trace),
             profile,
             plants,
+            slow_disks: vec![0; count],
+            slow_ways: BTreeMap::new(),
             requests: BTreeMap::new(),
             newest: 0,
         };
@@ -207,10 +209,9 @@ impl Fleet {
     /// Ends all faults, at once and for good.
     pub(super) fn heal(&mut self) {
         self.stage.profile.faults_every = None;
-        self.stage.profile.moods = 0;
+        self.stage.profile.calm_down();
         self.stage.net.weather = Weather::default();
         self.stage.net.latency = Span::new(100, 2_000);
-        self.stage.profile.turn = Span::new(1, 200);
         for slot in self.under_way.keys().copied().collect::<Vec<_>>() {
             self.end_fault(slot);
         }
@@ -254,6 +255,11 @@ impl Fleet {
                 if machine.pauses > 0 {
                     return machine.deferred.push(event);
                 }
+                if let What::Mail(shard) | What::ShardTick(shard) = what
+                    && machine.stalled(shard.into(), event)
+                {
+                    return;
+                }
                 if let Some(server) = &mut machine.server {
                     server.handle(&mut self.stage, what);
                 }
@@ -295,8 +301,9 @@ impl Fleet {
                 let at = leader
                     .filter(|_| self.stage.random.chance(300_000))
                     .unwrap_or(at);
-                let fault = Fault::draw(&mut self.stage.random);
-                let lasts = faults::lasts(&mut self.stage.random);
+                let random = &mut self.stage.random;
+                let fault = Fault::draw(random, &self.stage.profile.faults);
+                let lasts = random.pick(&self.stage.profile.lasts);
                 self.inflict(at, fault, lasts);
                 self.stage.after(every, Event::Fault);
             }
@@ -365,6 +372,9 @@ impl Fleet {
         let machine = &mut self.machines[request.at];
         if machine.pauses > 0 {
             return machine.deferred.push(event);
+        }
+        if machine.stalled(request.shard, event) {
+            return;
         }
         if let Some(server) = &mut machine.server {
             server.backlog = server.backlog.saturating_sub(1);
@@ -437,19 +447,48 @@ impl Fleet {
                 self.goes_on(UnderWay::Pause(at), lasts);
             }
             Fault::Cut { inward, outward } => {
-                let mut ways = Vec::new();
-                for other in others {
-                    ways.extend(inward.then_some((other, at)));
-                    ways.extend(outward.then_some((at, other)));
-                }
-                self.close(ways, lasts);
+                self.close(ways_of(at, &others, inward, outward), lasts);
             }
+            Fault::Stall => {
+                let shards = u64::from(self.stage.profile.shards);
+                let shard = self.stage.random.below(shards) as u16;
+                self.machines[at].stalls[usize::from(shard)].0 += 1;
+                self.goes_on(UnderWay::Stall(at, shard), lasts);
+            }
+            Fault::SlowDisk => {
+                self.stage.slow_disks[at] += 1;
+                self.goes_on(UnderWay::SlowDisk(at), lasts);
+            }
+            Fault::SlowWays { inward, outward } => {
+                let ways = ways_of(at, &others, inward, outward);
+                let extra = self.stage.random.span(SLOW_WAY);
+                for way in &ways {
+                    self.stage.slow_ways.entry(*way).or_default().extra_us += extra;
+                }
+                self.goes_on(UnderWay::SlowWays(ways, extra), lasts);
+            }
+            Fault::Maroon => self.maroon(at, &others, lasts),
             Fault::Part => {
                 let other = self.stage.random.pick(&others);
                 self.close(vec![(at, other), (other, at)], lasts);
             }
             _ => others.iter().for_each(|&other| self.disconnect(at, other)),
         }
+    }
+
+    /// Breaks the connections of a server to all others but one, and keeps them so. The others
+    /// are told at once; it goes by what it still hears.
+    fn maroon(&mut self, at: usize, others: &[usize], lasts: Span) {
+        let friend = self.stage.random.pick(others);
+        let lost: Vec<usize> = others.iter().copied().filter(|&o| o != friend).collect();
+        for &other in &lost {
+            if let Some(generation) = self.stage.net.disconnect(at, other) {
+                self.tell(other, at, generation, false);
+            }
+            let (a, b) = (at as u8, other as u8);
+            self.stage.after(RECONNECTS, Event::Connect { a, b });
+        }
+        self.close(ways_of(at, &lost, true, true), lasts);
     }
 
     /// Ends a server, which starts again within `down`.
@@ -505,6 +544,13 @@ impl Fleet {
         match self.under_way.remove(&slot) {
             None => {}
             Some(UnderWay::Pause(at)) => self.machines[at].resume(&mut self.stage),
+            Some(UnderWay::Stall(at, shard)) => self.machines[at].go_on(&mut self.stage, shard),
+            Some(UnderWay::SlowDisk(at)) => self.stage.slow_disks[at] -= 1,
+            Some(UnderWay::SlowWays(ways, extra_us)) => {
+                for way in ways {
+                    self.stage.slow_ways.entry(way).or_default().extra_us -= extra_us;
+                }
+            }
             Some(UnderWay::Ways(ways)) => {
                 for (from, to) in ways {
                     for packet in self.stage.net.reopen(from, to, true) {
@@ -515,6 +561,16 @@ impl Fleet {
             }
         }
     }
+}
+
+/// The ways of a server to and from others.
+fn ways_of(at: usize, others: &[usize], inward: bool, outward: bool) -> Vec<(usize, usize)> {
+    let mut ways = Vec::new();
+    for &other in others {
+        ways.extend(inward.then_some((other, at)));
+        ways.extend(outward.then_some((at, other)));
+    }
+    ways
 }
 
 /// So that a seed of the fleet is not the same chance as that of another world.
@@ -533,5 +589,7 @@ const NOTICES: Span = Span::new(10, 5_000);
 const TIMES_OUT: Span = Span::new(50_000, 3_000_000);
 /// How long until there is a leader once all is well, µs.
 const LEADER_US_MAX: u64 = 10_000_000;
+/// How much longer messages take on a slow way.
+const SLOW_WAY: Span = Span::new(10_000, 1_500_000);
 /// What timers, networks and disks add to any bound, µs.
 const SLACK_US: u64 = 4_000_000;

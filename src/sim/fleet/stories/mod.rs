@@ -147,6 +147,7 @@ pub const ALL: &[Story] = &[
     races::TWO_MOVES,
     moves::WANDERER,
     moves::LAGGING_OWNER,
+    moves::OWNER_BEHIND_ITS_GRANT,
     races::CONFIG_AND_EXPIRY,
     moves::LAGGING_SERVER,
     moves::CLOSE_WITHOUT_OWNER,

@@ -1,9 +1,9 @@
 //! 48, 49, 58, 59: a client is heard at another server than the owner of its session.
 
-use super::script::{Member, Script, Told, all_promised, ensure, ensure_status};
+use super::script::{Member, Script, Told, all_promised, ensure, ensure_status, still};
 use super::{Faults, Guard, Story};
 use crate::sim::fleet::http::Ask;
-use crate::{replica, shard};
+use crate::{lease, replica, shard};
 
 pub(super) const WANDERER: Story = Story {
     number: 48,
@@ -76,6 +76,49 @@ fn moved_away(script: &mut Script) -> Result<(usize, Member), String> {
         "the session has not moved",
     )?;
     Ok((owner, member))
+}
+
+pub(super) const OWNER_BEHIND_ITS_GRANT: Story = Story {
+    number: 49,
+    name: "owner-behind-its-grant",
+    story: "An owner with a slow disk is not sent the transaction that moves a session away, and is \
+            granted one lease after the other.",
+    guards: &[Guard::Lease(lease::Plant::GrantWithoutApplied)],
+    tell: owner_behind_its_grant,
+};
+
+fn owner_behind_its_grant(faults: Faults) -> Told {
+    let mut profile = still(3);
+    profile.unacknowledged_max = 1;
+    let mut script = Script::new(faults, profile, 1, &[])?;
+    let [owner, other] = [script.others[0], script.others[1]];
+    let member = script.member(0, 4_000, owner)?;
+    let writer = script.member(1, 60_000, other)?;
+    script.keep(&[(&member, owner)], 200, 1_000)?;
+    script.hold(owner, other);
+    script.hold(other, owner);
+    script.breaks_for(other, owner);
+    // It is sent one transaction after the other, each when it has the last on its disk.
+    script.fleet.stage.slow_disks[owner] += 1;
+    for _ in 0..60 {
+        script.ask(&writer, other, Ask::Config)?;
+    }
+    script.beats(&member, other, 204)?;
+    ensure(
+        script.owner(&member) == Some(other),
+        "the session has not moved",
+    )?;
+    let moved = script.now();
+    let beats = script.keep(&[(&member, owner)], 20, 4_500)?;
+    let promised = beats.iter().filter(|beat| beat.status == Some(204));
+    let last = promised.map(|beat| beat.sent_us).max().unwrap_or(0);
+    ensure(
+        last < moved + 3_100_000,
+        "the old owner promises with leases that came after the move",
+    )?;
+    script.fleet.stage.slow_disks[owner] -= 1;
+    script.pass(8_000)?;
+    script.ends_well()
 }
 
 pub(super) const LAGGING_SERVER: Story = Story {

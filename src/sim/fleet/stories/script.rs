@@ -174,6 +174,8 @@ impl Script {
             bytes,
             session: member.id.filter(|_| names_session),
             floor: member.floor,
+            names: member.names(),
+            owned: None,
             arrived_us: 0,
             out: Vec::new(),
             answer: None,
@@ -437,7 +439,7 @@ impl Member {
     }
 
     pub(super) fn names(&self) -> (String, String) {
-        super::super::client::Client::names(self.index)
+        super::super::client::Client::names(self.index, false)
     }
 
     pub(super) fn join(&self) -> Ask {
