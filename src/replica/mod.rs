@@ -535,7 +535,8 @@ impl Replica {
             if matches!(standing, Standing::Leading { .. }) {
                 self.found(now);
             }
-            for request in self.requests.revive(epoch) {
+            let again = !self.lacks(Plant::WaitsForNewEpoch);
+            for request in self.requests.revive(epoch, again) {
                 self.revive(now, request);
             }
         }
@@ -583,11 +584,7 @@ impl Replica {
             // Another leader may have granted their owner a lease since this was first asked.
             return self.fail(now, request.who, &Answer::NoQuorum);
         }
-        let repeatable = match &request.what {
-            What::Transaction(txn) => crate::group::is_repeatable(txn),
-            What::Flush => true,
-        };
-        if request.blurred && !repeatable {
+        if request.blurred && !request.is_repeatable() {
             return self.fail(now, request.who, &Answer::NoQuorum);
         }
         let blurred = false;

@@ -12,6 +12,8 @@
 //! transaction says which request it came from, so one that survived the change of leader is
 //! recognised when it is delivered. And once this server stands in a newer epoch, which it does
 //! only with everything that was committed before, one that has not been delivered never will be.
+//! If it stands in the same epoch again, the way to the leader was lost and the leader was not: the
+//! request may be lost, or yet to come. What does no harm if it is done twice is asked again.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -109,6 +111,15 @@ impl Request {
         )
     }
 
+    /// True if it does no harm if it is done twice, or if another has done it.
+    pub(super) fn is_repeatable(&self) -> bool {
+        match (&self.what, &self.who) {
+            // Nobody else writes it, and always the same.
+            (_, Who::Endpoint) | (What::Flush, _) => true,
+            (What::Transaction(txn), _) => crate::group::is_repeatable(txn),
+        }
+    }
+
     /// True if whoever asked looks after it if there is no room for it.
     pub(super) fn may_fail(&self) -> bool {
         self.is_of_client() || matches!(self.who, Who::Orphans(..))
@@ -171,9 +182,13 @@ impl Requests {
     }
 
     /// This server stands in `epoch`. What was handed back from an earlier one and was not
-    /// delivered is dead, and comes out together with what has waited, oldest first.
-    pub(super) fn revive(&mut self, epoch: Epoch) -> Vec<Request> {
-        let dead = self.back.extract_if(.., |_, request| request.epoch < epoch);
+    /// delivered is dead; it comes out with what may be done twice, if that is to be asked `again`,
+    /// and with what has waited, oldest first.
+    pub(super) fn revive(&mut self, epoch: Epoch, again: bool) -> Vec<Request> {
+        let dead = |_: &RequestId, request: &mut Request| {
+            request.epoch < epoch || again && request.is_repeatable()
+        };
+        let dead = self.back.extract_if(.., dead);
         let mut revived: Vec<Request> = dead.map(|(_, request)| request).collect();
         revived.extend(self.waiting.drain(..));
         revived
