@@ -5,9 +5,11 @@
 //! which the same story ends badly. Both ways are tested. The numbers are those of the
 //! protocol's list of scenarios.
 
+mod clients;
 mod leases;
 mod moves;
 mod races;
+mod restarts;
 mod script;
 #[cfg(test)]
 mod tests;
@@ -148,7 +150,16 @@ pub const ALL: &[Story] = &[
     moves::WANDERER,
     moves::LAGGING_OWNER,
     moves::OWNER_BEHIND_ITS_GRANT,
+    restarts::QUICK_RESTART,
+    restarts::SLOW_RESTART,
+    clients::DOUBLE_JOIN,
     races::CONFIG_AND_EXPIRY,
+    restarts::ELECTIONS,
+    restarts::SECOND_REIGN,
+    restarts::DEAD_EXPIRY,
+    restarts::MINORITY,
+    clients::TIMEOUTS,
     moves::LAGGING_SERVER,
     moves::CLOSE_WITHOUT_OWNER,
+    restarts::ALL_DOWN,
 ];

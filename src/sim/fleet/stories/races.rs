@@ -327,8 +327,9 @@ fn is_over(script: &mut Script, member: &Member, at: usize) -> Told {
 
 /// Its beats come to the other shard in the moment in which its close commits.
 fn closed_between_shards(faults: Faults) -> Told {
-    for later_us in (0..6_000).step_by(250) {
-        let mut script = Script::three(faults)?;
+    let moments = (0..6_000).step_by(250).zip((1..4).cycle());
+    for (later_us, seed) in moments {
+        let mut script = Script::new(faults, still(3), seed, &[])?;
         let owner = script.leader;
         let member = script.member(0, 4_000, owner)?;
         let leave = script.send(&member, script.others[0], Ask::Leave);

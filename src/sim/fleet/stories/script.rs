@@ -12,7 +12,7 @@ use super::super::stage::{Event, Request};
 use super::super::{Fleet, Profile};
 use super::{Faults, Neglect};
 use crate::group::End;
-use crate::types::{GroupVersion, SessionId};
+use crate::types::{Epoch, GroupVersion, SessionId};
 
 /// A fleet that does what a story says.
 pub(super) struct Script {
@@ -418,6 +418,12 @@ impl Script {
     pub(super) fn leads_but(&self, but: usize) -> Option<usize> {
         let mut machines = self.fleet.machines.iter();
         machines.position(|machine| machine.at != but && machine.leads())
+    }
+
+    /// The epoch that a server is in, durably.
+    pub(super) fn epoch(&self, at: usize) -> Option<Epoch> {
+        let server = self.fleet.machines[at].server.as_ref()?;
+        Some(server.replica.peer().current_epoch())
     }
 
     /// Transactions that a server has proposed and not committed.
