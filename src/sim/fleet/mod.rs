@@ -16,6 +16,7 @@
 //!                  └▶ invariants  S1 to S9, one a file
 //! ```
 
+mod characters;
 mod client;
 mod faults;
 mod ghost;

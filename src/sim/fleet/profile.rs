@@ -1,7 +1,9 @@
 //! What kind of world a seed makes.
 
+use super::super::net::Weather;
 use super::super::random::{Random, Span};
-use super::faults::Kind;
+use super::characters;
+use super::faults::{self, Kind};
 use crate::time::Millis;
 use crate::zab::Timing;
 
@@ -24,6 +26,10 @@ pub struct Profile {
     pub latency: Span,
     /// How long a message from client to server takes, µs.
     pub way: Span,
+    /// What the network does to messages.
+    pub weather: Weather,
+    /// Servers whose disks are slow from the beginning, in a million.
+    pub slow_disks: u32,
     /// How long a write takes, µs.
     pub write: Span,
     /// How long a sync takes, µs.
@@ -46,6 +52,8 @@ pub struct Profile {
     pub faults_every: Option<Span>,
     /// The kinds of them.
     pub faults: Vec<Kind>,
+    /// How often they strike the leader, beyond chance, in a million.
+    pub at_leader: u32,
     /// How long they last, µs: one of these is drawn each time.
     pub lasts: Vec<Span>,
     /// Beats in a timeout.
@@ -87,6 +95,8 @@ impl Profile {
             timing: Timing::DEFAULT,
             latency: Span::new(100, 2_000),
             way: Span::new(50, 2_000),
+            weather: Weather::default(),
+            slow_disks: 0,
             write: Span::new(1, 50),
             sync: Span::new(100, 3_000),
             turn: Span::new(1, 200),
@@ -98,6 +108,7 @@ impl Profile {
             unacknowledged_max: crate::zab::Limits::DEFAULT.unacknowledged_max,
             faults_every: None,
             faults: Kind::ALL.to_vec(),
+            at_leader: 300_000,
             lasts: vec![Span::new(10_000, 4_000_000)],
             beats: 4,
             answer_us: 1_500_000,
@@ -119,7 +130,7 @@ impl Profile {
     #[must_use]
     pub fn draw(random: &mut Random) -> Profile {
         let any = Profile::any(random);
-        let character = random.pick(CHARACTERS);
+        let character = random.pick(characters::ALL);
         character(any, random)
     }
 
@@ -164,6 +175,8 @@ impl Profile {
                 Span::new(100, 5_000),
                 Span::new(1_000, 60_000),
             ]),
+            weather: faults::weather(random),
+            slow_disks: random.pick(&[0, 0, 300_000]),
             sync: calm.sync.times(slow),
             turn: random.pick(&[Span::new(1, 100), Span::new(1, 5_000)]),
             mail: random.pick(&[Span::new(1, 100), Span::new(1, 5_000), Span::new(1, 60_000)]),
@@ -198,182 +211,8 @@ impl Profile {
     }
 }
 
-type Character = fn(Profile, &mut Random) -> Profile;
-
-const CHARACTERS: &[Character] = &[
-    as_drawn, as_drawn, as_drawn, as_drawn, sharp, stranded, sent_on, deposed, restarted, haunted,
-];
-
-fn as_drawn(any: Profile, _: &mut Random) -> Profile {
-    any
-}
-
-/// Quiet but for an owner that is cut off now and then: nothing but the clocks' drift lies
-/// between its last promise and the end of its sessions.
-fn sharp(any: Profile, random: &mut Random) -> Profile {
-    let calm = Profile::calm();
-    let (timeout, lease) = random.pick(&[(1_000, 1_200), (4_000, 6_000), (10_000, 6_000)]);
-    let whole = (timeout + lease) * 1_000;
-    Profile {
-        servers: any.servers,
-        shards: any.shards,
-        clients: 3,
-        timeouts: vec![timeout],
-        lease: Millis(lease),
-        latency: random.pick(&[Span::new(50, 300), Span::new(100, 2_000)]),
-        way: Span::new(50, 300),
-        sync: Span::new(50, 300),
-        faults_every: Some(Span::new(whole / 2, 2 * whole)),
-        faults: vec![Kind::Cut],
-        lasts: vec![Span::new(whole, 2 * whole)],
-        beats: timeout / 8,
-        stubborn: 1_000_000,
-        chores: 0,
-        ..calm
-    }
-}
-
-/// Owners are cut off for about as long as their sessions live, their clients stay with them, and
-/// what the leader decides meanwhile takes its time.
-fn stranded(any: Profile, random: &mut Random) -> Profile {
-    let (timeout, lease) = random.pick(&[(300, 1_200), (500, 1_200), (1_000, 1_200)]);
-    let whole = (timeout + lease) * 1_000;
-    Profile {
-        clients: 4,
-        timeouts: vec![timeout],
-        lease: Millis(lease),
-        latency: Span::new(100, 2_000),
-        sync: random.pick(&[Span::new(100, 3_000), Span::new(20_000, 400_000)]),
-        faults_every: Some(Span::new(200_000, 2 * whole)),
-        faults: some_of(
-            random,
-            &[
-                Kind::Cut,
-                Kind::Pause,
-                Kind::SlowDisk,
-                Kind::SlowWays,
-                Kind::Maroon,
-            ],
-        ),
-        lasts: vec![
-            Span::new(whole - 100_000, whole + 500_000),
-            Span::new(whole, 2 * whole),
-        ],
-        beats: timeout / 20,
-        stubborn: random.pick(&[800_000, 1_000_000]),
-        wanderers: 0,
-        hops: 0,
-        chores: 5_000,
-        ..any
-    }
-}
-
-/// Beats go to and fro between servers that do not all hear each other, so that sessions move, and
-/// shards hear late of it.
-fn sent_on(any: Profile, random: &mut Random) -> Profile {
-    Profile {
-        timeouts: random
-            .pick(&[&[500][..], &[500, 1_000], &[600, 3_000]])
-            .to_vec(),
-        mail: random.pick(&[Span::new(1, 5_000), Span::new(1, 120_000)]),
-        faults_every: Some(Span::new(100_000, 3_000_000)),
-        faults: some_of(
-            random,
-            &[
-                Kind::Part,
-                Kind::Cut,
-                Kind::Stall,
-                Kind::SlowWays,
-                Kind::Break,
-            ],
-        ),
-        lasts: vec![Span::new(100_000, 1_500_000), Span::new(500_000, 4_000_000)],
-        beats: 10,
-        answer_us: 300_000,
-        twins: random.chance(500_000),
-        wanderers: random.pick(&[0, 500_000]),
-        hops: 300_000,
-        rests: 50_000,
-        ..any
-    }
-}
-
-/// Leaders lose their connections again and again, and often win the next election.
-fn deposed(any: Profile, random: &mut Random) -> Profile {
-    let (timeout, lease) = random.pick(&[(300, 1_200), (500, 1_200), (1_000, 3_000)]);
-    Profile {
-        timeouts: vec![timeout],
-        lease: Millis(lease),
-        sync: random.pick(&[Span::new(100, 3_000), Span::new(5_000, 200_000)]),
-        faults_every: Some(Span::new(100_000, 1_200_000)),
-        faults: some_of(
-            random,
-            &[
-                Kind::Break,
-                Kind::Break,
-                Kind::Cut,
-                Kind::Kill,
-                Kind::Maroon,
-                Kind::SlowDisk,
-            ],
-        ),
-        lasts: vec![Span::new(50_000, 600_000), Span::new(1_500_000, 6_000_000)],
-        beats: 10,
-        stubborn: 500_000,
-        ..any
-    }
-}
-
-/// Servers start again, faster and slower than their sessions are given up.
-fn restarted(any: Profile, random: &mut Random) -> Profile {
-    Profile {
-        timeouts: random.pick(&[&[300][..], &[500, 1_000], &[3_000]]).to_vec(),
-        lease: Millis(1_200),
-        adopt_limit: random.pick(&[1, 1, 2]),
-        sync: random.pick(&[Span::new(100, 3_000), Span::new(20_000, 300_000)]),
-        faults_every: Some(Span::new(200_000, 3_000_000)),
-        faults: some_of(
-            random,
-            &[
-                Kind::Kill,
-                Kind::Kill,
-                Kind::Power,
-                Kind::Cut,
-                Kind::SlowDisk,
-            ],
-        ),
-        lasts: vec![Span::new(1_000, 300_000), Span::new(1_000_000, 3_000_000)],
-        beats: 10,
-        clients: 8,
-        ..any
-    }
-}
-
-/// Members are taken over, leave and come back elsewhere, while shards hear late of it.
-fn haunted(any: Profile, random: &mut Random) -> Profile {
-    Profile {
-        shards: 2,
-        timeouts: random.pick(&[&[500][..], &[500, 4_000]]).to_vec(),
-        mail: random.pick(&[Span::new(1, 20_000), Span::new(1, 200_000)]),
-        faults_every: Some(Span::new(500_000, 4_000_000)),
-        faults: some_of(
-            random,
-            &[Kind::Stall, Kind::Pause, Kind::Part, Kind::SlowWays],
-        ),
-        lasts: vec![Span::new(20_000, 900_000)],
-        beats: 20,
-        twins: random.chance(500_000),
-        hops: 300_000,
-        chores: 200_000,
-        takeovers: 500_000,
-        moods: 50_000,
-        rests: 20_000,
-        ..any
-    }
-}
-
 /// About half of them, and one at least.
-fn some_of(random: &mut Random, kinds: &[Kind]) -> Vec<Kind> {
+pub(super) fn some_of(random: &mut Random, kinds: &[Kind]) -> Vec<Kind> {
     let sure = random.pick(kinds);
     let mut some = vec![sure];
     for kind in kinds {

@@ -11,7 +11,7 @@ use super::super::net::{Arrival, Net, Weather, id_of};
 use super::super::queue::Queue;
 use super::super::random::{Random, Span};
 use super::client::{Client, Mood};
-use super::faults::{self, Fault, UnderWay};
+use super::faults::{Fault, UnderWay};
 use super::judge::{Judge, Violation};
 use super::machine::{Machine, Stop};
 use super::plants::Plants;
@@ -65,9 +65,10 @@ impl Fleet {
         let count = profile.servers;
         let ids: Vec<ServerId> = (0..count).map(id_of).collect();
         let mut net: Net<Word> = Net::new(count, profile.latency);
-        if profile.faults_every.is_some() {
-            net.weather = faults::weather(&mut random);
-        }
+        net.weather = profile.weather;
+        let slow_disks: Vec<u32> = (0..count)
+            .map(|_| u32::from(random.chance(profile.slow_disks)))
+            .collect();
         let mut stage = Stage {
             now: 0,
             queue: Queue::new(),
@@ -76,7 +77,7 @@ impl Fleet {
             judge: Judge::new(GROUP, trace),
             profile,
             plants,
-            slow_disks: vec![0; count],
+            slow_disks,
             slow_ways: BTreeMap::new(),
             requests: BTreeMap::new(),
             newest: 0,
@@ -215,6 +216,7 @@ impl Fleet {
         for slot in self.under_way.keys().copied().collect::<Vec<_>>() {
             self.end_fault(slot);
         }
+        self.stage.slow_disks.fill(0);
         self.start_all();
     }
 
@@ -299,7 +301,7 @@ impl Fleet {
                 // Leaders are struck more often than by chance.
                 let leader = self.machines.iter().position(Machine::leads);
                 let at = leader
-                    .filter(|_| self.stage.random.chance(300_000))
+                    .filter(|_| self.stage.random.chance(self.stage.profile.at_leader))
                     .unwrap_or(at);
                 let random = &mut self.stage.random;
                 let fault = Fault::draw(random, &self.stage.profile.faults);
@@ -488,7 +490,8 @@ impl Fleet {
             let (a, b) = (at as u8, other as u8);
             self.stage.after(RECONNECTS, Event::Connect { a, b });
         }
-        self.close(ways_of(at, &lost, true, true), lasts);
+        // What they said before may still come.
+        self.close(ways_of(at, &lost, false, true), lasts);
     }
 
     /// Ends a server, which starts again within `down`.
