@@ -263,7 +263,9 @@ impl Replica {
             && self.stands()
             && let Some(incarnation) = self.own.settled()
         {
-            let count = self.beats.moves.len().min(MOVE_BATCH_MAX);
+            let one = self.lacks(Plant::MovesOneByOne);
+            let most = if one { 1 } else { MOVE_BATCH_MAX };
+            let count = self.beats.moves.len().min(most);
             let lapses: Vec<Lapse> = self.beats.moves.drain(..count).collect();
             let ids = lapses.iter().map(|lapse| lapse.id).collect();
             let owner = self.settings.id;

@@ -20,6 +20,8 @@ crate::plant::plants! {
         SettlesForAnyReign = "settles-for-any-reign",
         /// An expiry of orphans is proposed again after another leader may have granted a lease.
         ProposesOrphansAgain = "proposes-orphans-again",
+        /// Sessions that are to move together are moved one by one.
+        MovesOneByOne = "moves-one-by-one",
         /// What was asked on a way that is lost is asked again of another leader alone.
         WaitsForNewEpoch = "waits-for-new-epoch",
         /// What was asked of a leader that is lost is forgotten.

@@ -24,6 +24,8 @@ crate::plant::plants! {
         BeatsClosing = "beats-closing",
         /// A join is welcomed though its session is being ended, or is not here.
         WelcomesClosing = "welcomes-closing",
+        /// Sessions that are due together are expired one by one.
+        ExpiresOneByOne = "expires-one-by-one",
         /// The first beat that another server sends on tells that its client has settled there.
         SettlesAtOnce = "settles-at-once",
         /// A beat is answered from a state older than its client has seen.

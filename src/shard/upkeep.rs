@@ -286,7 +286,9 @@ impl Shard {
     /// Proposes the expiry of those found due, in few and large transactions.
     fn propose_expiries(&mut self) {
         while self.expiring < EXPIRIES_MAX && !self.due.is_empty() {
-            let count = self.due.len().min(EXPIRY_BATCH_MAX);
+            let one = self.plants.has(Plant::ExpiresOneByOne);
+            let most = if one { 1 } else { EXPIRY_BATCH_MAX };
+            let count = self.due.len().min(most);
             let ids: Vec<SessionId> = self.due.drain(..count).collect();
             let mut lapses = Vec::with_capacity(count);
             let mut proposed = Vec::with_capacity(count);

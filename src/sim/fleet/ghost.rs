@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::group::{Applied, End, Plants, Session, Settings, State};
-use crate::types::{SessionId, Zxid};
+use crate::group::{Applied, End, Plants, Request, Session, Settings, State};
+use crate::types::{Epoch, SessionId, Zxid};
 
 /// The state after everything committed so far.
 pub(super) struct Ghost {
@@ -39,6 +39,27 @@ impl Ghost {
             moved: 0,
             applied: Applied::default(),
         }
+    }
+
+    /// What is true after these requests, each of which is granted, in epoch 1.
+    pub(super) fn after(settings: Settings, requests: &[Request]) -> Ghost {
+        let mut ghost = Ghost::new(settings);
+        let mut txn = Vec::new();
+        for (at, request) in requests.iter().enumerate() {
+            txn.clear();
+            let encoded = ghost.state.encode(request, &mut txn);
+            encoded.expect("a past is within the limits");
+            let zxid = Zxid::new(Epoch(1), at as u64 + 1);
+            let applied = ghost.state.apply(zxid, &txn, &mut ghost.applied);
+            applied.expect("it was encoded just now");
+            for change in &ghost.applied.sessions {
+                ghost.live.insert(change.session.id, change.session);
+                ghost.created.insert(change.session.id, 0);
+            }
+        }
+        let last = ghost.state.applied();
+        ghost.digests.insert(last, ghost.state.digest());
+        ghost
     }
 
     /// Plants faults: what is true is then what servers with these faults agree on.

@@ -93,6 +93,12 @@ impl Judge {
         }
     }
 
+    /// All that was committed before the beginning.
+    pub(super) fn remembers(&mut self, past: Ghost) {
+        self.versions.remembers(past.state());
+        self.ghost = past;
+    }
+
     /// The next transaction is known to be committed.
     pub(super) fn committed(&mut self, now: u64, zxid: Zxid, payload: &Arc<[u8]>) {
         let lines = &mut self.lines;

@@ -1,6 +1,7 @@
 //! A server with its disk and its clock, running or not.
 
 use std::collections::VecDeque;
+use std::io::Write as _;
 use std::sync::Arc;
 
 use super::super::clock::Clock;
@@ -59,6 +60,27 @@ impl Machine {
             stalls: vec![(0, Vec::new()); usize::from(stage.profile.shards)],
             told: vec![0; servers],
         }
+    }
+
+    /// Before the first start: the disk holds a snapshot of this state.
+    pub(super) fn remembers(&mut self, stage: &Stage, state: &State) {
+        let settings = LogSettings {
+            segment_bytes: stage.profile.segment_bytes,
+            salt: 1,
+            snapshot_is_enough: false,
+        };
+        let sound = "a new disk is sound";
+        let (mut log, _) = Log::open(self.disk.clone(), settings).expect(sound);
+        let zxid = state.applied();
+        log.set_accepted_epoch(zxid.epoch).expect(sound);
+        log.set_current_epoch(zxid.epoch).expect(sound);
+        let mut snapshot = state.snapshot();
+        let mut content = Vec::new();
+        while snapshot.write_into(&mut content, usize::MAX) {}
+        let mut receiver = log.snapshot_receiver(zxid).expect(sound);
+        receiver.write_all(&content).expect(sound);
+        log.install_snapshot(receiver).expect(sound);
+        log.close().expect(sound);
     }
 
     /// Starts the process, as production does: the newest snapshot is restored, and what follows

@@ -561,7 +561,7 @@ fn shards(stage: &mut Stage, at: usize, now: Millis) -> Vec<Shard> {
             min_timeout: MIN_TIMEOUT,
             max_timeout: Millis(86_400_000),
             lease: stage.profile.lease,
-            sessions_max: 10_000,
+            sessions_max: 40_000,
             asks_max: 1_000,
             http: crate::http::Limits::default(),
             pipelined_max: 16,

@@ -157,6 +157,8 @@ pub const ALL: &[Story] = &[
     restarts::ELECTIONS,
     restarts::SECOND_REIGN,
     restarts::DEAD_EXPIRY,
+    clients::MOVE_STORM,
+    clients::MASS_EXPIRY,
     restarts::MINORITY,
     clients::TIMEOUTS,
     moves::LAGGING_SERVER,

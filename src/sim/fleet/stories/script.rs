@@ -6,12 +6,14 @@
 
 use super::super::super::clock::Clock;
 use super::super::super::random::Span;
+use super::super::ghost::Ghost;
 use super::super::http::{Answer, Ask};
 use super::super::machine::{Machine, Stop};
+use super::super::server::GROUP;
 use super::super::stage::{Event, Request};
 use super::super::{Fleet, Profile};
 use super::{Faults, Neglect};
-use crate::group::End;
+use crate::group::{End, Request as Change};
 use crate::types::{Epoch, GroupVersion, SessionId};
 
 /// A fleet that does what a story says.
@@ -81,7 +83,25 @@ impl Script {
         seed: u64,
         drifts: &[i64],
     ) -> Result<Script, String> {
+        Script::after(faults, (profile, seed), drifts, &[])
+    }
+
+    /// The same after a past in which these requests were granted.
+    pub(super) fn after(
+        faults: Faults,
+        (profile, seed): (Profile, u64),
+        drifts: &[i64],
+        past: &[Change],
+    ) -> Result<Script, String> {
         let mut fleet = Fleet::new(seed, profile, faults.plants, false);
+        if !past.is_empty() {
+            let mut ghost = Ghost::after(GROUP, past);
+            ghost.plant(faults.plants.group);
+            for machine in &mut fleet.machines {
+                machine.remembers(&fleet.stage, ghost.state());
+            }
+            fleet.stage.judge.remembers(ghost);
+        }
         for machine in &mut fleet.machines {
             let drift = drifts.get(machine.at).copied().unwrap_or(0);
             machine.clock = Clock::new(0, FIRST_READING_US * (1 + machine.at as u64), drift);
