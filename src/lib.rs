@@ -13,6 +13,7 @@ pub mod lease;
 pub mod log;
 pub mod mail;
 pub mod metrics;
+pub mod plant;
 pub mod replica;
 pub mod runtime;
 pub mod server;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::codec::Corrupt;
 use super::members::{ConfigChange, FIRST_TERM, Fate};
 use super::ordered::Pos;
+use super::plant::Plant;
 use super::record::{Config, ConfigView, Group, Tombstone};
 use super::request::{
     Applied, End, EndedSession, GroupChange, GroupChangeKind, Outcome, Session, SessionChange,
@@ -285,12 +286,14 @@ impl State {
     ) {
         let group = Arc::make_mut(self.groups.at_mut(pos));
         let (mut count, mut configured) = (0, 0);
+        let any_term = self.plants.has(Plant::EndsAnyTerm);
         group.members.revise(
             |i| run.get(i).map(|lapse| lapse.member),
             |i, entry| {
                 let lapse = &run[i];
                 let session = entry.and_then(|e| e.session(birth_s));
-                let Some(session) = session.filter(|s| (s.id, s.term) == (lapse.id, lapse.term))
+                let same = |s: &Session| (s.id, s.term) == (lapse.id, lapse.term);
+                let Some(session) = session.filter(|s| same(s) || any_term && s.id == lapse.id)
                 else {
                     stale.push(lapse.id);
                     return Fate::Stays;

@@ -31,6 +31,7 @@ mod members;
 mod model;
 mod ordered;
 mod ownership;
+mod plant;
 mod record;
 mod request;
 mod runs;
@@ -41,6 +42,7 @@ mod txn;
 pub use codec::Corrupt;
 pub use describe::describe;
 pub use document::Document;
+pub use plant::{Plant, Plants};
 pub use record::{ConfigView, GroupSummary};
 pub use request::{
     Applied, Decision, End, EndedSession, GroupChange, GroupChangeKind, Join, Joined, Lapse,

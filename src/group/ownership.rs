@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::members::{Entry, Fate};
 use super::ordered::Pos;
+use super::plant::Plant;
 use super::record::Group;
 use super::request::{Applied, Outcome, Place, SessionChange};
 use super::state::{ActiveSession, State};
@@ -95,6 +96,7 @@ impl State {
         stale: &mut Vec<SessionId>,
         out: &mut Applied,
     ) {
+        let any_term = self.plants.has(Plant::MovesAnyTerm);
         let group = Arc::make_mut(self.groups.at_mut(pos));
         group.members.revise(
             |i| run.get(i).map(|lapse| lapse.member),
@@ -102,7 +104,8 @@ impl State {
                 let lapse = &run[i];
                 let session = entry.and_then(|e| e.session(birth_s));
                 let moved = session
-                    .filter(|s| (s.id, s.term) == (lapse.id, lapse.term) && s.run() != to)
+                    .filter(|s| s.id == lapse.id && (s.term == lapse.term || any_term))
+                    .filter(|s| s.run() != to)
                     .and_then(|old| Some((old.run(), old.given_to(to)?)));
                 let Some((from, session)) = moved else {
                     stale.push(lapse.id);

@@ -9,6 +9,7 @@ use super::document::Document;
 use super::in_flight::InFlight;
 use super::members::{Entry, Spot};
 use super::ordered::{Ordered, Pos};
+use super::plant::Plants;
 use super::record::{ConfigView, Group, GroupSummary, Tombstone};
 use super::request::{Decision, Joined, Outcome, Refusal, Request, Session, Status, Verdict};
 use super::runs::Runs;
@@ -55,6 +56,8 @@ pub struct State {
     pub(super) in_flight: InFlight,
     /// Where leaves are put together.
     pub(super) scratch: Vec<u8>,
+    /// None outside tests and the simulator.
+    pub(super) plants: Plants,
 }
 
 impl State {
@@ -75,7 +78,14 @@ impl State {
             runs: Runs::default(),
             in_flight: InFlight::new(settings.seeds),
             scratch: Vec::new(),
+            plants: Plants::NONE,
         }
+    }
+
+    /// Plants faults.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn plant(&mut self, plants: Plants) {
+        self.plants = plants;
     }
 
     /// The leader's look at a request: what changes nothing is answered at once, the rest

@@ -11,8 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::Replica;
 use super::requests::{Request as Submitted, What, Who};
+use super::{Plant, Replica};
 use crate::forward::{BEATS_MAX, Beat, Beaten, Message, Missing};
 use crate::group::{Lapse, Outcome, Request, Session, Status};
 use crate::mail::{Answer, ShardIndex, Tell, Verdict};
@@ -154,7 +154,9 @@ impl Replica {
     /// Finds out what becomes of a beat; `sure` tells that a denial needs no confirmation.
     fn resolve(&mut self, now: Millis, pending: Pending, sure: bool) {
         match self.find(&pending.beat.who) {
-            Found::Denied(verdict) if sure => self.decide(&pending, verdict),
+            Found::Denied(verdict) if sure || self.lacks(Plant::DeniesUnasked) => {
+                self.decide(&pending, verdict);
+            }
             Found::Denied(_) => self.beats.denials.push(pending),
             Found::Session(session, ..) if self.is_own(&session) => {
                 self.decide(&pending, Verdict::Here);
@@ -261,7 +263,9 @@ impl Replica {
             && self.stands()
             && let Some(incarnation) = self.own.settled()
         {
-            let count = self.beats.moves.len().min(MOVE_BATCH_MAX);
+            let one = self.lacks(Plant::MovesOneByOne);
+            let most = if one { 1 } else { MOVE_BATCH_MAX };
+            let count = self.beats.moves.len().min(most);
             let lapses: Vec<Lapse> = self.beats.moves.drain(..count).collect();
             let ids = lapses.iter().map(|lapse| lapse.id).collect();
             let owner = self.settings.id;

@@ -1,8 +1,8 @@
 //! Questions of shards, and the answers.
 
 use super::requests::{Names, Request, What, Who};
-use super::{Replica, endpoints, request_of};
-use crate::group::{Join, Joined, Outcome, Refusal, Request as Change};
+use super::{Plant, Replica, endpoints, request_of};
+use crate::group::{Join, Joined, Lapse, Outcome, Refusal, Request as Change};
 use crate::mail::{Answer, Ask, Cluster, ListedGroup, ShardIndex, Tell, What as Question};
 use crate::time::Millis;
 use crate::types::Incarnation;
@@ -58,6 +58,11 @@ impl Replica {
                 return self.publisher.answer(shard, token, Answer::NoQuorum);
             }
         }
+        if let Change::Expire(lapses) = &mut change
+            && self.lacks(Plant::ExpiresAnyTerm)
+        {
+            self.take_present_terms(lapses);
+        }
         let plain = Who::Shard { shard, token };
         match request_of(self.state(), &change, plain, now) {
             Ok(mut request) => {
@@ -69,12 +74,26 @@ impl Replica {
                         names,
                         document,
                     };
+                    if self.lacks(Plant::JoinsFromOwnState) {
+                        return self.answer_idle(now, request);
+                    }
                 }
                 self.submit(now, request);
             }
             Err(refusal) => {
                 let answer = Answer::Outcome(Outcome::Refused(refusal));
                 self.publisher.answer(shard, token, answer);
+            }
+        }
+    }
+
+    /// What [`Plant::ExpiresAnyTerm`] does: the terms under which the sessions are to end are those
+    /// they have now.
+    fn take_present_terms(&self, lapses: &mut [Lapse]) {
+        for lapse in lapses {
+            let session = self.state().session(&lapse.group, &lapse.member);
+            if let Some(session) = session.filter(|session| session.id == lapse.id) {
+                lapse.term = session.term;
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The replicated groups as an application of Zab, and an account of what deliveries did.
 
 use crate::group::{
-    Applied, EndedSession, GroupChange, Outcome, Restore, SessionChange, Settings, Snapshot, State,
-    Verdict,
+    Applied, EndedSession, GroupChange, Outcome, Plants, Restore, SessionChange, Settings,
+    Snapshot, State, Verdict,
 };
 use crate::types::{ServerId, Zxid};
 use crate::zab::app::{
@@ -15,6 +15,7 @@ pub(super) struct Groups {
     settings: Settings,
     applied: Applied,
     news: Vec<News>,
+    plants: Plants,
 }
 
 /// Something that happened, in the order in which it did.
@@ -48,7 +49,15 @@ impl Groups {
             settings,
             applied: Applied::default(),
             news: Vec::new(),
+            plants: Plants::NONE,
         }
+    }
+
+    /// Plants faults in the state, and in every one that takes its place.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn plant(&mut self, plants: Plants) {
+        self.plants = plants;
+        self.state.plant(plants);
     }
 
     /// What has happened since the last call; `news` comes back empty the next time.
@@ -104,6 +113,8 @@ impl Application for Groups {
             restore.feed(piece).map_err(|error| damaged(&error))?;
         }
         self.state = restore.finish().map_err(|error| damaged(&error))?;
+        #[cfg(any(test, feature = "sim"))]
+        self.state.plant(self.plants);
         self.news.push(News::Restored);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The promise: this server's lease, and at the leader those of all owners.
 
 use super::requests::{Orphaned, Who};
-use super::{Replica, epoch_of};
+use super::{Plant, Replica, epoch_of};
 use crate::group::Request;
 use crate::lease::{Grantor, Message as Letter, Owner};
 use crate::mail::Tell;
@@ -15,7 +15,7 @@ impl Replica {
     pub(super) fn begin_lease(&mut self) {
         if let Some(incarnation) = self.own.settled() {
             if !self.alone {
-                self.lease = Owner::new(self.settings.lease).planted(self.lease_plants);
+                self.lease = Owner::new(self.settings.lease).planted(self.plants.1);
             }
             self.lease.begin(incarnation);
         }
@@ -32,7 +32,7 @@ impl Replica {
             Standing::Leading { .. } if self.alone => {}
             Standing::Leading { .. } => {
                 let grantor = Grantor::new(now, self.settings.lease);
-                self.grantor = Some(grantor.planted(self.lease_plants));
+                self.grantor = Some(grantor.planted(self.plants.1));
             }
             Standing::Following { .. } | Standing::Recovering => self.grantor = None,
         }
@@ -111,7 +111,8 @@ impl Replica {
     /// The expiry of sessions whose owner is lost has met its fate. What an earlier reign of this
     /// server proposed is none of the present one's.
     pub(super) fn on_orphans_expired(&mut self, orphaned: Orphaned) {
-        if epoch_of(&self.standing) == Some(orphaned.epoch)
+        let ours = epoch_of(&self.standing) == Some(orphaned.epoch);
+        if (ours || self.lacks(Plant::SettlesForAnyReign))
             && let Some(grantor) = &mut self.grantor
         {
             grantor.expiry_settled((orphaned.server, orphaned.incarnation));

@@ -16,6 +16,7 @@
 //! | `beats` | beats whose session another server owns |
 //! | `index` | members by session id |
 //! | `publish` | the mail to the shards |
+//! | `plant` | the guarding lines that the simulator takes away |
 
 mod beats;
 mod changes;
@@ -24,6 +25,7 @@ mod groups;
 mod index;
 mod leases;
 mod orphans;
+mod plant;
 mod publish;
 mod requests;
 mod sessions;
@@ -34,8 +36,10 @@ use std::sync::Arc;
 
 use crate::forward;
 pub use crate::group::Settings as GroupSettings;
+pub use plant::{Plant, Plants};
+
 use crate::group::{Lapse, Refusal, Request as Change, SessionChange, Snapshot, State};
-use crate::lease::Owner;
+use crate::lease::{self, Owner};
 use crate::mail::{Answer, ShardIndex, Tell};
 use crate::metrics::CoreCounters;
 use crate::time::Millis;
@@ -72,9 +76,9 @@ pub struct Replica {
     /// Sessions that the transaction being looked at brought here.
     arrivals: Vec<SessionChange>,
     lease: Owner,
-    /// Faults planted in the leases; none outside the simulator.
-    lease_plants: crate::lease::Plants,
-    grantor: Option<crate::lease::Grantor>,
+    /// Faults planted here and in the leases; none outside tests and the simulator.
+    plants: (Plants, lease::Plants),
+    grantor: Option<lease::Grantor>,
     orphans: Orphans,
     orphans_looked: Millis,
     orphan_batches: Vec<(ServerId, Incarnation, Vec<Lapse>)>,
@@ -90,6 +94,8 @@ pub struct Replica {
     served: Option<Incarnation>,
     active: u64,
     failure: Option<String>,
+    /// Members that one piece of an adoption looks at.
+    adopt_limit: u32,
     counters: Arc<CoreCounters>,
 }
 
@@ -191,7 +197,7 @@ impl Replica {
             } else {
                 Owner::new(settings.lease)
             },
-            lease_plants: crate::lease::Plants::NONE,
+            plants: (Plants::NONE, lease::Plants::NONE),
             grantor: None,
             orphans: Orphans::default(),
             orphans_looked: Millis(0),
@@ -205,16 +211,32 @@ impl Replica {
             served: None,
             active,
             failure: None,
+            adopt_limit: sessions::ADOPT_LIMIT,
             counters,
             settings,
         }
     }
 
-    /// Plants faults in the leases, before the start.
+    /// Plants faults, here and in the leases, before the start.
     #[cfg(any(test, feature = "sim"))]
-    pub fn plant_leases(&mut self, plants: crate::lease::Plants) {
-        self.lease_plants = plants;
-        self.lease = self.lease.clone().planted(plants);
+    pub fn plant(&mut self, plants: Plants, leases: lease::Plants, groups: crate::group::Plants) {
+        self.plants = (plants, leases);
+        self.node.app_mut().plant(groups);
+        self.lease = self.lease.clone().planted(leases);
+        self.publisher.plant(plants);
+    }
+
+    /// Adopts sessions in pieces of `limit` members, before the start: as a server with many more
+    /// does.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn adopt_in_pieces(&mut self, limit: u32) {
+        self.adopt_limit = limit;
+    }
+
+    /// True if this line is taken away: never outside tests and the simulator.
+    #[inline]
+    fn lacks(&self, plant: Plant) -> bool {
+        self.plants.0.has(plant)
     }
 
     /// Begins to look for a leader. `now` here and below is this server's own clock.
@@ -337,7 +359,8 @@ impl Replica {
             self.complete(now, &mut taken);
             self.look_at_standing(now);
             self.take_up_lease();
-            let mut asked = self.go_on_adopting(now);
+            let mut asked = self.ask_fates(now);
+            asked |= self.go_on_adopting(now);
             asked |= self.announce(now);
             asked |= self.carry_leases(now);
             asked |= self.carry_beats(now);
@@ -411,7 +434,7 @@ impl Replica {
     fn advance(&mut self, now: Millis) {
         let gap = now.since(self.now);
         self.now = now.max(self.now);
-        if gap <= crate::lease::pause(self.settings.lease) {
+        if gap <= lease::pause(self.settings.lease) {
             return;
         }
         self.lease.hurry();
@@ -485,10 +508,10 @@ impl Replica {
                     }
                 }
                 Completion::Flushed { id } => {
-                    for dead in self.requests.flushed(id) {
-                        self.revive(now, dead);
-                    }
                     if let Some(request) = self.requests.close(id) {
+                        for dead in self.requests.flushed(id, &request.who) {
+                            self.revive(now, dead);
+                        }
                         self.flushed(now, request.who);
                     }
                 }
@@ -497,6 +520,7 @@ impl Replica {
                         self.not_taken(now, request, refusal);
                     }
                 }
+                Completion::HandedBack(_) if self.lacks(Plant::ForgetsHandedBack) => {}
                 Completion::HandedBack(back) => {
                     let open_fate = back.fate == Fate::Unknown;
                     self.requests.hand_back(back.id, open_fate, now);
@@ -530,10 +554,17 @@ impl Replica {
             for request in self.requests.revive(epoch) {
                 self.revive(now, request);
             }
-            if self.requests.has_back() {
-                self.submit(now, Request::new(What::Flush, Who::Fates, now));
-            }
         }
+    }
+
+    /// Asks the leader what became of what it was asked before it was lost and found again.
+    fn ask_fates(&mut self, now: Millis) -> bool {
+        let asks =
+            self.stands() && !self.lacks(Plant::WaitsForNewEpoch) && self.requests.asks_fates();
+        if asks {
+            self.submit(now, Request::new(What::Flush, Who::Fates, now));
+        }
+        asks
     }
 
     /// Asks the leader, or waits for one.
@@ -572,15 +603,13 @@ impl Replica {
 
     /// A request that was handed back, or has waited, has a leader again.
     fn revive(&mut self, now: Millis, request: Request) {
-        if let Who::Orphans(..) = request.who {
+        if let Who::Orphans(..) = request.who
+            && !self.lacks(Plant::ProposesOrphansAgain)
+        {
             // Another leader may have granted their owner a lease since this was first asked.
             return self.fail(now, request.who, &Answer::NoQuorum);
         }
-        let repeatable = match &request.what {
-            What::Transaction(txn) => crate::group::is_repeatable(txn),
-            What::Flush => true,
-        };
-        if request.blurred && !repeatable {
+        if request.blurred && !request.is_repeatable() {
             return self.fail(now, request.who, &Answer::NoQuorum);
         }
         let blurred = false;

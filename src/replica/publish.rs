@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ahash::RandomState;
 
+use super::plant::{Plant, Plants};
 use crate::group::{GroupChange, State};
 use crate::mail::{Answer, Dealt, ShardIndex, Tell, VersionCell};
 use crate::types::{GroupVersion, SessionId};
@@ -18,6 +19,7 @@ pub(super) struct Publisher {
     ended: Vec<SessionId>,
     /// Sessions to hold, by shard, not yet told.
     hands: Vec<Vec<Dealt>>,
+    plants: Plants,
 }
 
 impl Publisher {
@@ -28,7 +30,14 @@ impl Publisher {
             cells: HashMap::with_hasher(RandomState::with_seeds(a, b, c, d)),
             ended: Vec::new(),
             hands: (0..shards).map(|_| Vec::new()).collect(),
+            plants: Plants::NONE,
         }
+    }
+
+    /// Plants faults, before the start.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn plant(&mut self, plants: Plants) {
+        self.plants = plants;
     }
 
     pub(super) fn tells(&mut self) -> &mut [Vec<Tell>] {
@@ -64,6 +73,7 @@ impl Publisher {
             return;
         };
         match state.version(&change.group) {
+            Some(_) if self.plants.has(Plant::ShowsOldVersions) => cell.set(change.version),
             Some(version) => cell.set(version),
             // No member was active, so no shard holds the cell for a session any more.
             None => drop(self.cells.remove(&*change.group)),
@@ -91,7 +101,8 @@ impl Publisher {
     /// It may have come here in the same batch: then a shard is dealt it first. Told the other
     /// way round, the shard would hold, and promise, what another server owns.
     pub(super) fn end(&mut self, id: SessionId) {
-        if self.hands.iter().any(|hand| !hand.is_empty()) {
+        let dealt = self.hands.iter().any(|hand| !hand.is_empty());
+        if dealt && !self.plants.has(Plant::EndsBeforeDeals) {
             self.flush();
         }
         self.ended.push(id);

@@ -111,6 +111,15 @@ impl Request {
         )
     }
 
+    /// True if it does no harm if it is done twice, or if another has done it.
+    pub(super) fn is_repeatable(&self) -> bool {
+        match (&self.what, &self.who) {
+            // Nobody else writes it, and always the same.
+            (_, Who::Endpoint) | (What::Flush, _) => true,
+            (What::Transaction(txn), _) => crate::group::is_repeatable(txn),
+        }
+    }
+
     /// True if whoever asked looks after it if there is no room for it.
     pub(super) fn may_fail(&self) -> bool {
         self.is_of_client() || matches!(self.who, Who::Orphans(..))
@@ -122,6 +131,8 @@ pub(super) struct Requests {
     open: Row<Request>,
     back: BTreeMap<RequestId, Request>,
     waiting: VecDeque<Request>,
+    /// A flush that tells the fate of what was handed back is under way, or waits.
+    fates_asked: bool,
 }
 
 impl Requests {
@@ -130,6 +141,7 @@ impl Requests {
             open: Row::new(),
             back: BTreeMap::new(),
             waiting: VecDeque::new(),
+            fates_asked: false,
         }
     }
 
@@ -180,15 +192,19 @@ impl Requests {
         revived
     }
 
-    /// This flush is complete: what was handed back of the requests before it is dead.
-    pub(super) fn flushed(&mut self, flush: RequestId) -> Vec<Request> {
-        let dead = self.back.extract_if(..flush, |_, _| true);
-        dead.map(|(_, request)| request).collect()
+    /// True if the leader is to be asked for a flush, which tells what became of what was handed
+    /// back: once for all of it.
+    pub(super) fn asks_fates(&mut self) -> bool {
+        let asks = !self.back.is_empty() && !self.fates_asked;
+        self.fates_asked |= asks;
+        asks
     }
 
-    /// True if the fate of requests that were handed back is open.
-    pub(super) fn has_back(&self) -> bool {
-        !self.back.is_empty()
+    /// This flush is complete: what was handed back of the requests before it is dead.
+    pub(super) fn flushed(&mut self, flush: RequestId, who: &Who) -> Vec<Request> {
+        self.fates_asked &= !matches!(who, Who::Fates);
+        let dead = self.back.extract_if(..flush, |_, _| true);
+        dead.map(|(_, request)| request).collect()
     }
 
     /// What has waited for a leader, or for room at it.

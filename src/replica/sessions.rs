@@ -2,7 +2,7 @@
 //! it and what leaves it.
 
 use super::requests::Who;
-use super::{Replica, request_of};
+use super::{Plant, Replica, request_of};
 use crate::group::{End, EndedSession, Outcome, Place, Refusal, Request, Session, SessionChange};
 use crate::lease;
 use crate::mail::{Dealt, ShardIndex, Tell};
@@ -51,13 +51,19 @@ impl Replica {
             return false;
         }
         let recorded = self.state().incarnation_of(self.settings.id);
+        if recorded.is_some() && self.lacks(Plant::KeepsIncarnation) {
+            self.own.incarnation = recorded;
+            self.own.settled = true;
+            self.begin_lease();
+            return false;
+        }
         let next = Incarnation(recorded.map_or(0, |recorded| recorded.0) + 1);
         let incarnation = *self.own.incarnation.get_or_insert(next);
         let request = Request::Adopt {
             server: self.settings.id,
             incarnation,
             after: self.own.after.clone(),
-            limit: ADOPT_LIMIT,
+            limit: self.adopt_limit,
         };
         self.own.asked = true;
         self.submit_own(now, &request, Who::Adoption);
@@ -154,7 +160,7 @@ impl Replica {
         let other = change
             .from
             .is_some_and(|(from, _)| from != self.settings.id);
-        let grace = if other {
+        let grace = if other && !self.lacks(Plant::MovesWithoutGrace) {
             lease::grace(self.settings.lease)
         } else {
             Millis(0)
@@ -198,4 +204,4 @@ impl Replica {
 }
 
 /// Members that one piece of an adoption looks at: some milliseconds of every server's core.
-const ADOPT_LIMIT: u32 = 16_384;
+pub(super) const ADOPT_LIMIT: u32 = 16_384;

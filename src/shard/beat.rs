@@ -6,7 +6,7 @@ use super::conn::{Class, ConnId};
 use super::document::{DocumentAsk, DocumentJob};
 use super::search::{Kind, Lost, report};
 use super::serve::{Manner, Step};
-use super::{Place, Purpose, Shard};
+use super::{Place, Plant, Purpose, Shard};
 use crate::http::{self, Code, Problem};
 use crate::mail::{Missing, What};
 use crate::session::{Slot, Touch};
@@ -123,7 +123,7 @@ impl Shard {
         }
         self.counters.batches.add(1);
         let mut refused = Vec::new();
-        if self.lease.has_lapsed(now) {
+        if self.lease.has_lapsed(now) && !self.plants.has(Plant::BatchesWhileLapsed) {
             let lost = self.all_lost(body, packed, &mut refused);
             self.count_lapsed(Code::LeaseLapsed, lost.len());
             let failed: Vec<(Lost, Code)> = lost
@@ -232,15 +232,20 @@ impl Shard {
         match manner.session.map(|named| named.cmp(&beaten.id)) {
             None | Some(Ordering::Equal) => {}
             Some(Ordering::Less) => return Hit::Conflict(version),
+            Some(Ordering::Greater) if self.plants.has(Plant::DeniesWhoIsAhead) => {
+                return Hit::Conflict(version);
+            }
             // Ids grow in the order of commits: the client is in a session that this server has
             // not heard of yet, and the one that is here has ended.
             Some(Ordering::Greater) => return Hit::Wait,
         }
-        if manner.floor.is_some_and(|floor| version < floor) {
+        let behind = manner.floor.is_some_and(|floor| version < floor);
+        if behind && !self.plants.has(Plant::BeatsIgnoreFloor) {
             return Hit::Wait;
         }
         match self.tracker.touch(slot, now) {
             Touch::Live => Hit::Touched(beaten),
+            Touch::Closing if self.plants.has(Plant::BeatsClosing) => Hit::Touched(beaten),
             Touch::Closing => Hit::Wait,
         }
     }

@@ -5,7 +5,7 @@ use super::conn::{Class, ConnId, Response};
 use super::document::Rendered;
 use super::search::{Kind, Lost};
 use super::serve::{Manner, Step};
-use super::{Place, Purpose, Shard};
+use super::{Place, Plant, Purpose, Shard};
 use crate::group::{Document, Join, Joined, Outcome, Refusal, Request as Change, Require};
 use crate::http::{self, Answer, Code, EtagList, Problem, Request, Route};
 use crate::mail::{Answer as CoreAnswer, Dealt, What};
@@ -189,7 +189,7 @@ impl Shard {
             };
             return self.begin_search(place, Kind::Renewal(renewal), vec![lost], manner, now);
         }
-        if self.lease.has_lapsed(now) {
+        if self.lease.has_lapsed(now) && !self.plants.has(Plant::JoinsWhileLapsed) {
             self.count_lapsed(Code::LeaseLapsed, 1);
             let problem = Problem::new(Code::LeaseLapsed);
             return self.answer_problem(place, &problem, manner.head_only);
@@ -198,7 +198,7 @@ impl Shard {
         let live = self.tracker.find_id(id).is_some_and(|slot| {
             matches!(self.tracker.touch(slot, now), crate::session::Touch::Live)
         });
-        if live {
+        if live || self.plants.has(Plant::WelcomesClosing) {
             self.welcome(place, joined, document, manner);
         } else {
             let problem = Problem::new(Code::NotReady).detail("the session is being ended");

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use super::beat::Beaten;
 use super::conn::{Class, ConnId, Response};
 use super::serve::{Manner, Step};
-use super::{Place, Purpose, Shard};
+use super::{Place, Plant, Purpose, Shard};
 use crate::group::Document;
 use crate::http::{Answer, Code, EtagList, Length, Page, Problem, Request};
 use crate::json;
@@ -269,7 +269,8 @@ impl Shard {
     ) -> Option<Shown> {
         let slot = self.tracker.find_group(group)?;
         let version = self.tracker.group(slot).get();
-        if manner.floor.is_some_and(|floor| version < floor) {
+        let behind = manner.floor.is_some_and(|floor| version < floor);
+        if behind && !self.plants.has(Plant::DocumentsIgnoreFloor) {
             return None;
         }
         if ask.is_known(version) {
@@ -351,7 +352,8 @@ impl Shard {
             }
         };
         let version = document.version();
-        if job.manner.floor.is_some_and(|floor| version < floor) {
+        let behind = job.manner.floor.is_some_and(|floor| version < floor);
+        if behind && !self.plants.has(Plant::DocumentsIgnoreFloor) {
             let deadline = *job.deadline.get_or_insert(now + Millis(BEHIND_MS_MAX));
             if now < deadline {
                 return self.behind.push(job);

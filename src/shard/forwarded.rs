@@ -9,9 +9,9 @@
 
 use std::collections::HashMap;
 
-use super::Shard;
 use super::beat::Hit;
 use super::serve::Manner;
+use super::{Plant, Shard};
 use crate::mail::{Ask, Beat, Beaten, Missing, What};
 use crate::session::Slot;
 use crate::time::Millis;
@@ -127,7 +127,7 @@ impl Shard {
         let Some(slot) = self.locate(&beat.who) else {
             return Beaten::NotHeld;
         };
-        if !self.lease.promises(now) {
+        if !self.lease.promises(now) && !self.plants.has(Plant::ForwardedWhileLapsed) {
             return Beaten::Wait;
         }
         let session = match beat.who {
@@ -149,7 +149,8 @@ impl Shard {
                     id: beaten.id,
                     timeout: beaten.timeout,
                     version: beaten.version,
-                    settled: self.settling.note(from, touched, now),
+                    settled: self.settling.note(from, touched, now)
+                        || self.plants.has(Plant::SettlesAtOnce),
                 }
             }
             Hit::Conflict(version) => Beaten::Conflict { version },

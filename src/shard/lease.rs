@@ -6,7 +6,7 @@
 //! by exactly the lapsed time: not by a full timeout, or elections would make sessions
 //! immortal.
 
-use super::{Phase, Shard};
+use super::{Phase, Plant, Shard};
 use crate::http::{Code, Problem};
 use crate::time::Millis;
 
@@ -115,6 +115,9 @@ impl Shard {
     /// As [`Shard::must_promise`], for a beat or join, which is counted when it is refused.
     #[inline]
     pub(super) fn must_promise_to(&self, now: Millis) -> Result<(), Problem> {
+        if self.plants.has(Plant::BeatsWhileLapsed) {
+            return self.must_serve();
+        }
         self.must_promise(now)
             .inspect_err(|problem| self.count_lapsed(problem.code, 1))
     }

@@ -18,6 +18,7 @@
 //! | `pages` | the server's own pages |
 //! | `transit` | sessions on their way between shards: what was said of them meanwhile |
 //! | `upkeep` | the tick: expiry, stalls, timeouts; sessions dealt, ended, handed over |
+//! | `plant` | the guarding lines that the simulator takes away |
 //!
 //! What holds between calls:
 //!
@@ -34,6 +35,7 @@ mod document;
 mod forwarded;
 mod lease;
 mod pages;
+mod plant;
 mod search;
 mod serve;
 #[cfg(test)]
@@ -46,6 +48,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub use conn::{ConnId, Next};
+pub use plant::{Plant, Plants};
 
 use crate::group::EXPIRE_BATCH_MAX;
 use crate::http;
@@ -146,6 +149,8 @@ type GroupPayload = Arc<VersionCell>;
 /// The state of one shard.
 pub struct Shard {
     settings: Settings,
+    /// None outside tests and the simulator.
+    plants: Plants,
     phase: Phase,
     tracker: Tracker<GroupPayload>,
     conns: Vec<Conn>,
@@ -226,6 +231,7 @@ impl Shard {
         let mut lease = Lease::default();
         lease.forgive(now);
         Shard {
+            plants: Plants::NONE,
             phase: Phase::Starting,
             tracker: Tracker::new(limits, seeds, now),
             conns: Vec::new(),
@@ -258,6 +264,12 @@ impl Shard {
             wheel_behind: false,
             settings,
         }
+    }
+
+    /// Plants faults, before the start.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn plant(&mut self, plants: Plants) {
+        self.plants = plants;
     }
 
     /// See [`Tracker::advise_memory`].

@@ -11,7 +11,7 @@ use super::beat::{Beaten, Hit, conflict, named};
 use super::document::DocumentAsk;
 use super::serve::Manner;
 use super::transit::{Claim, Handover, News};
-use super::{Place, Purpose, Shard};
+use super::{Place, Plant, Purpose, Shard};
 use crate::http::{self, Answer, Code, NameFault, Problem};
 use crate::mail::{Answer as CoreAnswer, Ask, Beat, Missing, Pass, Verdict, What};
 use crate::session::Slot;
@@ -185,7 +185,10 @@ impl Shard {
         } else {
             given
         };
-        let missed = self.transit.missed(&given, heard);
+        let mut missed = self.transit.missed(&given, heard);
+        if self.plants.has(Plant::ForgetsNewsOnTheWay) {
+            missed.clear();
+        }
         let ended: HashSet<SessionId> = missed
             .iter()
             .filter(|news| matches!(news, News::Ended(_)))
@@ -266,7 +269,7 @@ impl Shard {
 
     /// Touches what is here by now. `None` if that was all and the answer is given.
     fn look(&mut self, mut search: Box<Search>, now: Millis) -> Option<Box<Search>> {
-        if self.lease.has_lapsed(now) {
+        if self.lease.has_lapsed(now) && !self.plants.has(Plant::SearchesWhileLapsed) {
             self.count_lapsed(Code::LeaseLapsed, search.lost.len());
             self.give_up(*search, Code::LeaseLapsed);
             return None;

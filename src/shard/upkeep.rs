@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::transit::News;
-use super::{DUE_MAX, EXPIRIES_MAX, EXPIRY_BATCH_MAX, Phase, Purpose, Shard, WHEEL_BUDGET};
+use super::{DUE_MAX, EXPIRIES_MAX, EXPIRY_BATCH_MAX, Phase, Plant, Purpose, Shard, WHEEL_BUDGET};
 use crate::group::{Lapse, Outcome, Request as Change};
 use crate::mail::{Answer, Ask, Dealt, Tell, What};
 use crate::session::{InsertError, NewSession, Slot};
@@ -132,6 +132,11 @@ impl Shard {
         let view = self.tracker.view(slot);
         let left = view.deadline.since(now);
         self.settling.forget(view.id);
+        let beyond = if self.plants.has(Plant::LosesGraceOnTheWay) {
+            Millis(0)
+        } else {
+            left.since(stretched(view.timeout))
+        };
         let dealt = Dealt {
             group: self.tracker.group_name(view.group).into(),
             version: self.tracker.group(view.group).clone(),
@@ -139,7 +144,7 @@ impl Shard {
             id: view.id,
             term: view.term,
             timeout: view.timeout,
-            grace: left.since(stretched(view.timeout)),
+            grace: beyond,
         };
         self.tracker.remove(slot);
         dealt
@@ -161,7 +166,7 @@ impl Shard {
                     // A shorter timeout must not take what the owner before this one may
                     // have promised since it lost the session, and it could be any.
                     let (until, grace) = self.grace;
-                    if now < until {
+                    if now < until && !self.plants.has(Plant::ShortensGrace) {
                         self.tracker.spare(slot, timeout + grace, now);
                     }
                 }
@@ -223,14 +228,18 @@ impl Shard {
             return;
         }
         let lapsed = self.lease.take_lapsed(now);
-        self.tracker.make_good(lapsed);
+        if !self.plants.has(Plant::CountsLapses) {
+            self.tracker.make_good(lapsed);
+        }
         let lived = gap.since(lapsed);
         let stall_min = self.settings.stall_min;
         let mut lost = Millis(0);
         let late = std::mem::replace(&mut self.late, gap > stall_min);
         if self.late {
             lost = lived.since(if late { stall_min } else { Millis(TICK_MS) });
-            self.tracker.make_good(lost);
+            if !self.plants.has(Plant::CountsStalls) {
+                self.tracker.make_good(lost);
+            }
             self.counters.stalls.add(1);
             self.counters.stall_ms.add(lost.0);
             self.stalled.get_or_insert(now);
@@ -277,7 +286,9 @@ impl Shard {
     /// Proposes the expiry of those found due, in few and large transactions.
     fn propose_expiries(&mut self) {
         while self.expiring < EXPIRIES_MAX && !self.due.is_empty() {
-            let count = self.due.len().min(EXPIRY_BATCH_MAX);
+            let one = self.plants.has(Plant::ExpiresOneByOne);
+            let most = if one { 1 } else { EXPIRY_BATCH_MAX };
+            let count = self.due.len().min(most);
             let ids: Vec<SessionId> = self.due.drain(..count).collect();
             let mut lapses = Vec::with_capacity(count);
             let mut proposed = Vec::with_capacity(count);

@@ -18,14 +18,14 @@ impl Planted {
     /// The plant of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Planted> {
-        let core = Plant::ALL.iter().find(|plant| plant.name() == name);
-        let host = HostPlant::ALL.iter().find(|plant| plant.name() == name);
+        let core = Plant::named(name);
+        let host = HostPlant::named(name);
         if core.is_none() && host.is_none() {
             return None;
         }
         Some(Planted {
-            core: core.map_or(Plants::NONE, |&plant| with_its_guards(plant)),
-            host: host.copied(),
+            core: core.map_or(Plants::NONE, with_its_guards),
+            host,
         })
     }
 
@@ -38,8 +38,7 @@ impl Planted {
     /// The same fault in the host of the scripts, if it is one of a host and there is one.
     #[must_use]
     pub fn in_scripts(name: &str) -> Option<Neglect> {
-        let known = HostPlant::ALL.iter().find(|plant| plant.name() == name);
-        known.and_then(|plant| plant.in_scripts())
+        HostPlant::named(name)?.in_scripts()
     }
 
     /// True if this fault of the host is planted.
@@ -114,56 +113,36 @@ impl HostPlant {
     }
 }
 
-macro_rules! host_plants {
-    ($($(#[doc = $doc:literal])* $name:ident = $text:literal,)*) => {
-        /// A fault of the host.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum HostPlant {
-            $($(#[doc = $doc])* $name,)*
-        }
-
-        impl HostPlant {
-            /// Every one of them.
-            pub const ALL: &[HostPlant] = &[$(HostPlant::$name,)*];
-
-            /// Its name on the command line.
-            #[must_use]
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(HostPlant::$name => $text,)*
-                }
-            }
-        }
-    };
-}
-
-host_plants! {
-    /// An append is reported durable before its sync.
-    ReportsBeforeSync = "host-reports-before-sync",
-    /// A sync that failed is tried again, and believed the second time.
-    RetriesFailedSync = "host-retries-failed-sync",
-    /// An epoch is reported durable before it is written.
-    ReportsEpochBeforeWrite = "host-reports-epoch-before-write",
-    /// A report about the disk outlives the run it belongs to.
-    ReportsAcrossRuns = "host-reports-across-runs",
-    /// A transaction is sometimes given to the application twice.
-    DeliversTwice = "host-delivers-twice",
-    /// A transaction is sometimes not given to the application.
-    SkipsDelivery = "host-skips-delivery",
-    /// A snapshot holds what is durable and not what is committed (ZOOKEEPER-2845).
-    SnapshotsUncommitted = "host-snapshots-uncommitted",
-    /// A snapshot is received and the application not restored from it (ZOOKEEPER-3642).
-    KeepsStateOnInstall = "host-keeps-state-on-install",
-    /// What is committed is replayed before the log holds it.
-    ReplaysTooSoon = "host-replays-too-soon",
-    /// Reads for a learner skip a transaction now and then.
-    ReadsWithHoles = "host-reads-with-holes",
-    /// Every run draws the same number at its start.
-    SameNonce = "host-same-nonce",
-    /// A restarted server is told it holds no data, though it does.
-    ForgetsEpochs = "host-forgets-epochs",
-    /// Disks are wiped without regard for what is on the others: more than any protocol bears.
-    WipesTooMuch = "host-wipes-too-much",
+crate::plant::plants! {
+    /// A fault of the host.
+    pub enum HostPlant {
+        /// An append is reported durable before its sync.
+        ReportsBeforeSync = "host-reports-before-sync",
+        /// A sync that failed is tried again, and believed the second time.
+        RetriesFailedSync = "host-retries-failed-sync",
+        /// An epoch is reported durable before it is written.
+        ReportsEpochBeforeWrite = "host-reports-epoch-before-write",
+        /// A report about the disk outlives the run it belongs to.
+        ReportsAcrossRuns = "host-reports-across-runs",
+        /// A transaction is sometimes given to the application twice.
+        DeliversTwice = "host-delivers-twice",
+        /// A transaction is sometimes not given to the application.
+        SkipsDelivery = "host-skips-delivery",
+        /// A snapshot holds what is durable and not what is committed (ZOOKEEPER-2845).
+        SnapshotsUncommitted = "host-snapshots-uncommitted",
+        /// A snapshot is received and the application not restored from it (ZOOKEEPER-3642).
+        KeepsStateOnInstall = "host-keeps-state-on-install",
+        /// What is committed is replayed before the log holds it.
+        ReplaysTooSoon = "host-replays-too-soon",
+        /// Reads for a learner skip a transaction now and then.
+        ReadsWithHoles = "host-reads-with-holes",
+        /// Every run draws the same number at its start.
+        SameNonce = "host-same-nonce",
+        /// A restarted server is told it holds no data, though it does.
+        ForgetsEpochs = "host-forgets-epochs",
+        /// Disks are wiped without regard for what is on the others: more than any protocol bears.
+        WipesTooMuch = "host-wipes-too-much",
+    }
 }
 
 #[cfg(test)]

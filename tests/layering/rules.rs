@@ -12,10 +12,12 @@ pub(crate) const TABLE: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("time", &[]),
     ("json", &[]),
-    ("group", &["types", "time", "json"]),
+    // The lists of what can be planted, in all that the simulator tests.
+    ("plant", &[]),
+    ("group", &["types", "time", "json", "plant"]),
     ("session", &["types", "time"]),
-    ("lease", &["types", "time"]),
-    ("zab", &["types", "time"]),
+    ("lease", &["types", "time", "plant"]),
+    ("zab", &["types", "time", "plant"]),
     ("http", &["types", "time", "json"]),
     // What servers say to each other of beats, beside Zab.
     ("forward", &["types", "time"]),
@@ -29,20 +31,21 @@ pub(crate) const TABLE: &[(&str, &[&str])] = &[
     (
         "replica",
         &[
-            "types", "time", "zab", "group", "lease", "forward", "mail", "metrics",
+            "types", "time", "plant", "zab", "group", "lease", "forward", "mail", "metrics",
         ],
     ),
     (
         "shard",
         &[
-            "types", "time", "json", "http", "session", "group", "forward", "mail", "metrics",
+            "types", "time", "json", "plant", "http", "session", "group", "forward", "mail",
+            "metrics",
         ],
     ),
     (
         "sim",
         &[
-            "types", "time", "json", "group", "session", "lease", "zab", "http", "forward", "mail",
-            "metrics", "config", "wire", "log", "replica", "shard",
+            "types", "time", "json", "plant", "group", "session", "lease", "zab", "http",
+            "forward", "mail", "metrics", "config", "wire", "log", "replica", "shard",
         ],
     ),
     (
@@ -67,8 +70,8 @@ pub(crate) const TESTS_MAY_IMPORT: &[&str] = &["replica", "sim", "zab"];
 
 /// Modules that are values and rules only: no I/O, no threads, no clock.
 pub(crate) const PURE: &[&str] = &[
-    "types", "time", "json", "group", "session", "lease", "zab", "http", "forward", "mail",
-    "metrics", "config", "wire", "replica", "shard", "sim",
+    "types", "time", "json", "plant", "group", "session", "lease", "zab", "http", "forward",
+    "mail", "metrics", "config", "wire", "replica", "shard", "sim",
 ];
 
 /// Path beginnings that a pure module must not name.

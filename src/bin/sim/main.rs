@@ -9,6 +9,7 @@
 //! sim --model 4                       every order of a small ensemble's steps
 //! sim --failover 100                  how long changes of leader take
 //! sim --scenario NAME|all             stories with a known end
+//! sim --scenario NAME --session-plant NAME   one of whole servers, which must fail
 //! ```
 //!
 //! A panic is a finding too: it ends the process, and the last line names the seed.
@@ -100,6 +101,10 @@ fn main() -> ExitCode {
         return reports::measure_falls(seeds);
     }
     seeds::name_the_seed_on_panic();
+    let scenario = args.scenario.as_deref();
+    if let Some(name) = scenario.filter(|name| tell::is_of_sessions(name)) {
+        return tell::of_sessions(name, &args);
+    }
     if args.sessions || args.session_plant.is_some() {
         return sessions::run(&args);
     }

@@ -95,7 +95,7 @@ fn by_seeds(name: &str, args: &Args, seeds: (u64, u64), story: Option<&str>) -> 
 
 /// Runs this program in a process of its own, for some faults are found by an assertion, which
 /// ends it; the line that tells of the finding, if there was one.
-fn run(words: &[&str]) -> Option<String> {
+pub(super) fn run(words: &[&str]) -> Option<String> {
     let program = std::env::current_exe().ok()?;
     let output = Command::new(program).args(words).output().ok()?;
     let text = [output.stdout, output.stderr].concat();

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use systole::sim::fleet::plants::{self, Plant, Plants};
+use systole::sim::fleet::plants::Plants;
 use systole::sim::fleet::{Fleet, Outcome};
 
-use super::{Args, seeds};
+use super::{Args, plants, seeds};
 
 /// What came of all seeds so far.
 #[derive(Default)]
@@ -29,16 +29,21 @@ pub(super) fn run(args: &Args) -> ExitCode {
     match args.session_plant.as_deref() {
         None => run_clean(args),
         Some("all") => {
-            let found = Plant::ALL.iter().map(|plant| is_found(*plant, args));
-            let found: Vec<bool> = found.collect();
-            let count = found.iter().filter(|found| **found).count();
-            println!("{count} of {} plants found", found.len());
-            verdict(count == found.len())
+            let missed: Vec<&str> = Plants::names()
+                .filter(|name| !is_found(name, args))
+                .collect();
+            let count = Plants::names().count();
+            match missed.as_slice() {
+                [] => println!("{count} plants, all found"),
+                missed => println!("{count} plants; not found: {}", missed.join(", ")),
+            }
+            verdict(missed.is_empty())
         }
-        Some(name) => match plants::named(name) {
-            Some(plant) => verdict(is_found(plant, args)),
+        Some(name) => match Plants::named(name) {
+            Some(plants) if args.planted_seeds => look_for(plants, args),
+            Some(_) => verdict(is_found(name, args)),
             None => {
-                let names: Vec<&str> = Plant::ALL.iter().map(|plant| plant.name()).collect();
+                let names: Vec<&str> = Plants::names().collect();
                 eprintln!("there is no such plant; there are {}", names.join(", "));
                 ExitCode::from(2)
             }
@@ -75,13 +80,35 @@ fn run_clean(args: &Args) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn is_found(plant: Plant, args: &Args) -> bool {
-    let sum = run_seeds(args, Plants::only(plant), true);
-    match &sum.worst {
-        Some((seed, what)) => println!("{}: seed {seed}: {what}", plant.name()),
-        None => println!("{}: not found", plant.name()),
+/// Looks for a plant among the seeds, in this process.
+fn look_for(plants: Plants, args: &Args) -> ExitCode {
+    let sum = run_seeds(args, plants, true);
+    if let Some((seed, what)) = &sum.worst {
+        println!("seed {seed}: {what}");
     }
-    sum.worst.is_some()
+    verdict(sum.worst.is_some())
+}
+
+/// Looks for a plant in a process of its own, which an assertion may end, and prints how it was
+/// found, if it was.
+fn is_found(name: &str, args: &Args) -> bool {
+    let (from, to) = range(args);
+    let seeds = format!("{from}..{to}");
+    let (seconds, threads) = (args.seconds.to_string(), args.threads.to_string());
+    let mut words = vec![
+        "--session-plant",
+        name,
+        "--planted-seeds",
+        "--seeds",
+        &seeds,
+    ];
+    words.extend(["--seconds", &seconds, "--threads", &threads]);
+    let found = plants::run(&words);
+    match &found {
+        Some(told) => println!("{name}: {told}"),
+        None => println!("{name}: no seed of {seeds}"),
+    }
+    found.is_some()
 }
 
 /// Runs the seeds, and after a violation none above it if `stop`.

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use systole::sim::fleet::stories::{self as sessions, Story};
 use systole::sim::plants::Planted;
 use systole::sim::scenarios::{self, Faults, Guard, Scenario};
 use systole::sim::script::Neglect;
@@ -13,6 +14,8 @@ use super::{Args, run_seeds, verdict};
 /// The names of all scenarios.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     let scripted = scenarios::ALL.iter().map(|scenario| scenario.name);
+    let of_sessions = sessions::ALL.iter().map(|story| story.name);
+    let scripted = scripted.chain(of_sessions);
     scripted.chain(stories::all().map(|story| story.name))
 }
 
@@ -29,6 +32,12 @@ pub(super) fn list() -> ExitCode {
             scenario.number, scenario.name, scenario.story
         );
         let guards: Vec<&str> = scenario.guards.iter().map(|guard| guard.name()).collect();
+        println!("   fails with {}", guards.join(", "));
+    }
+    println!("of whole servers, with --session-plant:");
+    for story in sessions::ALL {
+        println!("{:02} {}: {}", story.number, story.name, story.story);
+        let guards: Vec<&str> = story.guards.iter().map(|guard| guard.name()).collect();
         println!("   fails with {}", guards.join(", "));
     }
     println!("with times drawn by the seed:");
@@ -56,11 +65,38 @@ pub(super) fn scripted(name: &str, args: &Args) -> ExitCode {
     verdict(told.is_err(), args)
 }
 
+/// True for those of whole servers.
+pub(super) fn is_of_sessions(name: &str) -> bool {
+    Story::named(name).is_some()
+}
+
+/// Tells one of whole servers. With a plant it must fail.
+pub(super) fn of_sessions(name: &str, args: &Args) -> ExitCode {
+    let plant = args.session_plant.as_deref();
+    let guard = plant.and_then(sessions::Guard::named);
+    let (Some(story), true) = (Story::named(name), plant.is_some() == guard.is_some()) else {
+        eprintln!("there is no such plant; --list-scenarios names them");
+        return ExitCode::from(2);
+    };
+    let told = story.run(guard.map(sessions::Faults::from).unwrap_or_default());
+    match &told {
+        Ok(()) => println!("{name}: ends as it must"),
+        Err(what) => println!("{name}: {what}"),
+    }
+    match told.is_err() == guard.is_some() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
 /// Tells all of them.
 pub(super) fn all(args: &Args) -> ExitCode {
     let mut sound = true;
     for scenario in scenarios::ALL {
         sound &= scripted(scenario.name, args) == ExitCode::SUCCESS;
+    }
+    for story in sessions::ALL {
+        sound &= of_sessions(story.name, args) == ExitCode::SUCCESS;
     }
     for story in stories::all() {
         let args = Args {
@@ -87,9 +123,9 @@ pub(super) fn guarded_by(plant: &str) -> impl Iterator<Item = &'static Scenario>
 
 /// What a plant takes away from a script; `None` if it is one of the random world alone.
 fn faults_of(plant: &str) -> Option<Faults> {
-    let core = Plant::ALL.iter().find(|known| known.name() == plant);
+    let core = Plant::named(plant);
     let script = Neglect::ALL.iter().find(|known| known.name() == plant);
     let host = script.copied().or_else(|| Planted::in_scripts(plant));
-    let core = core.map(|&plant| Faults::from(Plants::only(plant)));
+    let core = core.map(|plant| Faults::from(Plants::only(plant)));
     core.or(host.map(|neglect| Faults::from(Guard::Host(neglect))))
 }

@@ -67,8 +67,9 @@ impl Client {
         }
     }
 
-    /// The names of a client: half of them share a group.
-    pub(super) fn names(index: usize) -> (String, String) {
+    /// The names of a client: half of them share a group, and twins a name.
+    pub(super) fn names(index: usize, twins: bool) -> (String, String) {
+        let index = if twins { index / 2 } else { index };
         (format!("g{}", index % 2), format!("m{index}"))
     }
 
@@ -80,7 +81,10 @@ impl Client {
         if let Some(number) = self.pending.take() {
             // No answer in time: it asks elsewhere.
             stage.requests.remove(&number);
-            self.hop(stage);
+            self.turn_away(stage);
+        }
+        if self.rest(stage) {
+            return;
         }
         self.change_mood(stage);
         let ask = match self.mood {
@@ -98,18 +102,41 @@ impl Client {
         self.ask(stage, ask);
     }
 
-    fn wish(&self, stage: &mut Stage) -> Ask {
-        let join = Ask::Join {
-            timeout_ms: self.timeout_ms,
-        };
-        let chores = stage.profile.chores;
-        if self.session.is_none() {
-            return join;
-        }
-        if !stage.random.chance(chores) {
+    fn wish(&mut self, stage: &mut Stage) -> Ask {
+        if self.session.is_some() && !stage.random.chance(stage.profile.chores) {
             return self.form;
         }
-        stage.random.pick(&[join, Ask::Config, Ask::Read])
+        if stage.random.chance(stage.profile.fickle) {
+            self.timeout_ms = stage.random.pick(&stage.profile.timeouts);
+        }
+        let timeout_ms = self.timeout_ms;
+        let join = match stage.random.chance(stage.profile.takeovers) {
+            true => Ask::Takeover { timeout_ms },
+            false => Ask::Join { timeout_ms },
+        };
+        match self.session {
+            None => join,
+            Some(_) => stage
+                .random
+                .pick(&[join, join, Ask::Config, Ask::Read, Ask::Look]),
+        }
+    }
+
+    /// Rests for about its timeout, so that its next beat meets the end of its session; perhaps
+    /// it has forgotten that it had one.
+    fn rest(&mut self, stage: &mut Stage) -> bool {
+        let rests = self.session.is_some() && stage.random.chance(stage.profile.rests);
+        if rests {
+            if stage.random.chance(500_000) {
+                self.session = None;
+            }
+            self.turn += 1;
+            let timeout_us = self.timeout_ms * 1_000;
+            let from_us = timeout_us - timeout_us / 50;
+            let pause = Span::new(from_us, from_us + timeout_us / 16 + 40_000);
+            stage.after(pause, self.next());
+        }
+        rests
     }
 
     fn change_mood(&mut self, stage: &mut Stage) {
@@ -132,15 +159,18 @@ impl Client {
         };
     }
 
+    /// Turns to another server after a refusal, unless it is stubborn.
+    fn turn_away(&mut self, stage: &mut Stage) {
+        if !stage.random.chance(stage.profile.stubborn) {
+            self.hop(stage);
+        }
+    }
+
     /// Asks something of the server it speaks to.
     pub(super) fn ask(&mut self, stage: &mut Stage, ask: Ask) {
-        let (group, member) = Client::names(self.index);
+        let (group, member) = Client::names(self.index, stage.profile.twins);
         let bytes = ask.bytes((&group, &member), self.session, self.floor);
-        let names_session = !matches!(ask, Ask::Line | Ask::Join { .. } | Ask::Beat);
-        let reads = matches!(
-            ask,
-            Ask::Beat | Ask::BeatSession | Ask::BeatAndGet | Ask::Read
-        );
+        let names_session = !matches!(ask, Ask::Line | Ask::Beat) && !ask.joins();
         let shards = u64::from(stage.profile.shards);
         let request = Request {
             client: self.index,
@@ -149,7 +179,9 @@ impl Client {
             ask,
             bytes,
             session: self.session.filter(|_| names_session),
-            floor: self.floor.filter(|_| reads),
+            floor: self.floor.filter(|_| ask.has_floor()),
+            names: (group, member),
+            owned: None,
             arrived_us: 0,
             out: Vec::new(),
             answer: None,
@@ -157,7 +189,7 @@ impl Client {
         self.asked_us = stage.now;
         let number = stage.ask(request);
         self.pending = Some(number);
-        self.plan(stage, ANSWER_US_MAX);
+        self.plan(stage, stage.profile.answer_us);
     }
 
     /// An answer has come.
@@ -180,12 +212,12 @@ impl Client {
         });
         self.floor = self.floor.max(answer.version);
         let pause = match answer.status {
-            200..300 => self.take(&request, &answer),
+            200..300 => self.take(stage, &request, &answer),
             404 | 410 => self.lose(stage),
             // Another session of this member, perhaps by a join whose answer was lost.
             409 => self.lose(stage),
             _ => {
-                self.hop(stage);
+                self.turn_away(stage);
                 RETRY_US
             }
         };
@@ -193,7 +225,7 @@ impl Client {
     }
 
     /// A good answer.
-    fn take(&mut self, request: &Request, answer: &Answer) -> u64 {
+    fn take(&mut self, stage: &Stage, request: &Request, answer: &Answer) -> u64 {
         if request.ask.promises() {
             self.promised_us = self.asked_us;
             self.session = answer.session.or(self.session);
@@ -202,7 +234,7 @@ impl Client {
             self.session = None;
             self.floor = None;
         }
-        self.beat_every_us()
+        self.timeout_ms * 1_000 / stage.profile.beats
     }
 
     /// Its session is gone.
@@ -215,18 +247,20 @@ impl Client {
         RETRY_US
     }
 
-    fn beat_every_us(&self) -> u64 {
-        self.timeout_ms * 1_000 / BEATS_A_TIMEOUT
-    }
-
     /// Acts again in `pause_us` or a little later.
     pub(super) fn plan(&mut self, stage: &mut Stage, pause_us: u64) {
         self.turn += 1;
-        let event = Event::Client {
+        stage.after(
+            Span::new(pause_us, pause_us + pause_us / 8 + 1),
+            self.next(),
+        );
+    }
+
+    fn next(&self) -> Event {
+        Event::Client {
             client: self.index as u16,
             turn: self.turn,
-        };
-        stage.after(Span::new(pause_us, pause_us + pause_us / 8 + 1), event);
+        }
     }
 }
 
@@ -239,10 +273,6 @@ const FORMS: [Ask; 6] = [
     Ask::Line,
     Ask::Packed,
 ];
-/// Beats in a timeout.
-const BEATS_A_TIMEOUT: u64 = 4;
-/// How long a client waits for an answer, µs.
-const ANSWER_US_MAX: u64 = 1_500_000;
 /// How long until it asks again after a refusal, µs.
 const RETRY_US: u64 = 50_000;
 /// How often a silent client thinks of going on, µs.

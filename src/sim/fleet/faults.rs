@@ -1,7 +1,7 @@
 //! What goes wrong, and when.
 
 use super::super::net::Weather;
-use super::super::random::{Random, Span};
+use super::super::random::Random;
 use super::machine::Stop;
 
 /// Something that goes wrong at one server.
@@ -21,6 +21,58 @@ pub(super) enum Fault {
     Part,
     /// Every connection it has breaks.
     Break,
+    /// One of its shards has no turn, while the others and the core go on.
+    Stall,
+    /// Its disk takes many times as long for a sync.
+    SlowDisk,
+    /// What it says, or hears, or both, takes long.
+    SlowWays { inward: bool, outward: bool },
+    /// It loses all other servers but one, of which only they are told.
+    Maroon,
+}
+
+/// The kinds of faults there are, by which worlds choose what goes wrong in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A server is not run.
+    Pause,
+    /// A process ends.
+    Kill,
+    /// Power is lost.
+    Power,
+    /// A disk is lost.
+    Wipe,
+    /// A server is cut off.
+    Cut,
+    /// Two servers do not hear each other.
+    Part,
+    /// Connections break.
+    Break,
+    /// A shard has no turn.
+    Stall,
+    /// A disk is slow.
+    SlowDisk,
+    /// Messages are slow.
+    SlowWays,
+    /// A server is left with another one.
+    Maroon,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: &[Kind] = &[
+        Kind::Pause,
+        Kind::Kill,
+        Kind::Power,
+        Kind::Wipe,
+        Kind::Cut,
+        Kind::Part,
+        Kind::Break,
+        Kind::Stall,
+        Kind::SlowDisk,
+        Kind::SlowWays,
+        Kind::Maroon,
+    ];
 }
 
 /// A fault under way.
@@ -29,22 +81,35 @@ pub(super) enum UnderWay {
     Pause(usize),
     /// Ways that are closed.
     Ways(Vec<(usize, usize)>),
+    /// A shard of a server.
+    Stall(usize, u16),
+    SlowDisk(usize),
+    /// Ways that are slow, and by how much, µs.
+    SlowWays(Vec<(usize, usize)>, u64),
 }
 
 impl Fault {
-    /// One by chance.
-    pub(super) fn draw(random: &mut Random) -> Fault {
-        match random.below(20) {
-            0..5 => Fault::Pause,
-            5..8 => Fault::Kill,
-            8..10 => Fault::Power,
-            10 => Fault::Wipe,
-            11..16 => {
-                let (inward, outward) = random.pick(&[(true, true), (true, false), (false, true)]);
+    /// One by chance, of these kinds.
+    pub(super) fn draw(random: &mut Random, kinds: &[Kind]) -> Fault {
+        let ways = [(true, true), (true, false), (false, true)];
+        match random.pick(kinds) {
+            Kind::Pause => Fault::Pause,
+            Kind::Kill => Fault::Kill,
+            Kind::Power => Fault::Power,
+            Kind::Wipe => Fault::Wipe,
+            Kind::Cut => {
+                let (inward, outward) = random.pick(&ways);
                 Fault::Cut { inward, outward }
             }
-            16..19 => Fault::Part,
-            _ => Fault::Break,
+            Kind::Part => Fault::Part,
+            Kind::Break => Fault::Break,
+            Kind::Stall => Fault::Stall,
+            Kind::SlowDisk => Fault::SlowDisk,
+            Kind::SlowWays => {
+                let (inward, outward) = random.pick(&ways);
+                Fault::SlowWays { inward, outward }
+            }
+            Kind::Maroon => Fault::Maroon,
         }
     }
 
@@ -54,26 +119,16 @@ impl Fault {
             Fault::Kill => Some(Stop::Killed),
             Fault::Power => Some(Stop::PowerLost),
             Fault::Wipe => Some(Stop::Wiped),
-            Fault::Pause | Fault::Cut { .. } | Fault::Part | Fault::Break => None,
+            _ => None,
         }
     }
-}
-
-/// How long a fault lasts, µs.
-pub(super) fn lasts(random: &mut Random) -> Span {
-    random.pick(&[
-        Span::new(10_000, 900_000),
-        Span::new(500_000, 4_000_000),
-        Span::new(2_000_000, 15_000_000),
-        Span::new(5_000_000, 60_000_000),
-    ])
 }
 
 /// The network between the servers: like TCP's, with an unlucky day now and then.
 pub(super) fn weather(random: &mut Random) -> Weather {
     Weather {
         spike: random.pick(&[0, 0, 1_000, 20_000]),
-        late: random.pick(&[0, 100_000]),
+        late: random.pick(&[0, 100_000, 1_000_000]),
         silent: random.pick(&[0, 0, 300_000]),
         ..Weather::default()
     }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::group::{Applied, End, Session, Settings, State};
-use crate::types::{SessionId, Zxid};
+use crate::group::{Applied, End, Plants, Request, Session, Settings, State};
+use crate::types::{Epoch, SessionId, Zxid};
 
 /// The state after everything committed so far.
 pub(super) struct Ghost {
@@ -17,6 +17,8 @@ pub(super) struct Ghost {
     pub(super) live: HashMap<SessionId, Session>,
     /// When each session was known to be committed first, µs.
     created: HashMap<SessionId, u64>,
+    /// When its present owner was known to have it first, µs.
+    assigned: HashMap<SessionId, u64>,
     /// How many sessions have expired.
     pub(super) expired: u64,
     /// How many sessions have moved.
@@ -32,10 +34,37 @@ impl Ghost {
             ended: HashMap::new(),
             live: HashMap::new(),
             created: HashMap::new(),
+            assigned: HashMap::new(),
             expired: 0,
             moved: 0,
             applied: Applied::default(),
         }
+    }
+
+    /// What is true after these requests, each of which is granted, in epoch 1.
+    pub(super) fn after(settings: Settings, requests: &[Request]) -> Ghost {
+        let mut ghost = Ghost::new(settings);
+        let mut txn = Vec::new();
+        for (at, request) in requests.iter().enumerate() {
+            txn.clear();
+            let encoded = ghost.state.encode(request, &mut txn);
+            encoded.expect("a past is within the limits");
+            let zxid = Zxid::new(Epoch(1), at as u64 + 1);
+            let applied = ghost.state.apply(zxid, &txn, &mut ghost.applied);
+            applied.expect("it was encoded just now");
+            for change in &ghost.applied.sessions {
+                ghost.live.insert(change.session.id, change.session);
+                ghost.created.insert(change.session.id, 0);
+            }
+        }
+        let last = ghost.state.applied();
+        ghost.digests.insert(last, ghost.state.digest());
+        ghost
+    }
+
+    /// Plants faults: what is true is then what servers with these faults agree on.
+    pub(super) fn plant(&mut self, plants: Plants) {
+        self.state.plant(plants);
     }
 
     /// The last transaction.
@@ -50,6 +79,11 @@ impl Ghost {
     /// True if the session has lived from before `since_us` until now.
     pub(super) fn lived(&self, id: SessionId, since_us: u64) -> bool {
         self.live.contains_key(&id) && self.created.get(&id).is_some_and(|at| *at < since_us)
+    }
+
+    /// When the session came to its present owner, µs.
+    pub(super) fn assigned(&self, id: SessionId) -> u64 {
+        self.assigned.get(&id).copied().unwrap_or(u64::MAX)
     }
 
     /// How many transactions there are.
@@ -85,6 +119,9 @@ impl Ghost {
         for change in &self.applied.sessions {
             self.live.insert(change.session.id, change.session);
             self.created.entry(change.session.id).or_insert(now);
+            if change.created || change.from.is_some() {
+                self.assigned.insert(change.session.id, now);
+            }
             let moved = change
                 .from
                 .is_some_and(|from| from.0 != change.session.owner);

@@ -10,6 +10,11 @@ pub enum Ask {
         /// The timeout asked for, ms.
         timeout_ms: u64,
     },
+    /// `PUT /g/m?takeover`, with a timeout.
+    Takeover {
+        /// The timeout asked for, ms.
+        timeout_ms: u64,
+    },
     /// `HEAD /g/m`.
     Beat,
     /// `HEAD /g/m` with the id of the session.
@@ -26,13 +31,30 @@ pub enum Ask {
     Config,
     /// `GET /g`, after everything that was committed before.
     Read,
+    /// `GET /g`, of what this server has.
+    Look,
 }
 
 impl Ask {
     /// True if a good answer is a promise that the session lives.
     #[must_use]
     pub fn promises(self) -> bool {
-        !matches!(self, Ask::Leave | Ask::Config | Ask::Read)
+        !matches!(self, Ask::Leave | Ask::Config | Ask::Read | Ask::Look)
+    }
+
+    /// True if a good answer is the outcome of a change of who is in the group.
+    #[must_use]
+    pub fn joins(self) -> bool {
+        matches!(self, Ask::Join { .. } | Ask::Takeover { .. })
+    }
+
+    /// True if it says what its client has seen of the group.
+    #[must_use]
+    pub fn has_floor(self) -> bool {
+        matches!(
+            self,
+            Ask::Beat | Ask::BeatSession | Ask::BeatAndGet | Ask::Read | Ask::Look
+        )
     }
 
     /// True if the answer has a head and no body.
@@ -50,20 +72,23 @@ impl Ask {
     ) -> Vec<u8> {
         let mut head = match self {
             Ask::Join { timeout_ms } => format!("PUT /{group}/{member}?timeout={timeout_ms}ms"),
+            Ask::Takeover { timeout_ms } => {
+                format!("PUT /{group}/{member}?takeover&timeout={timeout_ms}ms")
+            }
             Ask::Beat | Ask::BeatSession => format!("HEAD /{group}/{member}"),
             Ask::BeatAndGet => format!("GET /{group}/{member}"),
             Ask::Line | Ask::Packed => "POST /-/heartbeats".to_owned(),
             Ask::Leave => format!("DELETE /{group}/{member}"),
             Ask::Config => format!("PUT /{group}/{member}/config"),
             Ask::Read => format!("GET /{group}?consistent"),
+            Ask::Look => format!("GET /{group}"),
         };
         head.push_str(" HTTP/1.1\r\nhost: fleet\r\n");
         let named = matches!(self, Ask::BeatSession | Ask::Leave);
         if let Some(session) = session.filter(|_| named) {
             head.push_str(&format!("x-session-id: {session}\r\n"));
         }
-        let reads = matches!(self, Ask::Beat | Ask::BeatSession | Ask::BeatAndGet);
-        if let Some(floor) = floor.filter(|_| reads || self == Ask::Read) {
+        if let Some(floor) = floor.filter(|_| self.has_floor()) {
             head.push_str(&format!("x-group-version: {floor}\r\n"));
         }
         let body = match self {

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use super::super::observe::fold;
-use super::client::Client;
 use super::ghost::Ghost;
 use super::http::{Answer, Ask};
 use super::invariants::{
-    Closing, Ids, OneOwner, Promises, Verdict, Versions, Work, overdue, stale_is_nothing,
-    state_is_the_ghosts,
+    Closing, Ids, Lived, OneOwner, Promises, Settling, Verdict, Versions, Work, joined_is_not_over,
+    overdue, stale_is_nothing, state_is_the_ghosts,
 };
 use super::stage::Request;
-use crate::group::{Settings, State};
-use crate::mail::{self, Tell};
-use crate::types::{SessionId, Zxid};
+use crate::group::{self, Session, Settings, State};
+use crate::mail::{self, Tell, What};
+use crate::time::Millis;
+use crate::types::{ServerId, SessionId, Zxid};
 
 /// Why a run was ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +24,19 @@ pub struct Violation {
     pub what: String,
 }
 
+/// True time, µs, and that of a server's clock.
+pub(super) type Times = (u64, Millis);
+/// A server and one of its shards.
+type Place = (usize, u16);
+
 /// All that is known to be true, and what follows from it.
 pub(super) struct Judge {
     pub(super) ghost: Ghost,
     one_owner: OneOwner,
     pub(super) promises: Promises,
     closing: Closing,
+    lived: Lived,
+    settling: Settling,
     versions: Versions,
     ids: Ids,
     pub(super) work: Work,
@@ -46,6 +53,8 @@ impl Judge {
             one_owner: OneOwner::default(),
             promises: Promises::default(),
             closing: Closing::default(),
+            lived: Lived::default(),
+            settling: Settling::default(),
             versions: Versions::default(),
             ids: Ids::default(),
             work: Work::default(),
@@ -84,6 +93,12 @@ impl Judge {
         }
     }
 
+    /// All that was committed before the beginning.
+    pub(super) fn remembers(&mut self, past: Ghost) {
+        self.versions.remembers(past.state());
+        self.ghost = past;
+    }
+
     /// The next transaction is known to be committed.
     pub(super) fn committed(&mut self, now: u64, zxid: Zxid, payload: &Arc<[u8]>) {
         let lines = &mut self.lines;
@@ -116,18 +131,49 @@ impl Judge {
 
     pub(super) fn started(&mut self, at: usize) {
         self.closing.started(at);
+        self.lived.started(at);
     }
 
-    pub(super) fn asked(&mut self, now: u64, at: usize, shard: u16, ask: &mail::Ask) {
+    /// A shard asks its core; `now` is true time and its server's.
+    pub(super) fn asked(&mut self, (now, clock): Times, place: Place, ask: &mail::Ask) {
+        let (at, shard) = place;
         self.closing.asked(now, at, shard, ask);
+        match &ask.what {
+            What::Change {
+                request: group::Request::Expire(lapses),
+                ..
+            } => {
+                for lapse in lapses {
+                    let timeout = self.ghost.live.get(&lapse.id).map(|live| live.timeout);
+                    let expiring = timeout.map(|timeout| (lapse.id, timeout));
+                    let right = expiring.map(|one| self.lived.expires(place, clock, one));
+                    self.check(now, right.unwrap_or(Ok(())));
+                }
+            }
+            What::Beaten { from, verdicts, .. } => {
+                let right = self.settling.beaten(at, *from, verdicts);
+                self.check(now, right);
+            }
+            _ => {}
+        }
     }
 
-    pub(super) fn told(&mut self, now: u64, at: usize, shard: u16, tell: &Tell) {
+    /// A shard hears from its core.
+    pub(super) fn told(&mut self, (now, clock): Times, place: Place, tell: &Tell) {
+        let (at, shard) = place;
         self.closing.told(now, at, shard, tell);
+        if let Tell::Lease { until } = tell {
+            self.lived.leased(place, clock, *until);
+        }
+    }
+
+    /// A shard has its turn.
+    pub(super) fn turns(&mut self, clock: Millis, place: Place, stall_min: Millis) {
+        self.lived.turns(place, clock, stall_min);
     }
 
     /// A shard has answered.
-    pub(super) fn answered(&mut self, now: u64, request: &Request, answer: &Answer) {
+    pub(super) fn answered(&mut self, (now, clock): Times, request: &Request, answer: &Answer) {
         let number = u64::from(answer.status) << 32 | request.client as u64;
         self.mix(number);
         if !(200..300).contains(&answer.status) {
@@ -145,14 +191,39 @@ impl Judge {
         let (Some(id), Some(timeout_ms)) = (id, timeout_ms) else {
             return;
         };
+        let place = (request.at, request.shard);
+        let here = self.is_decided_here(request, id);
         let arrived = request.arrived_us;
-        let kept = self.promises.promised(&self.ghost, id, arrived, timeout_ms);
+        let decided = if here || answer.status == 201 {
+            now
+        } else {
+            arrived
+        };
+        let kept = self.promises.promised(&self.ghost, id, decided, timeout_ms);
         self.check(now, kept);
+        if request.ask.joins() {
+            let right = joined_is_not_over(&self.ghost, id, arrived);
+            self.check(now, right);
+        }
+        if here || answer.status == 201 {
+            let promised = (id, Millis(timeout_ms));
+            self.lived.promised(place, clock, promised);
+        }
         if arrived == now {
-            let place = (request.at, request.shard);
             let right = self.closing.promised(&self.ghost, place, id, arrived);
             self.check(now, right);
         }
+    }
+
+    /// True if the answer to this request was decided by the shard that gave it, as it gave it: the
+    /// session has been this server's all the while, as far as this server knew, too.
+    fn is_decided_here(&self, request: &Request, id: SessionId) -> bool {
+        let server = ServerId(request.at as u32 + 1);
+        let owns = |session: &Session| session.owner == server;
+        request.ask != Ask::BeatAndGet
+            && request.owned == Some(id)
+            && self.ghost.live.get(&id).is_some_and(owns)
+            && self.ghost.assigned(id) <= request.arrived_us
     }
 
     /// The session that a beat was about, which its answer does not name.
@@ -160,7 +231,7 @@ impl Judge {
         if request.session.is_some() {
             return request.session;
         }
-        let (group, member) = Client::names(request.client);
+        let (group, member) = &request.names;
         let state = self.ghost.state();
         let session = state.session(group.as_bytes(), member.as_bytes());
         session.map(|session| session.id)
@@ -168,7 +239,7 @@ impl Judge {
 
     /// A client is told that its session is gone: then it is.
     fn denied(&self, request: &Request, answer: &Answer) -> Verdict {
-        let beat = request.ask.promises() && !matches!(request.ask, Ask::Join { .. });
+        let beat = request.ask.promises() && !request.ask.joins();
         if !beat || !matches!(answer.status, 404 | 409 | 410) {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! A server with its disk and its clock, running or not.
 
 use std::collections::VecDeque;
+use std::io::Write as _;
 use std::sync::Arc;
 
 use super::super::clock::Clock;
@@ -28,6 +29,8 @@ pub(super) struct Machine {
     /// How many faults pause it; what should happen then waits in `deferred`.
     pub(super) pauses: u32,
     pub(super) deferred: Vec<Event>,
+    /// By shard: how many faults keep it from its turns, and what waits for them.
+    pub(super) stalls: Vec<(u32, Vec<Event>)>,
     /// By peer: the newest connection it was told of.
     told: Vec<u32>,
 }
@@ -54,8 +57,30 @@ impl Machine {
             run: 0,
             pauses: 0,
             deferred: Vec::new(),
+            stalls: vec![(0, Vec::new()); usize::from(stage.profile.shards)],
             told: vec![0; servers],
         }
+    }
+
+    /// Before the first start: the disk holds a snapshot of this state.
+    pub(super) fn remembers(&mut self, stage: &Stage, state: &State) {
+        let settings = LogSettings {
+            segment_bytes: stage.profile.segment_bytes,
+            salt: 1,
+            snapshot_is_enough: false,
+        };
+        let sound = "a new disk is sound";
+        let (mut log, _) = Log::open(self.disk.clone(), settings).expect(sound);
+        let zxid = state.applied();
+        log.set_accepted_epoch(zxid.epoch).expect(sound);
+        log.set_current_epoch(zxid.epoch).expect(sound);
+        let mut snapshot = state.snapshot();
+        let mut content = Vec::new();
+        while snapshot.write_into(&mut content, usize::MAX) {}
+        let mut receiver = log.snapshot_receiver(zxid).expect(sound);
+        receiver.write_all(&content).expect(sound);
+        log.install_snapshot(receiver).expect(sound);
+        log.close().expect(sound);
     }
 
     /// Starts the process, as production does: the newest snapshot is restored, and what follows
@@ -114,7 +139,10 @@ impl Machine {
             id: id_of(self.at),
             ensemble: ensemble.clone(),
             timing: stage.profile.timing,
-            limits: Limits::DEFAULT,
+            limits: Limits {
+                unacknowledged_max: stage.profile.unacknowledged_max,
+                ..Limits::DEFAULT
+            },
             plants: Plants::NONE,
         };
         let settings = ReplicaSettings {
@@ -129,7 +157,9 @@ impl Machine {
         };
         let counters = Arc::new(CoreCounters::default());
         let mut replica = Replica::new(settings, zab, boot, state, GROUP, counters);
-        replica.plant_leases(stage.plants);
+        let planted = stage.plants;
+        replica.plant(planted.replica, planted.lease, planted.group);
+        replica.adopt_in_pieces(stage.profile.adopt_limit);
         replica
     }
 
@@ -147,6 +177,9 @@ impl Machine {
         // given back when they come.
         self.deferred
             .retain(|event| matches!(event, Event::Deliver { .. }));
+        self.stalls
+            .iter_mut()
+            .for_each(|(_, waiting)| waiting.clear());
         match how {
             Stop::Killed => self.disk = self.disk.kill(Plan::default()),
             Stop::PowerLost => {
@@ -167,14 +200,40 @@ impl Machine {
             return;
         }
         let deferred = std::mem::take(&mut self.deferred);
+        self.wake(stage, deferred);
+    }
+
+    /// The shard at which this happens is kept from its turns: it happens after that.
+    pub(super) fn stalled(&mut self, shard: u16, event: Event) -> bool {
+        let (stalls, waiting) = &mut self.stalls[usize::from(shard)];
+        if *stalls > 0 {
+            waiting.push(event);
+        }
+        *stalls > 0
+    }
+
+    /// A shard has its turns again.
+    pub(super) fn go_on(&mut self, stage: &mut Stage, shard: u16) {
+        let (stalls, waiting) = &mut self.stalls[usize::from(shard)];
+        *stalls -= 1;
+        if *stalls == 0 {
+            let waiting = std::mem::take(waiting);
+            self.wake(stage, waiting);
+        }
+    }
+
+    /// What has waited happens soon; requests are unread input until then.
+    fn wake(&mut self, stage: &mut Stage, deferred: Vec<Event>) {
         let requests = deferred
             .iter()
             .filter(|event| matches!(event, Event::Request { .. }));
         if let Some(server) = &mut self.server {
             server.backlog += requests.count() as u32;
         }
+        let mut due = stage.now;
         for event in deferred {
-            stage.after(WAKES, event);
+            due = due.max(stage.now + stage.random.span(WAKES));
+            stage.queue.put(due, event);
         }
     }
 

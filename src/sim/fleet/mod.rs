@@ -11,10 +11,12 @@
 //!        ├▶ stage      time, chance, the network, the requests under way
 //!        ├▶ client     a member: what it asks, where, and how it takes the answers
 //!        ├▶ faults     what goes wrong, and when
+//!        ├▶ stories    worlds in which nothing is left to chance
 //!        └▶ judge ─┬▶ ghost       the state after every commit
 //!                  └▶ invariants  S1 to S9, one a file
 //! ```
 
+mod characters;
 mod client;
 mod faults;
 mod ghost;
@@ -27,10 +29,12 @@ mod profile;
 mod server;
 mod stage;
 mod store;
+pub mod stories;
 #[cfg(test)]
 mod tests;
 mod world;
 
+pub use faults::Kind;
 pub use judge::Violation;
 pub use profile::Profile;
 pub use world::{Fleet, Outcome};

@@ -1,12 +1,69 @@
-//! Faults planted on purpose, which the judge must find.
+//! Faults planted on purpose in the servers of a fleet, which the judge must find.
 
-pub use crate::lease::{Plant, Plants};
+use crate::{group, lease, replica, shard};
 
-/// The plant of this name.
-#[must_use]
-pub fn named(name: &str) -> Option<Plant> {
-    Plant::ALL
-        .iter()
-        .copied()
-        .find(|plant| plant.name() == name)
+/// What is planted in a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plants {
+    /// In the leases.
+    pub lease: lease::Plants,
+    /// In the state machines.
+    pub group: group::Plants,
+    /// In the replicas.
+    pub replica: replica::Plants,
+    /// In the shards.
+    pub shard: shard::Plants,
+}
+
+impl Plants {
+    /// No faults.
+    pub const NONE: Plants = Plants {
+        lease: lease::Plants::NONE,
+        group: group::Plants::NONE,
+        replica: replica::Plants::NONE,
+        shard: shard::Plants::NONE,
+    };
+
+    /// Just the fault of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Plants> {
+        let lease = lease::Plant::named(name).map(lease::Plants::only);
+        let group = group::Plant::named(name).map(group::Plants::only);
+        let replica = replica::Plant::named(name).map(replica::Plants::only);
+        let shard = shard::Plant::named(name).map(shard::Plants::only);
+        let plants = Plants {
+            lease: lease.unwrap_or_default(),
+            group: group.unwrap_or_default(),
+            replica: replica.unwrap_or_default(),
+            shard: shard.unwrap_or_default(),
+        };
+        (plants != Plants::NONE).then_some(plants)
+    }
+
+    /// The names of all faults.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        let lease = lease::Plant::ALL.iter().map(|plant| plant.name());
+        let group = group::Plant::ALL.iter().map(|plant| plant.name());
+        let replica = replica::Plant::ALL.iter().map(|plant| plant.name());
+        let shard = shard::Plant::ALL.iter().map(|plant| plant.name());
+        lease.chain(group).chain(replica).chain(shard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plant_has_a_name_of_its_own() {
+        let mut names: Vec<_> = Plants::names().collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        for name in names {
+            assert!(Plants::named(name).is_some(), "{name}");
+        }
+        assert_eq!(Plants::named("nothing"), None);
+    }
 }

@@ -43,6 +43,9 @@ pub(super) struct Server {
     applied: Zxid,
     /// A part of the log to be read, once so many writes have been made.
     replay: Option<(Replay, u64)>,
+    /// The part that is being read, and how often another took the place of one.
+    replaying: Option<Replay>,
+    replay_called: bool,
     reads: VecDeque<Read>,
     tick_at: u64,
     tick_for: Millis,
@@ -85,6 +88,8 @@ impl Server {
             chain,
             applied,
             replay: None,
+            replaying: None,
+            replay_called: false,
             reads: VecDeque::new(),
             tick_at: u64::MAX,
             tick_for: Millis(u64::MAX),
@@ -104,7 +109,7 @@ impl Server {
     pub(super) fn input(&mut self, stage: &mut Stage, give: impl FnOnce(&mut Replica, Millis)) {
         let now = self.clock.read(stage.now);
         give(&mut self.replica, now);
-        self.settle(stage, now);
+        self.settle(stage);
     }
 
     pub(super) fn handle(&mut self, stage: &mut Stage, what: What) {
@@ -130,7 +135,8 @@ impl Server {
             }
             What::SyncBegin => {
                 if self.store.begin_sync() {
-                    self.call(stage, stage.profile.sync, What::SyncEnd);
+                    let sync = stage.sync_of(self.at);
+                    self.call(stage, sync, What::SyncEnd);
                 }
                 self.go_on_writing(stage);
             }
@@ -138,6 +144,7 @@ impl Server {
                 let made = self.store.end_sync();
                 self.made(stage, made);
             }
+            What::Replay => self.replay(stage),
             What::Read => {
                 if let Some(read) = self.reads.pop_front() {
                     let piece = self.store.read(read.what);
@@ -185,43 +192,40 @@ impl Server {
         }
     }
 
-    /// Carries out what the replica asks for, until it asks for nothing at once.
-    fn settle(&mut self, stage: &mut Stage, now: Millis) {
-        loop {
-            let mut out = std::mem::take(&mut self.out);
-            self.replica.ready(&mut out);
-            self.take_writes(stage, &mut out);
-            for envelope in out.messages.drain(..) {
-                stage.send(self.at, envelope.to, Word::Zab(envelope.message));
-            }
-            for (to, message) in out.forwards.drain(..) {
-                stage.judge.work.forwards[self.at] += 1;
-                stage.judge.work.forwards[to.0 as usize - 1] += 1;
-                stage.send(self.at, to, Word::Forward(message));
-            }
-            for read in out.reads.drain(..) {
-                self.reads.push_back(read);
-                self.call(stage, stage.profile.sync, What::Read);
-            }
-            if let Some(replay) = out.replay.take() {
-                self.replay = Some((replay, self.store.asked));
-            }
-            if let Some(fault) = out.fenced.take() {
-                let what = format!("server {} withdraws: {fault}", self.at + 1);
-                stage.judge.condemn(stage.now, what);
-                self.over = true;
-            }
-            if let Some(failure) = out.failure.take() {
-                stage.judge.condemn(stage.now, failure);
-                self.over = true;
-            }
-            self.out = out;
-            self.note_applied(stage);
-            self.post(stage);
-            if !self.replay_due(now) {
-                break;
-            }
+    /// Carries out what the replica asks for.
+    fn settle(&mut self, stage: &mut Stage) {
+        let mut out = std::mem::take(&mut self.out);
+        self.replica.ready(&mut out);
+        self.take_writes(stage, &mut out);
+        for envelope in out.messages.drain(..) {
+            stage.send(self.at, envelope.to, Word::Zab(envelope.message));
         }
+        for (to, message) in out.forwards.drain(..) {
+            stage.judge.work.forwards[self.at] += 1;
+            stage.judge.work.forwards[to.0 as usize - 1] += 1;
+            stage.send(self.at, to, Word::Forward(message));
+        }
+        for read in out.reads.drain(..) {
+            self.reads.push_back(read);
+            self.call(stage, stage.profile.sync, What::Read);
+        }
+        if let Some(replay) = out.replay.take() {
+            self.replay = Some((replay, self.store.asked));
+            self.replaying = None;
+        }
+        if let Some(fault) = out.fenced.take() {
+            let what = format!("server {} withdraws: {fault}", self.at + 1);
+            stage.judge.condemn(stage.now, what);
+            self.over = true;
+        }
+        if let Some(failure) = out.failure.take() {
+            stage.judge.condemn(stage.now, failure);
+            self.over = true;
+        }
+        self.out = out;
+        self.note_applied(stage);
+        self.post(stage);
+        self.go_on_replaying(stage);
         self.go_on_writing(stage);
         self.plan_tick(stage);
         self.snapshot_if_due(stage);
@@ -240,7 +244,10 @@ impl Server {
                         self.chain.pop_back();
                     }
                 }
-                Write::SnapshotEnd(_) => self.chain.clear(),
+                Write::SnapshotEnd(_) => {
+                    self.chain.clear();
+                    (self.replay, self.replaying) = (None, None);
+                }
                 _ => {}
             }
             self.store.ask(write);
@@ -266,18 +273,35 @@ impl Server {
         stage.judge.holds(stage.now, self.at, self.replica.state());
     }
 
-    /// Reads the log for the replica, if what was to be written before is written.
-    fn replay_due(&mut self, now: Millis) -> bool {
-        let store = &self.store;
-        let due = self.replay.take_if(|(_, after)| store.made >= *after);
-        let Some((replay, _)) = due else {
-            return false;
-        };
-        let entries = store.entries(replay.after, replay.upto, usize::MAX);
-        for entry in entries.unwrap_or_default() {
-            self.replica.on_replayed(now, &entry);
+    /// Has the log read for the replica, once what was to be written before is written.
+    fn go_on_replaying(&mut self, stage: &mut Stage) {
+        let made = self.store.made;
+        if let Some((replay, _)) = self.replay.take_if(|(_, after)| made >= *after) {
+            self.replaying = Some(replay);
         }
-        true
+        if self.replaying.is_some() && !std::mem::replace(&mut self.replay_called, true) {
+            self.call(stage, stage.profile.replay, What::Replay);
+        }
+    }
+
+    /// A piece of the log has been read: gives it to the replica.
+    fn replay(&mut self, stage: &mut Stage) {
+        self.replay_called = false;
+        let Some(replay) = self.replaying.take() else {
+            return;
+        };
+        let piece = self.store.entries(replay.after, replay.upto, PIECE_BYTES);
+        let entries = piece.unwrap_or_default();
+        let last = entries.last().map_or(replay.upto, |entry| entry.zxid);
+        if last < replay.upto {
+            let after = last;
+            self.replaying = Some(Replay { after, ..replay });
+        }
+        self.input(stage, |replica, now| {
+            for entry in &entries {
+                replica.on_replayed(now, entry);
+            }
+        });
     }
 
     /// Puts what the replica tells into the inboxes of the shards.
@@ -299,7 +323,7 @@ impl Server {
 
     fn call_mail(&mut self, stage: &mut Stage, shard: usize) {
         if !std::mem::replace(&mut self.mail_called[shard], true) {
-            self.call(stage, stage.profile.turn, What::Mail(shard as u8));
+            self.call(stage, stage.profile.mail, What::Mail(shard as u8));
         }
     }
 
@@ -309,7 +333,8 @@ impl Server {
         while let Some(mail) = self.mail[shard].pop_front() {
             if let Mail::Core { tells, .. } = &mail {
                 for tell in tells {
-                    stage.judge.told(stage.now, self.at, shard as u16, tell);
+                    let times = (stage.now, now);
+                    stage.judge.told(times, (self.at, shard as u16), tell);
                 }
             }
             self.shards[shard].deliver(mail, now);
@@ -325,7 +350,8 @@ impl Server {
             let passes: Vec<(ShardIndex, Pass)> = outbox.passes.drain(..).collect();
             let woken = std::mem::take(&mut outbox.woken);
             for ask in asks {
-                stage.judge.asked(stage.now, self.at, shard as u16, &ask);
+                let times = (stage.now, self.clock.read(stage.now));
+                stage.judge.asked(times, (self.at, shard as u16), &ask);
                 self.inbox.push_back((shard as u16, ask));
                 if !std::mem::replace(&mut self.core_called, true) {
                     self.call(stage, stage.profile.turn, What::Core);
@@ -352,6 +378,11 @@ impl Server {
         };
         let shard = usize::from(request.shard);
         request.arrived_us = stage.now;
+        let (group, member) = &request.names;
+        let state = self.replica.state();
+        let session = state.session(group.as_bytes(), member.as_bytes());
+        let owned = session.filter(|session| session.owner.0 as usize == self.at + 1);
+        request.owned = owned.map(|session| session.id);
         let bytes = std::mem::take(&mut request.bytes);
         self.read_mail(stage, shard);
         let now = self.clock.read(stage.now);
@@ -413,7 +444,8 @@ impl Server {
             Ok(Some(answer)) => {
                 request.answer = Some(answer.clone());
                 let request = request.clone();
-                stage.judge.answered(stage.now, &request, &answer);
+                let times = (stage.now, self.clock.read(stage.now));
+                stage.judge.answered(times, &request, &answer);
                 stage.after(stage.profile.way, Event::Reply { number });
                 self.close(shard, conn);
             }
@@ -424,6 +456,7 @@ impl Server {
         let at = usize::from(shard);
         self.read_mail(stage, at);
         let now = self.clock.read(stage.now);
+        stage.judge.turns(now, (self.at, shard.into()), STALL_MIN);
         if self.shards[at].needs_tick() {
             self.shards[at].tick(now, self.backlog == 0);
             self.carry(stage, at);
@@ -447,7 +480,7 @@ impl Server {
         self.tick_for = Millis(u64::MAX);
         if now >= self.replica.deadline() {
             self.replica.tick(now);
-            self.settle(stage, now);
+            self.settle(stage);
         } else {
             self.plan_tick(stage);
         }
@@ -528,22 +561,26 @@ fn shards(stage: &mut Stage, at: usize, now: Millis) -> Vec<Shard> {
             min_timeout: MIN_TIMEOUT,
             max_timeout: Millis(86_400_000),
             lease: stage.profile.lease,
-            sessions_max: 10_000,
+            sessions_max: 40_000,
             asks_max: 1_000,
             http: crate::http::Limits::default(),
             pipelined_max: 16,
             output_bytes_max: 1 << 20,
             request_timeout: Millis(10_000),
             idle_timeout: Millis(300_000),
-            stall_min: Millis(50),
+            stall_min: STALL_MIN,
             started_s: 0,
         };
         let registry = Rc::clone(&registry);
-        Shard::new(settings, seeds, counters, Latencies::new(), registry, now)
+        let mut shard = Shard::new(settings, seeds, counters, Latencies::new(), registry, now);
+        shard.plant(stage.plants.shard);
+        shard
     });
     shards.collect()
 }
 
+/// A shard that has its turn later than this was kept from it.
+const STALL_MIN: Millis = Millis(50);
 /// How late a timer may be, µs.
 const TICK_LATE_US: u64 = 800;
 /// How much of a snapshot is written at a time, bytes.

@@ -7,9 +7,9 @@ use super::super::queue::Queue;
 use super::super::random::{Random, Span};
 use super::http::Ask;
 use super::judge::Judge;
+use super::plants::Plants;
 use super::profile::Profile;
 use crate::forward;
-use crate::lease::Plants;
 use crate::types::{GroupVersion, ServerId, SessionId};
 use crate::zab;
 
@@ -22,8 +22,12 @@ pub(super) struct Stage {
     pub(super) net: Net<Word>,
     pub(super) judge: Judge,
     pub(super) profile: Profile,
-    /// Faults planted in the leases.
+    /// Faults planted in the servers.
     pub(super) plants: Plants,
+    /// By server: how many faults slow its disk down.
+    pub(super) slow_disks: Vec<u32>,
+    /// Ways on which messages take longer, by sender and receiver.
+    pub(super) slow_ways: BTreeMap<(usize, usize), SlowWay>,
     /// Requests under way, by number.
     pub(super) requests: BTreeMap<u32, Request>,
     /// Number of the newest request.
@@ -37,6 +41,15 @@ pub(super) enum Word {
     Zab(zab::Message),
     /// Of beats.
     Forward(forward::Message),
+}
+
+/// A way that is slow now, or was.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct SlowWay {
+    /// How much longer a message takes now, µs.
+    pub(super) extra_us: u64,
+    /// When the last message arrives: none overtakes it.
+    pub(super) busy_until: u64,
 }
 
 /// Something that happens.
@@ -88,6 +101,8 @@ pub(super) enum What {
     SyncBegin,
     /// The disk has synced.
     SyncEnd,
+    /// The disk has read a piece of the log for the replica.
+    Replay,
     /// The disk has read for a learner.
     Read,
     /// The core takes a snapshot.
@@ -106,6 +121,10 @@ pub(super) struct Request {
     /// The session that its bytes name.
     pub(super) session: Option<SessionId>,
     pub(super) floor: Option<GroupVersion>,
+    /// The group and the member that it is about.
+    pub(super) names: (String, String),
+    /// The session of theirs, if the server knew it for its own when the shard read it.
+    pub(super) owned: Option<SessionId>,
     /// When the shard read it.
     pub(super) arrived_us: u64,
     /// What has been answered so far.
@@ -120,12 +139,30 @@ impl Stage {
         self.queue.put(due, event);
     }
 
+    /// How long a server's disk takes to sync, µs.
+    pub(super) fn sync_of(&self, at: usize) -> Span {
+        match self.slow_disks[at] {
+            0 => self.profile.sync,
+            _ => SLOW_SYNC,
+        }
+    }
+
     /// Sends a message from server to server.
     pub(super) fn send(&mut self, from: usize, to: ServerId, word: Word) {
         let to = index_of(to);
+        let mut latest = self.now;
         let sending = self.net.send(self.now, &mut self.random, from, to, word);
+        let slow = self.slow_ways.get_mut(&(from, to));
         for (time, packet) in sending.arrives.into_iter().chain(sending.repeated) {
+            let time = match &slow {
+                None => time,
+                Some(slow) => slow.busy_until.max(time + slow.extra_us),
+            };
+            latest = latest.max(time);
             self.queue.put(time, Event::Deliver { packet });
+        }
+        if let Some(slow) = slow {
+            slow.busy_until = latest + 1;
         }
     }
 
@@ -138,3 +175,6 @@ impl Stage {
         number
     }
 }
+
+/// How long a slow disk takes to sync, µs.
+const SLOW_SYNC: Span = Span::new(50_000, 900_000);

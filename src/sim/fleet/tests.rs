@@ -3,8 +3,8 @@
 use super::super::random::Span;
 use super::faults::Fault;
 use super::machine::Stop;
+use super::plants::Plants;
 use super::*;
-use crate::lease::Plants;
 
 #[test]
 fn a_calm_fleet_joins_beats_and_expires_nobody() {

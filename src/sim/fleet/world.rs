@@ -11,13 +11,13 @@ use super::super::net::{Arrival, Net, Weather, id_of};
 use super::super::queue::Queue;
 use super::super::random::{Random, Span};
 use super::client::{Client, Mood};
-use super::faults::{self, Fault, UnderWay};
+use super::faults::{Fault, UnderWay};
 use super::judge::{Judge, Violation};
 use super::machine::{Machine, Stop};
+use super::plants::Plants;
 use super::profile::Profile;
 use super::server::GROUP;
-use super::stage::{Event, Stage, Word};
-use crate::lease::Plants;
+use super::stage::{Event, Stage, What, Word};
 use crate::types::{ServerId, Zxid};
 use crate::zab::Ensemble;
 
@@ -65,9 +65,10 @@ impl Fleet {
         let count = profile.servers;
         let ids: Vec<ServerId> = (0..count).map(id_of).collect();
         let mut net: Net<Word> = Net::new(count, profile.latency);
-        if profile.faults_every.is_some() {
-            net.weather = faults::weather(&mut random);
-        }
+        net.weather = profile.weather;
+        let slow_disks: Vec<u32> = (0..count)
+            .map(|_| u32::from(random.chance(profile.slow_disks)))
+            .collect();
         let mut stage = Stage {
             now: 0,
             queue: Queue::new(),
@@ -76,9 +77,12 @@ impl Fleet {
             judge: Judge::new(GROUP, trace),
             profile,
             plants,
+            slow_disks,
+            slow_ways: BTreeMap::new(),
             requests: BTreeMap::new(),
             newest: 0,
         };
+        stage.judge.ghost.plant(plants.group);
         let machines = (0..count)
             .map(|at| Machine::new(&mut stage, at, count))
             .collect();
@@ -206,13 +210,13 @@ impl Fleet {
     /// Ends all faults, at once and for good.
     pub(super) fn heal(&mut self) {
         self.stage.profile.faults_every = None;
-        self.stage.profile.moods = 0;
+        self.stage.profile.calm_down();
         self.stage.net.weather = Weather::default();
         self.stage.net.latency = Span::new(100, 2_000);
-        self.stage.profile.turn = Span::new(1, 200);
         for slot in self.under_way.keys().copied().collect::<Vec<_>>() {
             self.end_fault(slot);
         }
+        self.stage.slow_disks.fill(0);
         self.start_all();
     }
 
@@ -225,7 +229,6 @@ impl Fleet {
     }
 
     /// The server that leads, and the others.
-    #[cfg(test)]
     pub(super) fn roles(&self) -> (usize, Vec<usize>) {
         let leader = self.machines.iter().position(Machine::leads);
         let leader = leader.expect("there is a leader");
@@ -254,6 +257,11 @@ impl Fleet {
                 if machine.pauses > 0 {
                     return machine.deferred.push(event);
                 }
+                if let What::Mail(shard) | What::ShardTick(shard) = what
+                    && machine.stalled(shard.into(), event)
+                {
+                    return;
+                }
                 if let Some(server) = &mut machine.server {
                     server.handle(&mut self.stage, what);
                 }
@@ -275,8 +283,10 @@ impl Fleet {
             Event::Request { number } => self.request(event, number),
             Event::Reply { number } => {
                 if let Some(request) = self.stage.requests.get(&number) {
-                    let client = request.client;
-                    self.clients[client].hear(&mut self.stage, number);
+                    // Stories ask without a client, and look themselves.
+                    if let Some(client) = self.clients.get_mut(request.client) {
+                        client.hear(&mut self.stage, number);
+                    }
                 }
             }
             Event::Client { client, turn } => {
@@ -291,10 +301,11 @@ impl Fleet {
                 // Leaders are struck more often than by chance.
                 let leader = self.machines.iter().position(Machine::leads);
                 let at = leader
-                    .filter(|_| self.stage.random.chance(300_000))
+                    .filter(|_| self.stage.random.chance(self.stage.profile.at_leader))
                     .unwrap_or(at);
-                let fault = Fault::draw(&mut self.stage.random);
-                let lasts = faults::lasts(&mut self.stage.random);
+                let random = &mut self.stage.random;
+                let fault = Fault::draw(random, &self.stage.profile.faults);
+                let lasts = random.pick(&self.stage.profile.lasts);
                 self.inflict(at, fault, lasts);
                 self.stage.after(every, Event::Fault);
             }
@@ -364,6 +375,9 @@ impl Fleet {
         if machine.pauses > 0 {
             return machine.deferred.push(event);
         }
+        if machine.stalled(request.shard, event) {
+            return;
+        }
         if let Some(server) = &mut machine.server {
             server.backlog = server.backlog.saturating_sub(1);
             server.receive(&mut self.stage, number);
@@ -403,7 +417,7 @@ impl Fleet {
         self.stage.after(RECONNECTS, Event::Connect { a, b });
     }
 
-    fn tell(&mut self, at: usize, peer: usize, generation: u32, up: bool) {
+    pub(super) fn tell(&mut self, at: usize, peer: usize, generation: u32, up: bool) {
         let (at, peer) = (at as u8, peer as u8);
         let event = Event::Notice {
             at,
@@ -435,19 +449,49 @@ impl Fleet {
                 self.goes_on(UnderWay::Pause(at), lasts);
             }
             Fault::Cut { inward, outward } => {
-                let mut ways = Vec::new();
-                for other in others {
-                    ways.extend(inward.then_some((other, at)));
-                    ways.extend(outward.then_some((at, other)));
-                }
-                self.close(ways, lasts);
+                self.close(ways_of(at, &others, inward, outward), lasts);
             }
+            Fault::Stall => {
+                let shards = u64::from(self.stage.profile.shards);
+                let shard = self.stage.random.below(shards) as u16;
+                self.machines[at].stalls[usize::from(shard)].0 += 1;
+                self.goes_on(UnderWay::Stall(at, shard), lasts);
+            }
+            Fault::SlowDisk => {
+                self.stage.slow_disks[at] += 1;
+                self.goes_on(UnderWay::SlowDisk(at), lasts);
+            }
+            Fault::SlowWays { inward, outward } => {
+                let ways = ways_of(at, &others, inward, outward);
+                let extra = self.stage.random.span(SLOW_WAY);
+                for way in &ways {
+                    self.stage.slow_ways.entry(*way).or_default().extra_us += extra;
+                }
+                self.goes_on(UnderWay::SlowWays(ways, extra), lasts);
+            }
+            Fault::Maroon => self.maroon(at, &others, lasts),
             Fault::Part => {
                 let other = self.stage.random.pick(&others);
                 self.close(vec![(at, other), (other, at)], lasts);
             }
             _ => others.iter().for_each(|&other| self.disconnect(at, other)),
         }
+    }
+
+    /// Breaks the connections of a server to all others but one, and keeps them so. The others
+    /// are told at once; it goes by what it still hears.
+    fn maroon(&mut self, at: usize, others: &[usize], lasts: Span) {
+        let friend = self.stage.random.pick(others);
+        let lost: Vec<usize> = others.iter().copied().filter(|&o| o != friend).collect();
+        for &other in &lost {
+            if let Some(generation) = self.stage.net.disconnect(at, other) {
+                self.tell(other, at, generation, false);
+            }
+            let (a, b) = (at as u8, other as u8);
+            self.stage.after(RECONNECTS, Event::Connect { a, b });
+        }
+        // What they said before may still come.
+        self.close(ways_of(at, &lost, false, true), lasts);
     }
 
     /// Ends a server, which starts again within `down`.
@@ -503,6 +547,13 @@ impl Fleet {
         match self.under_way.remove(&slot) {
             None => {}
             Some(UnderWay::Pause(at)) => self.machines[at].resume(&mut self.stage),
+            Some(UnderWay::Stall(at, shard)) => self.machines[at].go_on(&mut self.stage, shard),
+            Some(UnderWay::SlowDisk(at)) => self.stage.slow_disks[at] -= 1,
+            Some(UnderWay::SlowWays(ways, extra_us)) => {
+                for way in ways {
+                    self.stage.slow_ways.entry(way).or_default().extra_us -= extra_us;
+                }
+            }
             Some(UnderWay::Ways(ways)) => {
                 for (from, to) in ways {
                     for packet in self.stage.net.reopen(from, to, true) {
@@ -513,6 +564,16 @@ impl Fleet {
             }
         }
     }
+}
+
+/// The ways of a server to and from others.
+fn ways_of(at: usize, others: &[usize], inward: bool, outward: bool) -> Vec<(usize, usize)> {
+    let mut ways = Vec::new();
+    for &other in others {
+        ways.extend(inward.then_some((other, at)));
+        ways.extend(outward.then_some((at, other)));
+    }
+    ways
 }
 
 /// So that a seed of the fleet is not the same chance as that of another world.
@@ -531,5 +592,7 @@ const NOTICES: Span = Span::new(10, 5_000);
 const TIMES_OUT: Span = Span::new(50_000, 3_000_000);
 /// How long until there is a leader once all is well, µs.
 const LEADER_US_MAX: u64 = 10_000_000;
+/// How much longer messages take on a slow way.
+const SLOW_WAY: Span = Span::new(10_000, 1_500_000);
 /// What timers, networks and disks add to any bound, µs.
 const SLACK_US: u64 = 4_000_000;

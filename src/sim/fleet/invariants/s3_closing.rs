@@ -63,9 +63,12 @@ impl Closing {
             Tell::Ended(ids) => said.ended.extend(ids.iter().map(|id| (*id, now_us))),
             Tell::Changed { id, term, .. } => said.reopened(*id, *term),
             Tell::Deal(dealt) => {
-                for one in dealt {
-                    said.ended.remove(&one.id);
-                    said.reopened(one.id, one.term);
+                // What has moved away and back may go on to another shard.
+                for (_, shard) in self.shards.iter_mut().filter(|((s, _), _)| *s == at) {
+                    for one in dealt {
+                        shard.ended.remove(&one.id);
+                        shard.reopened(one.id, one.term);
+                    }
                 }
             }
             Tell::Reset => *said = Shard::default(),
@@ -100,6 +103,21 @@ impl Closing {
             return Err(format!("S3: a 2xx to {id}, whose expiry is proposed there"));
         }
         Ok(())
+    }
+}
+
+/// A join is answered with a session that had not ended when the join came: it passes through the
+/// quorum, however far its server is behind.
+pub(in super::super) fn joined_is_not_over(
+    ghost: &Ghost,
+    id: SessionId,
+    arrived_us: u64,
+) -> Verdict {
+    match ghost.ended.get(&id) {
+        Some((_, at_us)) if *at_us < arrived_us => {
+            Err(format!("S3: a join is answered with {id}, which has ended"))
+        }
+        _ => Ok(()),
     }
 }
 

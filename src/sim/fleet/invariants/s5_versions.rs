@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Verdict;
-use crate::group::Applied;
+use crate::group::{Applied, State};
 use crate::types::GroupVersion;
 
 /// The version of each group so far, tombstones included.
@@ -13,6 +13,14 @@ use crate::types::GroupVersion;
 pub(in super::super) struct Versions(HashMap<Arc<[u8]>, GroupVersion>);
 
 impl Versions {
+    /// The versions of groups that are there in the beginning.
+    pub(in super::super) fn remembers(&mut self, state: &State) {
+        let groups = state.list(None, usize::MAX);
+        self.0 = groups
+            .map(|group| (group.name.into(), group.version))
+            .collect();
+    }
+
     pub(in super::super) fn committed(&mut self, applied: &Applied) -> Verdict {
         for change in &applied.groups {
             let old = self.0.insert(change.group.clone(), change.version);
