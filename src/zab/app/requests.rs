@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_request_that_is_never_answered_does_not_take_room_without_end() {
         let mut requests = Requests::new(10);
-        let mut open_next = |requests: &mut Requests| {
+        let open_next = |requests: &mut Requests| {
             let id = requests.next_id()?;
             let payload = Arc::from(&b""[..]);
             requests.open(
