@@ -104,7 +104,7 @@ impl Replica {
             Who::Move(ids) => self.on_moved(&ids, &outcome),
             Who::Orphans(orphaned) => self.on_orphans_expired(orphaned),
             Who::Genesis | Who::Endpoint => {}
-            Who::Document { .. } | Who::Denials(_) => self.flushed(now, who),
+            Who::Document { .. } | Who::Denials(_) | Who::Fates => self.flushed(now, who),
         }
     }
 
@@ -139,7 +139,7 @@ impl Replica {
             Who::Move(ids) => self.on_moved(&ids, &Outcome::Nothing),
             Who::Orphans(orphaned) => self.on_orphans_expired(orphaned),
             Who::Endpoint => self.announced = false,
-            Who::Genesis => {}
+            Who::Genesis | Who::Fates => {}
         }
     }
 

@@ -485,6 +485,9 @@ impl Replica {
                     }
                 }
                 Completion::Flushed { id } => {
+                    for dead in self.requests.flushed(id) {
+                        self.revive(now, dead);
+                    }
                     if let Some(request) = self.requests.close(id) {
                         self.flushed(now, request.who);
                     }
@@ -526,6 +529,9 @@ impl Replica {
             }
             for request in self.requests.revive(epoch) {
                 self.revive(now, request);
+            }
+            if self.requests.has_back() {
+                self.submit(now, Request::new(What::Flush, Who::Fates, now));
             }
         }
     }

@@ -12,6 +12,7 @@
 //! transaction says which request it came from, so one that survived the change of leader is
 //! recognised when it is delivered. And once this server stands in a newer epoch, which it does
 //! only with everything that was committed before, one that has not been delivered never will be.
+//! Back at the same leader, in the same epoch, that is known when a later flush is complete.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -53,6 +54,9 @@ pub(super) enum Who {
         names: Names,
         document: bool,
     },
+    /// This server: what has become of what it had asked when it lost its leader, which is its
+    /// leader again?
+    Fates,
     /// A shard, for a document that must not be stale.
     Document {
         shard: ShardIndex,
@@ -174,6 +178,17 @@ impl Requests {
         let mut revived: Vec<Request> = dead.map(|(_, request)| request).collect();
         revived.extend(self.waiting.drain(..));
         revived
+    }
+
+    /// This flush is complete: what was handed back of the requests before it is dead.
+    pub(super) fn flushed(&mut self, flush: RequestId) -> Vec<Request> {
+        let dead = self.back.extract_if(..flush, |_, _| true);
+        dead.map(|(_, request)| request).collect()
+    }
+
+    /// True if the fate of requests that were handed back is open.
+    pub(super) fn has_back(&self) -> bool {
+        !self.back.is_empty()
     }
 
     /// What has waited for a leader, or for room at it.

@@ -4,6 +4,7 @@ use super::world::Fleet;
 use crate::group::{Outcome, Request};
 use crate::mail::{Answer, Verdict, What};
 use crate::time::Millis;
+use crate::zab::Standing;
 
 #[test]
 fn a_join_at_any_server_is_owned_there_and_known_everywhere() {
@@ -184,6 +185,50 @@ fn a_run_takes_over_the_sessions_of_the_run_before() {
     );
     assert!(server.ready > before, "{:?} after {before:?}", server.ready);
     assert!(server.lease > fleet.now, "it may promise");
+}
+
+#[test]
+fn a_run_that_loses_the_way_to_its_leader_while_it_starts_goes_on_with_the_same_leader() {
+    let mut fleet = Fleet::running(3);
+    let (leader, owner) = (fleet.leader_of(), fleet.followers()[0]);
+    fleet.join(owner, 1, "m", 10_000);
+    fleet.run(100);
+    let epoch = fleet.server(leader).replica.peer().current_epoch();
+    fleet.crash(owner);
+    fleet.run(100);
+    fleet.start(owner);
+    while matches!(fleet.server(owner).replica.standing(), Standing::Recovering) {
+        assert_eq!(fleet.steps(1), 1, "it follows");
+    }
+    // What it has asked to begin with is lost on the way.
+    fleet.cut(owner, leader);
+    fleet.heal();
+    fleet.run(2_000);
+    let server = fleet.server(owner);
+    assert_eq!(server.held.len(), 1);
+    assert!(server.lease > fleet.now, "it may promise");
+    assert_eq!(fleet.server(leader).replica.peer().current_epoch(), epoch);
+}
+
+#[test]
+fn a_join_that_the_same_leader_was_asked_before_the_way_was_lost_is_done_once() {
+    for heard in [false, true] {
+        let mut fleet = Fleet::running(3);
+        let (leader, a) = (fleet.leader_of(), fleet.followers()[0]);
+        let way = if heard { (leader, a) } else { (a, leader) };
+        fleet.hold(way.0, way.1);
+        fleet.ask_join(a, 1, "m", |join| join.only_if_absent = true);
+        fleet.settle();
+        fleet.cut(leader, a);
+        fleet.heal();
+        fleet.run(1_000);
+        let answer = fleet.answer(a, 1);
+        assert!(
+            matches!(&answer, Some(Answer::Joined { joined, .. }) if joined.created),
+            "{answer:?}"
+        );
+        assert_eq!(fleet.server(a).held.len(), 1);
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@
 //! happen while the server follows nobody, and others know it by that it is silent.
 
 mod chronicle;
+mod inbox;
 mod read;
 mod replay;
 mod snapshot;
@@ -50,6 +51,7 @@ use crate::wire::Frame;
 use crate::zab::{Persisted, Piece, Read};
 
 use chronicle::Chronicle;
+use inbox::Inbox;
 use read::Reads;
 use replay::{Replayed, Replays};
 use snapshot::Snapshots;
@@ -118,6 +120,7 @@ pub struct Ways {
 pub struct Pipeline {
     replica: Replica,
     log: FileLog,
+    inbox: Inbox<ToCore>,
     ways: Ways,
     transport: Option<Transport>,
     limits: Limits,
@@ -155,6 +158,7 @@ impl Pipeline {
             ticker: Ticker::default(),
             chronicle: Chronicle::default(),
             out: Output::default(),
+            inbox: Inbox::new(ways.inbox.clone()),
             log,
             ways,
             transport: None,
@@ -200,12 +204,12 @@ impl Pipeline {
             }
             self.ticker.arm(self.deadline());
             // The sender in `ways` keeps the channel open, so this only ends by a message.
-            let Ok(first) = self.ways.inbox.recv_async().await else {
+            let Ok(first) = self.inbox.first().await else {
                 return Ok(());
             };
             self.take(first)?;
             for _ in 1..self.limits.batch_max {
-                let Ok(next) = self.ways.inbox.try_recv() else {
+                let Some(next) = self.inbox.next() else {
                     break;
                 };
                 self.take(next)?;

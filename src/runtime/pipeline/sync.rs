@@ -71,9 +71,7 @@ impl Pipeline {
         self.syncs.latency.record(took_ns, 1);
         if took_ns >= SLOW_SYNC_NS {
             let took_ms = took_ns / 1_000_000;
-            tracing::warn!(
-                "the disk has taken {took_ms} ms to sync the log: nothing was committed meanwhile"
-            );
+            tracing::warn!("it took {took_ms} ms to sync the log: nothing was committed meanwhile");
         }
         let ended = self.log.end_sync(ticket, result);
         let durable = ended.map_err(|fatal| self.failed(fatal))?;

@@ -1,5 +1,6 @@
 //! The parts of the loop that read and wait, each by itself.
 
+use std::cell::Cell;
 use std::io::Write as _;
 use std::rc::Rc;
 
@@ -231,6 +232,45 @@ async fn ticks_within(inbox: &Receiver<ToCore>, ms: u64) -> bool {
     };
     let tick = async { matches!(inbox.recv_async().await, Ok(ToCore::Tick)) };
     future::or(tick, late).await
+}
+
+#[test]
+fn an_inbox_that_is_never_empty_does_not_keep_the_executor_from_its_rings() {
+    on_executor(|| async {
+        let (reports, messages) = flume::bounded(2);
+        let mut inbox = Inbox::new(messages);
+        let due = Rc::new(Cell::new(false));
+        let rings = Rc::clone(&due);
+        glommio::spawn_local(async move {
+            Timer::new(Duration::from_millis(1)).await;
+            rings.set(true);
+        })
+        .detach();
+        let began = clock::now();
+        while !due.get() {
+            assert!(clock::now().since(began) < Millis(10_000), "never let go");
+            reports.send(ToCore::Nudge).unwrap();
+            inbox.first().await.unwrap();
+            reports.send(ToCore::Nudge).unwrap();
+            while inbox.next().is_some() {}
+        }
+    });
+}
+
+#[test]
+fn a_turn_ends_though_messages_come_as_fast_as_they_are_taken() {
+    on_executor(|| async {
+        let (reports, messages) = flume::unbounded();
+        let mut inbox = Inbox::new(messages);
+        reports.send(0_u64).unwrap();
+        inbox.first().await.unwrap();
+        reports.send(0).unwrap();
+        while let Some(number) = inbox.next() {
+            assert!(number < 10_000_000, "it does not end");
+            reports.send(number + 1).unwrap();
+        }
+        assert_eq!(reports.len(), 1, "the next turn has it");
+    });
 }
 
 #[test]

@@ -166,6 +166,11 @@ pub(super) fn request_in(payload: &[u8]) -> &[u8] {
     payload.get(CALL_BYTES..).unwrap_or_default()
 }
 
+/// True if the payload is what [`Letter::Flush`] made.
+pub(super) fn is_flush(payload: &[u8]) -> bool {
+    payload.first() == Some(&FLUSH)
+}
+
 /// What goes into the log: the transaction, and who asked for it.
 /// `bytes` is room to put it together in.
 pub(super) fn encode_transaction(origin: Origin, txn: &[u8], bytes: &mut Vec<u8>) -> Arc<[u8]> {

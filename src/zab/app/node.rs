@@ -54,12 +54,15 @@ pub struct Node<A: Application> {
     /// What waits for a barrier, by its token.
     pub(super) barriers: BTreeMap<u64, Waits>,
     newest_token: u64,
+    /// Flushes whose barrier is passed, and what must be committed before they are answered; in
+    /// the order of that.
+    flushing: VecDeque<(Zxid, Origin)>,
 }
 
 /// What waits for a barrier.
 pub(super) enum Waits {
-    /// A flush, and who asked for it.
-    Flush(Origin),
+    /// A flush, who asked for it, and the last transaction proposed before it.
+    Flush(Origin, Zxid),
     /// This leader's application.
     Application,
 }
@@ -119,6 +122,7 @@ impl<A: Application> Node<A> {
             bytes: Vec::new(),
             barriers: BTreeMap::new(),
             newest_token: 0,
+            flushing: VecDeque::new(),
             peer: Peer::new(settings, boot),
         }
     }
@@ -248,6 +252,10 @@ impl<A: Application> Node<A> {
     /// A barrier for reads: complete when this server has delivered everything that was
     /// committed, anywhere, before the call, and when the requests it made earlier have met
     /// their fate. Who reads the application then reads nothing stale.
+    ///
+    /// That includes requests that were handed back: the leader takes the flush up in its turn
+    /// behind them and waits for what it had proposed by then, so one of them that has not been
+    /// delivered when the flush is complete never will be.
     ///
     /// # Errors
     /// See [`Refusal`]; nothing was asked then.
@@ -384,7 +392,11 @@ impl<A: Application> Node<A> {
         }
         for barrier in ready.barriers.drain(..) {
             match self.barriers.remove(&barrier.token) {
-                Some(Waits::Flush(origin)) => self.reply(origin, barrier.zxid, Word::Flushed),
+                Some(Waits::Flush(origin, proposed)) => {
+                    self.flushing
+                        .push_back((barrier.zxid.max(proposed), origin));
+                    self.reply_to_flushes();
+                }
                 Some(Waits::Application) => self.ready.confirmed.push(barrier.token),
                 None => {}
             }
@@ -404,16 +416,11 @@ impl<A: Application> Node<A> {
     /// Takes in a payload of another server.
     fn hear(&mut self, from: ServerId, payload: &Arc<[u8]>) -> Result<(), Malformed> {
         match Letter::decode(payload)? {
-            Letter::Request(call, _) => {
+            Letter::Request(call, _) | Letter::Flush(call) => {
                 let origin = call.of(from);
                 let payload = Arc::clone(payload);
                 if let Err(refusal) = self.wait(Waiting { origin, payload }) {
                     self.refuse(origin, refusal);
-                }
-            }
-            Letter::Flush(call) => {
-                if let Err(refusal) = self.begin_flush(call.of(from)) {
-                    self.refuse(call.of(from), refusal);
                 }
             }
             Letter::Answer(call, at, answer) if call.run == self.run => {
@@ -432,13 +439,20 @@ impl<A: Application> Node<A> {
         Ok(())
     }
 
-    /// The leader preprocesses, in their order, the requests that there is room for.
+    /// The leader preprocesses, in their order, the requests that there is room for, and takes
+    /// up the flushes between them.
     fn pump(&mut self) {
         while !self.full
             && matches!(self.standing, Standing::Leading { .. })
             && let Some(waiting) = self.inbox.pop_front()
         {
             let origin = waiting.origin;
+            if envelope::is_flush(&waiting.payload) {
+                if let Err(refusal) = self.begin_flush(origin) {
+                    self.refuse(origin, refusal);
+                }
+                continue;
+            }
             let request = envelope::request_in(&waiting.payload);
             match self.app.preprocess(origin.server, request) {
                 Preprocessed::Answer(answer) => {
@@ -479,7 +493,15 @@ impl<A: Application> Node<A> {
 
     /// The leader makes sure that it leads, for a server that would read.
     fn begin_flush(&mut self, origin: Origin) -> Result<(), Refusal> {
-        self.begin_barrier(Waits::Flush(origin)).map(drop)
+        let proposed = self.peer.last_logged();
+        self.begin_barrier(Waits::Flush(origin, proposed)).map(drop)
+    }
+
+    /// The leader answers the flushes for which enough is committed.
+    fn reply_to_flushes(&mut self) {
+        while let Some((_, origin)) = self.flushing.pop_front_if(|(at, _)| *at <= self.applied) {
+            self.reply(origin, self.applied, Word::Flushed);
+        }
     }
 
     fn begin_barrier(&mut self, waits: Waits) -> Result<u64, Refusal> {
@@ -564,6 +586,7 @@ impl<A: Application> Node<A> {
             }
         }
         self.complete_due();
+        self.reply_to_flushes();
     }
 
     /// Completes what has waited for the deliveries so far.
@@ -653,6 +676,7 @@ impl<A: Application> Node<A> {
     fn recover(&mut self) {
         let inbox = std::mem::take(&mut self.inbox);
         self.barriers.clear();
+        self.flushing.clear();
         self.full = false;
         if self.standing == Standing::Recovering {
             return;

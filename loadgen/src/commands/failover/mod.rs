@@ -164,30 +164,42 @@ fn audit(servers: &[SocketAddr], living: u64) -> Vec<String> {
     let mut total = 0;
     for group in 0..GROUPS {
         let path = format!("/over-{group:05}");
-        let documents: Vec<_> = servers
-            .iter()
-            .map(|to| {
-                client::get(*to, &path)
-                    .ok()
-                    .filter(|(status, _)| *status == 200)
-            })
-            .collect();
-        let Some(Some((_, first))) = documents.first() else {
-            said.push(format!("{path}: the first server does not show it"));
-            continue;
-        };
-        let same = |one: &Option<(u16, Vec<u8>)>| one.as_ref().is_some_and(|(_, b)| b == first);
-        if !documents.iter().all(same) {
-            said.push(format!("{path}: the servers show different documents"));
+        match same_document(servers, &path) {
+            Ok(members) => total += members,
+            Err(why) => said.push(format!("{path}: {why}")),
         }
-        let document: serde_json::Value = serde_json::from_slice(first).unwrap_or_default();
-        total += document["active_members"].as_array().map_or(0, Vec::len) as u64;
     }
     if total != living {
         said.push(format!("{total} members are listed, {living} beat"));
     }
     said.truncate(SAID_MAX);
     said
+}
+
+/// How many members are active in a document that all servers show alike. Sessions that go home
+/// move for a while yet, and each move changes the document: it is asked for again until then.
+fn same_document(servers: &[SocketAddr], path: &str) -> Result<u64, &'static str> {
+    let until = clock::now() + AUDIT_NS_MAX;
+    loop {
+        let shown = servers.iter().map(|to| match client::get(*to, path) {
+            Ok((200, body)) => Some(body),
+            _ => None,
+        });
+        let shown: Vec<Option<Vec<u8>>> = shown.collect();
+        let why = match shown.first() {
+            Some(Some(first)) if shown.iter().all(|one| one.as_ref() == Some(first)) => {
+                let document: serde_json::Value = serde_json::from_slice(first).unwrap_or_default();
+                let active = document["active_members"].as_array();
+                return Ok(active.map_or(0, Vec::len) as u64);
+            }
+            Some(Some(_)) => "the servers show different documents",
+            _ => "the first server does not show it",
+        };
+        if clock::now() >= until {
+            return Err(why);
+        }
+        clock::pause(Duration::from_millis(20));
+    }
 }
 
 fn rounds(
@@ -500,6 +512,8 @@ fn names() -> Names {
 
 /// Groups of the sessions.
 const GROUPS: u32 = 100;
+/// The servers must show the same documents by then.
+const AUDIT_NS_MAX: u64 = 10 * SECOND;
 /// Differences told in full.
 const SAID_MAX: usize = 5;
 /// Threads that join at each server.

@@ -1,5 +1,6 @@
 //! What is told and handed back when leaders change.
 
+use super::super::envelope;
 use super::*;
 use crate::zab::{Phase, Ready, Standing};
 
@@ -239,15 +240,64 @@ fn a_server_that_withdraws_hands_back_and_takes_nothing_more() {
 fn a_flush_behind_a_request_that_is_handed_back_completes() {
     let mut world = Nodes::running(3);
     let (leader, follower) = (world.leader(), world.follower());
-    for server in 1..=3 {
-        world.stick(server, true);
-    }
+    world.hold(follower, leader);
     let put = world.propose(follower, "add a 1");
     let flush = world.flush(follower);
-    world.settle();
+    world.with_machine(follower, |server, _| {
+        let call = envelope::Call {
+            run: server.node.origin(flush).run,
+            request: flush,
+        };
+        let letter = envelope::Letter::Flushed(call, Zxid::ZERO);
+        let mut ready = Ready {
+            payloads: vec![(ServerId(leader), letter.encode())],
+            ..Ready::default()
+        };
+        server.node.take(&mut ready);
+    });
     assert_eq!(world.completions(follower), []);
     world.crash(leader);
     let completions = world.completions(follower);
     assert_eq!(handed_back(&completions), [(put, Fate::Unknown)]);
     assert_eq!(completions[1..], [Completion::Flushed { id: flush }]);
+}
+
+#[test]
+fn a_flush_tells_what_became_of_requests_that_the_same_leader_was_asked_before_the_way_was_lost() {
+    let mut world = Nodes::new(3);
+    world.settings.limits.in_flight_max = 1;
+    world.start_all();
+    world.run(3_000);
+    let (leader, follower) = (world.leader(), world.follower());
+    let other = 6 - leader - follower;
+    let epoch = world.machine(leader).node.standing().clone();
+    world.stick(other, true);
+    world.hold(leader, follower);
+    // One is proposed and not committed, the others wait at the leader for room.
+    for _ in 0..7 {
+        world.propose(follower, "add a 1");
+    }
+    world.settle();
+    world.cut(follower, leader);
+    world.heal();
+    let follows = |world: &Nodes| {
+        let standing = world.machine(follower).node.standing();
+        matches!(standing, Standing::Following { .. })
+    };
+    while !follows(&world) {
+        assert_eq!(world.steps(1), 1, "it follows again at once");
+    }
+    assert_eq!(handed_back(&world.completions(follower)).len(), 7);
+    world.stick(follower, true);
+    let flush = world.flush(follower);
+    world.settle();
+    assert_eq!(world.completions(follower), [], "some are undecided");
+    world.stick(follower, false);
+    world.settle();
+    assert_eq!(
+        world.completions(follower),
+        [Completion::Flushed { id: flush }]
+    );
+    assert_eq!(world.app(follower).get("a"), 7);
+    assert_eq!(*world.machine(leader).node.standing(), epoch);
 }
