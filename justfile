@@ -30,6 +30,10 @@ sim seeds="0..10000" *ARGS:
 bench *ARGS:
     cargo bench {{ARGS}}
 
+# Instructions of the hot paths against benches/instructions.toml; needs valgrind.
+instructions *ARGS:
+    cargo run --release --features sim --bin instructions -- {{ARGS}}
+
 # Licences and known faults of what we depend on; needs cargo-deny.
 deny:
     cargo deny check
