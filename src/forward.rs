@@ -51,9 +51,12 @@ pub enum Beaten {
         /// The group's version at the owner.
         version: GroupVersion,
     },
-    /// The session is there, but nothing can be promised for it now: its fate is open, the
-    /// owner's lease has lapsed, or the owner is behind what the client has seen.
+    /// The session is there, but nothing can be promised for it now: its fate is open, or the
+    /// owner is behind what the client has seen.
     Wait,
+    /// The session is there, and its owner's lease has lapsed: whoever may promise had better
+    /// take it over.
+    Lapsed,
     /// The server does not hold the session.
     NotHeld,
 }

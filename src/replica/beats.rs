@@ -412,7 +412,7 @@ impl Replica {
             return;
         };
         let missing = std::iter::repeat(&Beaten::Wait);
-        for (pending, verdict) in sent.beats.iter().zip(verdicts.iter().chain(missing)) {
+        for (pending, verdict) in sent.beats.into_iter().zip(verdicts.iter().chain(missing)) {
             match *verdict {
                 Beaten::Touched {
                     id,
@@ -420,23 +420,56 @@ impl Replica {
                     version,
                     settled,
                 } => {
-                    if settled
-                        && let Found::Session(session, group, member) = self.find(&pending.beat.who)
-                        && !self.is_own(&session)
-                    {
-                        self.want_here(now, session, group, member, None);
-                    }
                     let verdict = Verdict::Touched {
                         id,
                         timeout,
                         version,
                     };
-                    self.decide(pending, verdict);
+                    self.on_touched(now, &pending, id, settled, verdict);
                 }
-                Beaten::Conflict { .. } => self.decide(pending, Verdict::OtherSession),
+                Beaten::Conflict { .. } => self.decide(&pending, Verdict::OtherSession),
+                Beaten::Lapsed => self.relieve(now, pending),
                 // Its fate is open there, or it has moved on: whoever asked looks again.
-                Beaten::Wait | Beaten::NotHeld => self.decide(pending, Verdict::Here),
+                Beaten::Wait | Beaten::NotHeld => self.decide(&pending, Verdict::Here),
             }
+        }
+    }
+
+    /// The owner has touched the session of a beat.
+    fn on_touched(
+        &mut self,
+        now: Millis,
+        pending: &Pending,
+        id: SessionId,
+        settled: bool,
+        verdict: Verdict,
+    ) {
+        let found = self.find(&pending.beat.who);
+        let current = matches!(&found, Found::Session(session, ..) if session.id == id);
+        // The owner may know of a session that is new; one that this server knows to have ended
+        // since is promised nothing.
+        if !current && id <= self.state().newest() {
+            return self.decide(pending, Verdict::Here);
+        }
+        if settled
+            && let Found::Session(session, group, member) = found
+            && !self.is_own(&session)
+        {
+            self.want_here(now, session, group, member, None);
+        }
+        self.decide(pending, verdict);
+    }
+
+    /// The owner of a beat's session is there but may promise nothing: it is cut off from the
+    /// leader, and its sessions are orphans before long. So the session moves here.
+    fn relieve(&mut self, now: Millis, pending: Pending) {
+        match self.find(&pending.beat.who) {
+            Found::Session(session, group, member)
+                if !self.is_own(&session) && !self.lacks(Plant::LeavesLapsed) =>
+            {
+                self.want_here(now, session, group, member, Some(pending));
+            }
+            _ => self.decide(&pending, Verdict::Here),
         }
     }
 
@@ -488,7 +521,7 @@ impl Replica {
 fn rank(verdict: &Beaten) -> u8 {
     match verdict {
         Beaten::NotHeld => 0,
-        Beaten::Wait => 1,
+        Beaten::Wait | Beaten::Lapsed => 1,
         Beaten::Conflict { .. } | Beaten::Touched { .. } => 2,
     }
 }

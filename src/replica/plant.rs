@@ -22,6 +22,8 @@ crate::plant::plants! {
         ProposesOrphansAgain = "proposes-orphans-again",
         /// Sessions that are to move together are moved one by one.
         MovesOneByOne = "moves-one-by-one",
+        /// A session stays with an owner that answers, though that may promise nothing.
+        LeavesLapsed = "leaves-lapsed",
         /// What became of what was asked on a way that is lost is not asked of the same leader.
         WaitsForNewEpoch = "waits-for-new-epoch",
         /// What was asked of a leader that is lost is forgotten.

@@ -128,7 +128,7 @@ impl Shard {
             return Beaten::NotHeld;
         };
         if !self.lease.promises(now) && !self.plants.has(Plant::ForwardedWhileLapsed) {
-            return Beaten::Wait;
+            return Beaten::Lapsed;
         }
         let session = match beat.who {
             Missing::Named { session, .. } => session,

@@ -46,6 +46,7 @@
 //!                       2 · version u64: conflict
 //!                       3: wait
 //!                       4: not held
+//!                       5: lapsed
 //! ```
 //!
 //! Nothing that is read is trusted: what does not fit this picture to the last byte is a
@@ -299,6 +300,7 @@ fn put_beaten(verdict: &Beaten, out: &mut Vec<u8>) {
         }
         Beaten::Wait => out.push(WAIT),
         Beaten::NotHeld => out.push(NOT_HELD),
+        Beaten::Lapsed => out.push(LAPSED),
     }
 }
 
@@ -316,6 +318,7 @@ fn read_beaten(reader: &mut Reader<'_>) -> Result<Beaten, Malformed> {
         },
         WAIT => Beaten::Wait,
         NOT_HELD => Beaten::NotHeld,
+        LAPSED => Beaten::Lapsed,
         _ => return Err(wrong),
     })
 }
@@ -356,3 +359,4 @@ const TOUCHED: u8 = 1;
 const CONFLICT: u8 = 2;
 const WAIT: u8 = 3;
 const NOT_HELD: u8 = 4;
+const LAPSED: u8 = 5;

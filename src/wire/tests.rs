@@ -113,6 +113,7 @@ fn beaten() -> impl Strategy<Value = Beaten> {
         }),
         Just(Beaten::Wait),
         Just(Beaten::NotHeld),
+        Just(Beaten::Lapsed),
     ]
 }
 
@@ -297,7 +298,7 @@ fn values_that_are_never_written_are_refused_by_name() {
         let body = [&one[..], &[shape; 30]].concat();
         assert_eq!(field(decode(&forged(64, &body))), "shape of a beat");
     }
-    for verdict in [0, 5] {
+    for verdict in [0, LAPSED + 1] {
         let body = [&one[..], &[verdict; 30]].concat();
         assert_eq!(field(decode(&forged(65, &body))), "verdict on a beat");
     }

@@ -4,6 +4,7 @@ use super::world::Fleet;
 use crate::group::{Outcome, Request};
 use crate::mail::{Answer, Verdict, What};
 use crate::time::Millis;
+use crate::types::{ServerId, SessionId};
 use crate::zab::Standing;
 
 #[test]
@@ -72,6 +73,60 @@ fn a_group_that_is_removed_and_back_at_once_goes_on_showing_its_version() {
     );
 }
 
+/// The owner's shard has touched the session of the one beat that it was asked for.
+fn touched(fleet: &mut Fleet, owner: u32, (from, token): (ServerId, u64), id: SessionId) {
+    let verdicts = vec![crate::mail::Beaten::Touched {
+        id,
+        timeout: Millis(10_000),
+        version: Default::default(),
+        settled: false,
+    }];
+    let what = What::Beaten {
+        from,
+        token,
+        verdicts,
+    };
+    fleet.ask(owner, 0, what);
+}
+
+#[test]
+fn a_word_of_the_owner_that_comes_after_the_sessions_end_is_known_promises_nothing() {
+    let mut fleet = Fleet::running(3);
+    let [owner, other] = fleet.followers()[..] else {
+        panic!("two follow");
+    };
+    fleet.join(owner, 1, "m", 10_000);
+    fleet.run(100);
+    let id = fleet.joined(owner, 1);
+    fleet.beat(other, 2, "m");
+    fleet.carry_forwards();
+    let asked = fleet.with_machine(owner, |server, _| std::mem::take(&mut server.asked));
+    touched(&mut fleet, owner, (asked[0].0, asked[0].1), id);
+    // While that word is on its way, the member leaves, and the server that waits hears of it.
+    let (group, member) = (b"g"[..].into(), b"m"[..].into());
+    let session = Some(id);
+    let leave = Request::Leave {
+        group,
+        member,
+        session,
+    };
+    fleet.ask(
+        owner,
+        3,
+        What::Change {
+            request: leave,
+            document: false,
+        },
+    );
+    fleet.run(100);
+    fleet.carry_forwards();
+    assert_eq!(
+        fleet.verdict(other, 2),
+        Some(Verdict::Here),
+        "it looks again"
+    );
+}
+
 #[test]
 fn a_beat_elsewhere_is_touched_by_the_owner_and_asks_no_quorum() {
     let mut fleet = Fleet::running(3);
@@ -90,18 +145,8 @@ fn a_beat_elsewhere_is_touched_by_the_owner_and_asks_no_quorum() {
         panic!("{asked:?}");
     };
     assert_eq!((from.0, beats.len()), (other, 1));
-    let verdicts = vec![crate::mail::Beaten::Touched {
-        id,
-        timeout: Millis(10_000),
-        version: Default::default(),
-        settled: false,
-    }];
-    let what = What::Beaten {
-        from: *from,
-        token: *token,
-        verdicts,
-    };
-    fleet.ask(follower, 0, what);
+    let (from, token) = (*from, *token);
+    touched(&mut fleet, follower, (from, token), id);
     fleet.carry_forwards();
     let verdict = fleet.verdict(other, 2);
     assert!(

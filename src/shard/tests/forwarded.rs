@@ -75,7 +75,7 @@ fn a_beat_sent_on_touches_nothing_that_cannot_be_promised() {
     assert_eq!(forwarded(&mut world, 0, named(None), ahead), Beaten::Wait);
     let until = world.now;
     tell(&mut world, 0, Tell::Lease { until });
-    assert_eq!(forwarded(&mut world, 0, named(None), None), Beaten::Wait);
+    assert_eq!(forwarded(&mut world, 0, named(None), None), Beaten::Lapsed);
     assert_eq!(deadline(&world, 0), before);
     assert_eq!(world.shards[0].counters.forwarded_in.get(), 0);
 }

@@ -5,10 +5,10 @@ use super::script::{
 };
 use super::{Faults, Guard, Neglect, Story};
 use crate::lease::{Plant, orphan_wait};
-use crate::shard;
 use crate::sim::fleet::Profile;
 use crate::sim::fleet::http::Ask;
 use crate::time::Millis;
+use crate::{replica, shard};
 
 pub(super) const CUT_OWNER: Story = Story {
     number: 38,
@@ -52,6 +52,37 @@ fn stops_promising(script: &mut Script, member: &Member, owner: usize, cut: u64)
         last_promise(&after, 0).is_none(),
         "the dead are promised something",
     )
+}
+
+pub(super) const LAPSED_OWNER: Story = Story {
+    number: 38,
+    name: "lapsed-owner",
+    story: "An owner is cut off from the leader, and its client beats at a third server, which \
+            reaches both: the session moves there and lives.",
+    guards: &[Guard::Replica(replica::Plant::LeavesLapsed)],
+    tell: lapsed_owner,
+};
+
+fn lapsed_owner(faults: Faults) -> Told {
+    let mut script = Script::three(faults)?;
+    let (leader, owner, third) = (script.leader, script.others[0], script.others[1]);
+    let member = script.member(0, 4_000, owner)?;
+    script.keep(&[(&member, owner)], 200, 2_000)?;
+    script.hold(leader, owner);
+    script.hold(owner, leader);
+    script.keep(&[(&member, owner)], 200, 3_200)?;
+    let beats = script.keep(&[(&member, third)], 200, 12_000)?;
+    script.lives(&member)?;
+    ensure(
+        script.owner(&member) == Some(third),
+        "it has not moved to where it beats",
+    )?;
+    let refused = beats.iter().filter(|beat| beat.status != Some(204));
+    ensure(
+        refused.count() <= 5,
+        "the client is refused for longer than a move takes",
+    )?;
+    script.ends_well()
 }
 
 pub(super) const LATE_GRANT: Story = Story {

@@ -131,6 +131,7 @@ impl From<Guard> for Faults {
 /// All stories, by number.
 pub const ALL: &[Story] = &[
     leases::CUT_OWNER,
+    leases::LAPSED_OWNER,
     leases::LATE_GRANT,
     leases::DEPOSED_GRANTOR,
     leases::CUT_LEADER,
