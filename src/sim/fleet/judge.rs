@@ -196,7 +196,7 @@ impl Judge {
         let kept = self.promises.promised(&self.ghost, id, decided, timeout_ms);
         self.check(now, kept);
         if request.ask.joins() {
-            let right = joined_is_not_over(&self.ghost, id, arrived);
+            let right = joined_is_not_over(&self.ghost, id, (arrived, request.epoch));
             self.check(now, right);
         }
         if here || answer.status == 201 {
@@ -215,7 +215,7 @@ impl Judge {
         let server = ServerId(request.at as u32 + 1);
         let owns = |session: &Session| session.owner == server;
         request.ask != Ask::BeatAndGet
-            && request.owned == Some(id)
+            && request.known == Some((id, true))
             && self.ghost.live.get(&id).is_some_and(owns)
             && self.ghost.assigned(id) <= request.arrived_us
     }
@@ -228,7 +228,9 @@ impl Judge {
         let (group, member) = &request.names;
         let state = self.ghost.state();
         let session = state.session(group.as_bytes(), member.as_bytes());
-        session.map(|session| session.id)
+        let id = session.map(|session| session.id);
+        // A server that is behind may have meant the one before it.
+        id.filter(|id| request.known.is_some_and(|(known, _)| known == *id))
     }
 
     /// A client is told that its session is gone: then it is.
