@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::super::clock::Clock;
 use super::super::random::Span;
 use super::http;
+use super::probes::Probe;
 use super::stage::{Event, Stage, What, Word};
 use super::store::{Made, Store};
 use crate::group::{Session, Settings as GroupSettings};
@@ -287,6 +288,7 @@ impl Server {
     /// A piece of the log has been read: gives it to the replica.
     fn replay(&mut self, stage: &mut Stage) {
         self.replay_called = false;
+        stage.judge.probes.hit(Probe::Replayed);
         let Some(replay) = self.replaying.take() else {
             return;
         };

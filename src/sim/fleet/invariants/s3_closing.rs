@@ -31,6 +31,12 @@ impl Closing {
         self.shards.retain(|(server, _), _| *server != at);
     }
 
+    /// True if a shard that owns the session has proposed its expiry, as far as is known.
+    pub(in super::super) fn is_proposed(&self, id: SessionId) -> bool {
+        let mut shards = self.shards.values();
+        shards.any(|said| said.closing.contains_key(&id))
+    }
+
     /// A shard asks its core.
     pub(in super::super) fn asked(&mut self, now_us: u64, at: usize, shard: u16, ask: &Ask) {
         let What::Change {
