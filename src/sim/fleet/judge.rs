@@ -184,6 +184,7 @@ impl Judge {
                     self.probes.hit(Probe::Lapsed);
                 }
             }
+            Tell::Changed { id, timeout, .. } => self.lived.retimed(place, (*id, *timeout)),
             Tell::Reset => self.probes.hit(Probe::StateReplaced),
             Tell::Deal(dealt) if dealt.iter().any(|one| one.grace > Millis(0)) => {
                 self.probes.hit(Probe::DealtWithGrace);
@@ -213,7 +214,10 @@ impl Judge {
         }
         let id = answer.session.or_else(|| self.beaten(request));
         let live = id.and_then(|id| self.ghost.live.get(&id));
-        let timeout_ms = answer.timeout_ms.or(live.map(|session| session.timeout.0));
+        // A batch does not name the timeout: it is the one its server knew of.
+        let known = request.known.filter(|known| Some(known.id) == id);
+        let meant = known.or(live.copied()).map(|session| session.timeout.0);
+        let timeout_ms = answer.timeout_ms.or(meant);
         let (Some(id), Some(timeout_ms)) = (id, timeout_ms) else {
             return;
         };
@@ -231,7 +235,7 @@ impl Judge {
             let right = joined_is_not_over(&self.ghost, id, (arrived, request.epoch));
             self.check(now, right);
         }
-        if here || answer.status == 201 {
+        if (here || answer.status == 201) && answer.timeout_ms.is_some() {
             let promised = (id, Millis(timeout_ms));
             self.lived.promised(place, clock, promised);
         }
@@ -256,7 +260,9 @@ impl Judge {
         let server = ServerId(request.at as u32 + 1);
         let owns = |session: &Session| session.owner == server;
         request.ask != Ask::BeatAndGet
-            && request.known == Some((id, true))
+            && request
+                .known
+                .is_some_and(|known| known.id == id && owns(&known))
             && self.ghost.live.get(&id).is_some_and(owns)
             && self.ghost.assigned(id) <= request.arrived_us
     }
@@ -271,7 +277,7 @@ impl Judge {
         let session = state.session(group.as_bytes(), member.as_bytes());
         let id = session.map(|session| session.id);
         // A server that is behind may have meant the one before it.
-        id.filter(|id| request.known.is_some_and(|(known, _)| known == *id))
+        id.filter(|id| request.known.is_some_and(|known| known.id == *id))
     }
 
     /// A client is told that its session is gone: then it is.

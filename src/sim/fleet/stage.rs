@@ -10,6 +10,7 @@ use super::judge::Judge;
 use super::plants::Plants;
 use super::profile::Profile;
 use crate::forward;
+use crate::group::Session;
 use crate::types::{Epoch, GroupVersion, ServerId, SessionId};
 use crate::zab;
 
@@ -123,9 +124,8 @@ pub(super) struct Request {
     pub(super) floor: Option<GroupVersion>,
     /// The group and the member that it is about.
     pub(super) names: (String, String),
-    /// The session of theirs that the server knew of when the shard read it, and whether it was
-    /// its own.
-    pub(super) known: Option<(SessionId, bool)>,
+    /// The session of theirs that the server knew of when the shard read it.
+    pub(super) known: Option<Session>,
     /// The epoch that the server was in when the shard read it.
     pub(super) epoch: Epoch,
     /// When the shard read it.

@@ -81,6 +81,18 @@ impl Lived {
         shard.promised.insert(id, (clock, timeout, lost));
     }
 
+    /// A shard hears that a session's timeout has changed; it may change back unheard.
+    pub(in super::super) fn retimed(
+        &mut self,
+        place: (usize, u16),
+        (id, timeout): (SessionId, Millis),
+    ) {
+        let shard = self.shards.entry(place).or_default();
+        if let Some((_, before, _)) = shard.promised.get_mut(&id) {
+            *before = timeout.min(*before);
+        }
+    }
+
     /// A shard proposes that a session expires, whose timeout is this by now.
     pub(in super::super) fn expires(
         &mut self,
