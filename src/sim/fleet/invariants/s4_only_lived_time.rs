@@ -77,7 +77,8 @@ impl Lived {
     ) {
         let shard = self.shards.entry(place).or_default();
         shard.count(clock);
-        let lost = shard.lapsed + shard.stalled;
+        // What has passed since its last turn is before this promise, however it is counted then.
+        let lost = shard.lapsed + shard.stalled + clock.since(shard.turned);
         shard.promised.insert(id, (clock, timeout, lost));
     }
 
