@@ -8,6 +8,9 @@ crate::plant::plants! {
     pub enum Plant {
         /// A session that has moved here has its timeout, and not what its owner may have promised.
         MovesWithoutGrace = "moves-without-grace",
+        /// A session that a new run adopts has its timeout, and not what another server may have
+        /// promised before it moved to the run before.
+        AdoptsWithoutGrace = "adopts-without-grace",
         /// A session that comes and leaves in one batch is told as one that left and came.
         EndsBeforeDeals = "ends-before-deals",
         /// The expiry of a session is proposed in whatever term it has by then.

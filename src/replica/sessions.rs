@@ -155,12 +155,15 @@ impl Replica {
     fn dealt(&mut self, change: &SessionChange) -> Dealt {
         let session = change.session;
         let version = self.state().version(&change.group).unwrap_or_default();
-        // An earlier run of this server promises nothing any more; another server may, until it
-        // has heard of the move.
-        let other = change
-            .from
-            .is_some_and(|(from, _)| from != self.settings.id);
-        let grace = if other && !self.lacks(Plant::MovesWithoutGrace) {
+        // Another server may promise something until it has heard of the move. An earlier run of
+        // this one promises nothing any more, but it may have been given the session by a move just
+        // before it ended, and not have waited for that.
+        let plant = match change.from {
+            Some((from, _)) if from != self.settings.id => Plant::MovesWithoutGrace,
+            _ => Plant::AdoptsWithoutGrace,
+        };
+        let promised = change.from.is_some() && !self.alone;
+        let grace = if promised && !self.lacks(plant) {
             lease::grace(self.settings.lease)
         } else {
             Millis(0)

@@ -1,76 +1,80 @@
 //! Counters of rare things: a simulation that never reaches them proves nothing about them.
 
-/// How often each thing was reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probes([u64; Probe::ALL.len()]);
-
-impl Probes {
-    /// Nothing was reached.
-    #[must_use]
-    pub fn new() -> Probes {
-        Probes([0; Probe::ALL.len()])
-    }
-
-    /// Takes note that `probe` was reached.
-    #[inline]
-    pub fn hit(&mut self, probe: Probe) {
-        self.0[probe as usize] += 1;
-    }
-
-    /// How often `probe` was reached.
-    #[must_use]
-    pub fn count(&self, probe: Probe) -> u64 {
-        self.0[probe as usize]
-    }
-
-    /// Adds the counts of another run.
-    pub fn add(&mut self, other: &Probes) {
-        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
-            *mine += theirs;
-        }
-    }
-
-    /// Those never reached.
-    pub fn unfired(&self) -> impl Iterator<Item = Probe> + '_ {
-        Probe::ALL
-            .iter()
-            .copied()
-            .filter(|&probe| self.count(probe) == 0)
-    }
-}
-
-impl Default for Probes {
-    fn default() -> Probes {
-        Probes::new()
-    }
-}
-
+/// Makes a list of probes, and the counts of how often each was reached.
 macro_rules! probes {
-    ($($name:ident = $text:literal,)*) => {
+    ($counts:ident of $probe:ident: $($name:ident = $text:literal,)*) => {
         /// A rare thing.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[expect(missing_docs, reason = "each is described by its name on the command line")]
         #[repr(usize)]
-        pub enum Probe {
+        pub enum $probe {
             $($name,)*
         }
 
-        impl Probe {
+        impl $probe {
             /// Every probe.
-            pub const ALL: &[Probe] = &[$(Probe::$name,)*];
+            pub const ALL: &[$probe] = &[$($probe::$name,)*];
 
             /// Its name on the command line.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self {
-                    $(Probe::$name => $text,)*
+                    $($probe::$name => $text,)*
                 }
+            }
+        }
+
+        /// How often each thing was reached.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $counts([u64; $probe::ALL.len()]);
+
+        impl $counts {
+            /// Nothing was reached.
+            #[must_use]
+            pub fn new() -> $counts {
+                $counts([0; $probe::ALL.len()])
+            }
+
+            /// Takes note that `probe` was reached.
+            #[inline]
+            pub fn hit(&mut self, probe: $probe) {
+                self.0[probe as usize] += 1;
+            }
+
+            /// How often `probe` was reached.
+            #[must_use]
+            pub fn count(&self, probe: $probe) -> u64 {
+                self.0[probe as usize]
+            }
+
+            /// Adds the counts of another run.
+            pub fn add(&mut self, other: &$counts) {
+                for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+                    *mine += theirs;
+                }
+            }
+
+            /// Those never reached.
+            pub fn unfired(&self) -> impl Iterator<Item = $probe> + '_ {
+                $probe::ALL
+                    .iter()
+                    .copied()
+                    .filter(|&probe| self.count(probe) == 0)
+            }
+        }
+
+        impl Default for $counts {
+            fn default() -> $counts {
+                $counts::new()
             }
         }
     };
 }
 
+pub(crate) use probes;
+
 probes! {
+    Probes of Probe:
     Established = "a leader was established",
     DeposedLeading = "an established leader stepped down",
     FailedDiscovery = "discovery failed and the server looked anew",

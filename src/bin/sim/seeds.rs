@@ -193,4 +193,4 @@ fn cpu_time() -> Duration {
 const LAST_LINES: usize = 60;
 
 /// Every so many seeds one is run twice: the same seed must have the same outcome.
-const TWICE_EVERY: u64 = 50;
+pub(super) const TWICE_EVERY: u64 = 50;

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use systole::sim::fleet::plants::Plants;
+use systole::sim::fleet::plants::{Plants, defends};
+use systole::sim::fleet::probes::{Probe, Probes};
 use systole::sim::fleet::{Fleet, Outcome};
 
 use super::{Args, plants, seeds};
@@ -20,6 +21,7 @@ struct Sum {
     moved: u64,
     time_us: u64,
     fingerprint: u64,
+    probes: Probes,
     /// The lowest seed that is not clean, and why.
     worst: Option<(u64, String)>,
 }
@@ -34,7 +36,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
                 .collect();
             let count = Plants::names().count();
             match missed.as_slice() {
-                [] => println!("{count} plants, all found"),
+                [] => println!("{count} plants, all found, but for defences"),
                 missed => println!("{count} plants; not found: {}", missed.join(", ")),
             }
             verdict(missed.is_empty())
@@ -71,8 +73,18 @@ fn run_clean(args: &Args) -> ExitCode {
         sum.time_us / 1_000_000,
         sum.fingerprint,
     );
+    let unfired: Vec<&str> = sum.probes.unfired().map(Probe::name).collect();
+    if args.probes {
+        for &probe in Probe::ALL {
+            println!("{:>12}  {}", sum.probes.count(probe), probe.name());
+        }
+        match unfired.as_slice() {
+            [] => println!("every probe fired"),
+            unfired => println!("never reached: {}", unfired.join("; ")),
+        }
+    }
     let Some((seed, _)) = sum.worst else {
-        return ExitCode::SUCCESS;
+        return verdict(!args.probes || unfired.is_empty());
     };
     let lines = run_seed(seed, args, Plants::NONE, true).lines;
     let last = lines.len().saturating_sub(LAST_LINES);
@@ -106,9 +118,12 @@ fn is_found(name: &str, args: &Args) -> bool {
     let found = plants::run(&words);
     match &found {
         Some(told) => println!("{name}: {told}"),
-        None => println!("{name}: no seed of {seeds}"),
+        None => match defends(name) {
+            Some(why) => println!("{name}: no seed of {seeds}; defence in depth: {why}"),
+            None => println!("{name}: no seed of {seeds}"),
+        },
     }
-    found.is_some()
+    found.is_some() || defends(name).is_some()
 }
 
 /// Runs the seeds, and after a violation none above it if `stop`.
@@ -124,7 +139,12 @@ fn run_seeds(args: &Args, plants: Plants, stop: bool) -> Sum {
                     if seed >= to {
                         return;
                     }
-                    let outcome = run_seed(seed, args, plants, false);
+                    let mut outcome = run_seed(seed, args, plants, false);
+                    let twice = seed.is_multiple_of(seeds::TWICE_EVERY);
+                    if twice && outcome.violation.is_none() {
+                        let again = run_seed(seed, args, plants, false);
+                        outcome.must_be(&again);
+                    }
                     let found = outcome.violation.is_some();
                     let mut sum = sum.lock().expect("a panic ends the process");
                     sum.add(seed, outcome, stop);
@@ -165,6 +185,7 @@ impl Sum {
         self.time_us += outcome.time_us;
         // Commutative, so that threads do not matter.
         self.fingerprint ^= outcome.fingerprint;
+        self.probes.add(&outcome.probes);
         let Some(violation) = outcome.violation else {
             return;
         };

@@ -3,7 +3,7 @@
 use super::super::random::Span;
 use super::http::{Answer, Ask};
 use super::stage::{Event, Request, Stage};
-use crate::types::{GroupVersion, SessionId};
+use crate::types::{Epoch, GroupVersion, SessionId};
 
 /// A client.
 #[derive(Clone, Debug)]
@@ -181,7 +181,8 @@ impl Client {
             session: self.session.filter(|_| names_session),
             floor: self.floor.filter(|_| ask.has_floor()),
             names: (group, member),
-            owned: None,
+            known: None,
+            epoch: Epoch::default(),
             arrived_us: 0,
             out: Vec::new(),
             answer: None,

@@ -3,6 +3,7 @@
 use super::super::net::Weather;
 use super::super::random::Random;
 use super::machine::Stop;
+use super::probes::Probe;
 
 /// Something that goes wrong at one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +111,21 @@ impl Fault {
                 Fault::SlowWays { inward, outward }
             }
             Kind::Maroon => Fault::Maroon,
+        }
+    }
+
+    /// What is counted when it strikes.
+    pub(super) fn probe(self) -> Probe {
+        match self {
+            Fault::Pause => Probe::Paused,
+            Fault::Kill | Fault::Power | Fault::Wipe => Probe::Stopped,
+            Fault::Cut { .. } => Probe::CutOff,
+            Fault::Part => Probe::Parted,
+            Fault::Break => Probe::Broken,
+            Fault::Stall => Probe::Stalled,
+            Fault::SlowDisk => Probe::DiskSlow,
+            Fault::SlowWays { .. } => Probe::WaysSlow,
+            Fault::Maroon => Probe::Marooned,
         }
     }
 

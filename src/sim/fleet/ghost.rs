@@ -17,6 +17,8 @@ pub(super) struct Ghost {
     pub(super) live: HashMap<SessionId, Session>,
     /// When each session was known to be committed first, µs.
     created: HashMap<SessionId, u64>,
+    /// The epoch in which each session ended.
+    ended_in: HashMap<SessionId, Epoch>,
     /// When its present owner was known to have it first, µs.
     assigned: HashMap<SessionId, u64>,
     /// How many sessions have expired.
@@ -34,6 +36,7 @@ impl Ghost {
             ended: HashMap::new(),
             live: HashMap::new(),
             created: HashMap::new(),
+            ended_in: HashMap::new(),
             assigned: HashMap::new(),
             expired: 0,
             moved: 0,
@@ -81,6 +84,12 @@ impl Ghost {
         self.live.contains_key(&id) && self.created.get(&id).is_some_and(|at| *at < since_us)
     }
 
+    /// True if the session ended before `now_us`, as everybody in `epoch` must have known by then.
+    pub(super) fn is_over(&self, id: SessionId, now_us: u64, epoch: Epoch) -> bool {
+        let before = self.ended.get(&id).is_some_and(|(_, at)| *at < now_us);
+        before && self.ended_in.get(&id).is_some_and(|in_| *in_ <= epoch)
+    }
+
     /// When the session came to its present owner, µs.
     pub(super) fn assigned(&self, id: SessionId) -> u64 {
         self.assigned.get(&id).copied().unwrap_or(u64::MAX)
@@ -113,6 +122,7 @@ impl Ghost {
         self.digests.insert(zxid, self.state.digest());
         for ended in &self.applied.ended {
             self.live.remove(&ended.id);
+            self.ended_in.insert(ended.id, zxid.epoch);
             self.ended.insert(ended.id, (ended.end, now));
             self.expired += u64::from(ended.end == End::Expired);
         }

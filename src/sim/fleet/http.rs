@@ -121,7 +121,7 @@ pub struct Answer {
     pub timeout_ms: Option<u64>,
     /// `x-group-version`.
     pub version: Option<GroupVersion>,
-    /// `x-problem`, or the code in the body.
+    /// The code in the body of a refusal.
     pub problem: Option<String>,
 }
 
@@ -165,7 +165,7 @@ pub fn read(ask: Ask, bytes: &[u8]) -> Result<Option<Answer>, String> {
         version: header("x-group-version")
             .and_then(|version| version.parse().ok())
             .map(GroupVersion),
-        problem: header("x-problem").map(str::to_owned),
+        problem: code_of(&String::from_utf8_lossy(body)),
     };
     if matches!(ask, Ask::Line | Ask::Packed) && status == 200 {
         let text = String::from_utf8_lossy(body);
@@ -174,6 +174,13 @@ pub fn read(ask: Ask, bytes: &[u8]) -> Result<Option<Answer>, String> {
         }
     }
     Ok(Some(answer))
+}
+
+/// The code of a refusal.
+fn code_of(body: &str) -> Option<String> {
+    let (_, rest) = body.split_once("\"code\":")?;
+    let (_, rest) = rest.split_once('"')?;
+    Some(rest.split_once('"')?.0.to_owned())
 }
 
 fn field(text: &str, name: &str) -> Option<u16> {

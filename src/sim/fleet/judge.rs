@@ -1,5 +1,6 @@
 //! Says whether all is as it must be.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::observe::fold;
@@ -9,9 +10,10 @@ use super::invariants::{
     Closing, Ids, Lived, OneOwner, Promises, Settling, Verdict, Versions, Work, joined_is_not_over,
     overdue, stale_is_nothing, state_is_the_ghosts,
 };
+use super::probes::{Probe, Probes};
 use super::stage::Request;
-use crate::group::{self, Session, Settings, State};
-use crate::mail::{self, Tell, What};
+use crate::group::{self, Applied, End, Outcome, Session, Settings, State};
+use crate::mail::{self, Beaten, Tell, What};
 use crate::time::Millis;
 use crate::types::{ServerId, SessionId, Zxid};
 
@@ -40,6 +42,9 @@ pub(super) struct Judge {
     versions: Versions,
     ids: Ids,
     pub(super) work: Work,
+    pub(super) probes: Probes,
+    /// Until when each shard has been told that its lease lasts.
+    leases: HashMap<Place, Millis>,
     violation: Option<Violation>,
     fingerprint: u64,
     /// Lines of what happened, if they are wanted.
@@ -58,6 +63,8 @@ impl Judge {
             versions: Versions::default(),
             ids: Ids::default(),
             work: Work::default(),
+            probes: Probes::new(),
+            leases: HashMap::new(),
             violation: None,
             fingerprint: 0,
             lines: trace.then(Vec::new),
@@ -111,13 +118,15 @@ impl Judge {
         }
         let verdict = match self.ghost.commit(now, zxid, payload) {
             Err(error) => Err(error),
-            Ok((applied, idle)) => self
-                .one_owner
-                .committed(applied)
-                .and(self.promises.committed(now, applied))
-                .and(self.versions.committed(applied))
-                .and(self.ids.committed(applied))
-                .and(stale_is_nothing(applied, idle)),
+            Ok((applied, idle)) => {
+                count(&mut self.probes, applied, &self.closing);
+                self.one_owner
+                    .committed(applied)
+                    .and(self.promises.committed(now, applied))
+                    .and(self.versions.committed(applied))
+                    .and(self.ids.committed(applied))
+                    .and(stale_is_nothing(applied, idle))
+            }
         };
         self.mix(zxid.epoch.0 << 40 ^ zxid.counter);
         self.check(now, verdict);
@@ -144,13 +153,25 @@ impl Judge {
                 ..
             } => {
                 for lapse in lapses {
-                    let timeout = self.ghost.live.get(&lapse.id).map(|live| live.timeout);
+                    // One that is stale, for another term, is nothing.
+                    let live = self.ghost.live.get(&lapse.id);
+                    let live = live.filter(|live| live.term == lapse.term);
+                    let timeout = live.map(|live| live.timeout);
                     let expiring = timeout.map(|timeout| (lapse.id, timeout));
                     let right = expiring.map(|one| self.lived.expires(place, clock, one));
                     self.check(now, right.unwrap_or(Ok(())));
                 }
             }
             What::Beaten { from, verdicts, .. } => {
+                for verdict in verdicts {
+                    self.probes.hit(match verdict {
+                        Beaten::Touched { settled: true, .. } => Probe::Settled,
+                        Beaten::Touched { .. } => Probe::SentOn,
+                        Beaten::Wait => Probe::OwnerWaits,
+                        Beaten::Lapsed => Probe::OwnerLapsed,
+                        Beaten::NotHeld | Beaten::Conflict { .. } => Probe::NotHeld,
+                    });
+                }
                 let right = self.settling.beaten(at, *from, verdicts);
                 self.check(now, right);
             }
@@ -162,8 +183,20 @@ impl Judge {
     pub(super) fn told(&mut self, (now, clock): Times, place: Place, tell: &Tell) {
         let (at, shard) = place;
         self.closing.told(now, at, shard, tell);
-        if let Tell::Lease { until } = tell {
-            self.lived.leased(place, clock, *until);
+        match tell {
+            Tell::Lease { until } => {
+                self.lived.leased(place, clock, *until);
+                let before = self.leases.insert(place, *until);
+                if before.is_some_and(|before| before < clock) {
+                    self.probes.hit(Probe::Lapsed);
+                }
+            }
+            Tell::Changed { id, timeout, .. } => self.lived.retimed(place, (*id, *timeout)),
+            Tell::Reset => self.probes.hit(Probe::StateReplaced),
+            Tell::Deal(dealt) if dealt.iter().any(|one| one.grace > Millis(0)) => {
+                self.probes.hit(Probe::DealtWithGrace);
+            }
+            _ => {}
         }
     }
 
@@ -177,6 +210,7 @@ impl Judge {
         let number = u64::from(answer.status) << 32 | request.client as u64;
         self.mix(number);
         if !(200..300).contains(&answer.status) {
+            self.count_refusal(answer);
             let right = self.denied(request, answer);
             return self.check(now, right);
         }
@@ -187,7 +221,10 @@ impl Judge {
         }
         let id = answer.session.or_else(|| self.beaten(request));
         let live = id.and_then(|id| self.ghost.live.get(&id));
-        let timeout_ms = answer.timeout_ms.or(live.map(|session| session.timeout.0));
+        // A batch does not name the timeout: it is the one its server knew of.
+        let known = request.known.filter(|known| Some(known.id) == id);
+        let meant = known.or(live.copied()).map(|session| session.timeout.0);
+        let timeout_ms = answer.timeout_ms.or(meant);
         let (Some(id), Some(timeout_ms)) = (id, timeout_ms) else {
             return;
         };
@@ -202,10 +239,10 @@ impl Judge {
         let kept = self.promises.promised(&self.ghost, id, decided, timeout_ms);
         self.check(now, kept);
         if request.ask.joins() {
-            let right = joined_is_not_over(&self.ghost, id, arrived);
+            let right = joined_is_not_over(&self.ghost, id, (arrived, request.epoch));
             self.check(now, right);
         }
-        if here || answer.status == 201 {
+        if (here || answer.status == 201) && answer.timeout_ms.is_some() {
             let promised = (id, Millis(timeout_ms));
             self.lived.promised(place, clock, promised);
         }
@@ -215,13 +252,24 @@ impl Judge {
         }
     }
 
+    fn count_refusal(&mut self, answer: &Answer) {
+        match (answer.status, answer.problem.as_deref()) {
+            (404 | 410, _) => self.probes.hit(Probe::Denied),
+            (503, Some("lease_lapsed")) => self.probes.hit(Probe::RefusedForLapse),
+            (503, Some("owner_unreachable")) => self.probes.hit(Probe::Unreachable),
+            _ => {}
+        }
+    }
+
     /// True if the answer to this request was decided by the shard that gave it, as it gave it: the
     /// session has been this server's all the while, as far as this server knew, too.
     fn is_decided_here(&self, request: &Request, id: SessionId) -> bool {
         let server = ServerId(request.at as u32 + 1);
         let owns = |session: &Session| session.owner == server;
         request.ask != Ask::BeatAndGet
-            && request.owned == Some(id)
+            && request
+                .known
+                .is_some_and(|known| known.id == id && owns(&known))
             && self.ghost.live.get(&id).is_some_and(owns)
             && self.ghost.assigned(id) <= request.arrived_us
     }
@@ -234,7 +282,9 @@ impl Judge {
         let (group, member) = &request.names;
         let state = self.ghost.state();
         let session = state.session(group.as_bytes(), member.as_bytes());
-        session.map(|session| session.id)
+        let id = session.map(|session| session.id);
+        // A server that is behind may have meant the one before it.
+        id.filter(|id| request.known.is_some_and(|known| known.id == *id))
     }
 
     /// A client is told that its session is gone: then it is.
@@ -258,5 +308,31 @@ impl Judge {
     /// The sessions that should have expired.
     pub(super) fn overdue(&self, now: u64, patience_us: u64) -> Vec<SessionId> {
         overdue(&self.ghost, &self.promises, now, patience_us)
+    }
+}
+
+/// Counts what a transaction has done to sessions.
+fn count(probes: &mut Probes, applied: &Applied, closing: &Closing) {
+    for change in &applied.sessions {
+        let run = |(server, _): (ServerId, _)| server == change.session.owner;
+        probes.hit(match change.from {
+            _ if change.created => Probe::Joined,
+            Some(from) if run(from) => Probe::Adopted,
+            Some(_) => Probe::Moved,
+            None => Probe::Retimed,
+        });
+    }
+    for ended in &applied.ended {
+        probes.hit(match ended.end {
+            End::TakenOver => Probe::TakenOver,
+            End::Left => Probe::Left,
+            End::Expired if closing.is_proposed(ended.id) => Probe::Expired,
+            End::Expired => Probe::Orphaned,
+        });
+    }
+    if let Outcome::Expired { stale, .. } = &applied.outcome
+        && !stale.is_empty()
+    {
+        probes.hit(Probe::StaleExpiry);
     }
 }

@@ -25,6 +25,7 @@ mod invariants;
 mod judge;
 mod machine;
 pub mod plants;
+pub mod probes;
 mod profile;
 mod server;
 mod stage;

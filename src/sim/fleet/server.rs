@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::super::clock::Clock;
 use super::super::random::Span;
 use super::http;
+use super::probes::Probe;
 use super::stage::{Event, Stage, What, Word};
 use super::store::{Made, Store};
 use crate::group::Settings as GroupSettings;
@@ -287,6 +288,7 @@ impl Server {
     /// A piece of the log has been read: gives it to the replica.
     fn replay(&mut self, stage: &mut Stage) {
         self.replay_called = false;
+        stage.judge.probes.hit(Probe::Replayed);
         let Some(replay) = self.replaying.take() else {
             return;
         };
@@ -381,8 +383,8 @@ impl Server {
         let (group, member) = &request.names;
         let state = self.replica.state();
         let session = state.session(group.as_bytes(), member.as_bytes());
-        let owned = session.filter(|session| session.owner.0 as usize == self.at + 1);
-        request.owned = owned.map(|session| session.id);
+        request.epoch = self.replica.peer().current_epoch();
+        request.known = session;
         let bytes = std::mem::take(&mut request.bytes);
         self.read_mail(stage, shard);
         let now = self.clock.read(stage.now);

@@ -10,7 +10,8 @@ use super::judge::Judge;
 use super::plants::Plants;
 use super::profile::Profile;
 use crate::forward;
-use crate::types::{GroupVersion, ServerId, SessionId};
+use crate::group::Session;
+use crate::types::{Epoch, GroupVersion, ServerId, SessionId};
 use crate::zab;
 
 /// The shared part of a fleet.
@@ -123,8 +124,10 @@ pub(super) struct Request {
     pub(super) floor: Option<GroupVersion>,
     /// The group and the member that it is about.
     pub(super) names: (String, String),
-    /// The session of theirs, if the server knew it for its own when the shard read it.
-    pub(super) owned: Option<SessionId>,
+    /// The session of theirs that the server knew of when the shard read it.
+    pub(super) known: Option<Session>,
+    /// The epoch that the server was in when the shard read it.
+    pub(super) epoch: Epoch,
     /// When the shard read it.
     pub(super) arrived_us: u64,
     /// What has been answered so far.

@@ -29,6 +29,16 @@ fn the_same_seed_is_the_same_run() {
     assert_eq!((one.steps, one.committed), (other.steps, other.committed));
 }
 
+/// A session moved to a server whose state was then replaced: its next run gave the session its
+/// timeout and not what the owner before could still promise.
+#[test]
+fn a_new_run_waits_for_what_was_promised_before_a_move_to_the_last_one() {
+    let run = |plants| Fleet::drawn(697, plants, false).run(60_000_000).violation;
+    assert_eq!(run(Plants::NONE), None);
+    let plant = Plants::named("adopts-without-grace").unwrap();
+    assert!(run(plant).is_some_and(|found| found.what.starts_with("S2")));
+}
+
 /// A calm fleet with an elected leader, whose clients speak to followers only.
 fn at_followers(seed: u64, profile: Profile) -> (Fleet, usize, Vec<usize>) {
     let mut fleet = Fleet::new(seed, profile, Plants::NONE, false);

@@ -15,6 +15,7 @@ use super::faults::{Fault, UnderWay};
 use super::judge::{Judge, Violation};
 use super::machine::{Machine, Stop};
 use super::plants::Plants;
+use super::probes::Probes;
 use super::profile::Profile;
 use super::server::GROUP;
 use super::stage::{Event, Stage, What, Word};
@@ -53,8 +54,22 @@ pub struct Outcome {
     pub expired: u64,
     /// Sessions that moved from server to server.
     pub moved: u64,
+    /// What was reached.
+    pub probes: Probes,
     /// What happened, line by line, if that was wanted.
     pub lines: Vec<String>,
+}
+
+impl Outcome {
+    /// Holds this run to another one of the same seed: the two must be the same.
+    pub fn must_be(&mut self, again: &Outcome) {
+        if again.fingerprint != self.fingerprint {
+            self.violation = Some(Violation {
+                at_us: self.time_us,
+                what: "another outcome the second time".into(),
+            });
+        }
+    }
 }
 
 impl Fleet {
@@ -141,6 +156,7 @@ impl Fleet {
             promises: judge.promises.made,
             expired: judge.ghost.expired,
             moved: judge.ghost.moved,
+            probes: judge.probes.clone(),
             lines: judge.lines.take().unwrap_or_default(),
         }
     }
@@ -437,6 +453,7 @@ impl Fleet {
         self.stage
             .judge
             .trace(self.stage.now, || format!("{} {fault:?}", at + 1));
+        self.stage.judge.probes.hit(fault.probe());
         let others: Vec<usize> = (0..self.machines.len())
             .filter(|&other| other != at)
             .collect();

@@ -7,7 +7,7 @@ use super::super::ghost::Ghost;
 use super::Verdict;
 use crate::group::{Outcome, Request};
 use crate::mail::{Answer, Ask, Tell, What};
-use crate::types::{ServerId, SessionId, Term};
+use crate::types::{Epoch, ServerId, SessionId, Term};
 
 /// What the shards of a server have said and heard of ends.
 #[derive(Default)]
@@ -29,6 +29,12 @@ impl Closing {
     /// A server has started: nothing was said.
     pub(in super::super) fn started(&mut self, at: usize) {
         self.shards.retain(|(server, _), _| *server != at);
+    }
+
+    /// True if a shard that owns the session has proposed its expiry, as far as is known.
+    pub(in super::super) fn is_proposed(&self, id: SessionId) -> bool {
+        let mut shards = self.shards.values();
+        shards.any(|said| said.closing.contains_key(&id))
     }
 
     /// A shard asks its core.
@@ -106,19 +112,18 @@ impl Closing {
     }
 }
 
-/// A join is answered with a session that had not ended when the join came: it passes through the
-/// quorum, however far its server is behind.
+/// A join is answered with a session that had not ended when the join came: it is the leader that
+/// says so, however far its server is behind. A leader that has been deposed and does not know it
+/// says what was true in its own epoch.
 pub(in super::super) fn joined_is_not_over(
     ghost: &Ghost,
     id: SessionId,
-    arrived_us: u64,
+    (arrived_us, epoch): (u64, Epoch),
 ) -> Verdict {
-    match ghost.ended.get(&id) {
-        Some((_, at_us)) if *at_us < arrived_us => {
-            Err(format!("S3: a join is answered with {id}, which has ended"))
-        }
-        _ => Ok(()),
+    if ghost.is_over(id, arrived_us, epoch) {
+        return Err(format!("S3: a join is answered with {id}, which has ended"));
     }
+    Ok(())
 }
 
 impl Shard {

@@ -77,8 +77,21 @@ impl Lived {
     ) {
         let shard = self.shards.entry(place).or_default();
         shard.count(clock);
-        let lost = shard.lapsed + shard.stalled;
+        // What has passed since its last turn is before this promise, however it is counted then.
+        let lost = shard.lapsed + shard.stalled + clock.since(shard.turned);
         shard.promised.insert(id, (clock, timeout, lost));
+    }
+
+    /// A shard hears that a session's timeout has changed; it may change back unheard.
+    pub(in super::super) fn retimed(
+        &mut self,
+        place: (usize, u16),
+        (id, timeout): (SessionId, Millis),
+    ) {
+        let shard = self.shards.entry(place).or_default();
+        if let Some((_, before, _)) = shard.promised.get_mut(&id) {
+            *before = timeout.min(*before);
+        }
     }
 
     /// A shard proposes that a session expires, whose timeout is this by now.
