@@ -72,24 +72,24 @@ impl<P: Listed> Default for Plants<P> {
 macro_rules! plants {
     (
         $(#[doc = $about:literal])*
-        pub enum $list:ident {
+        $vis:vis enum $list:ident {
             $($(#[doc = $doc:literal])* $name:ident = $text:literal,)*
         }
     ) => {
         $(#[doc = $about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u32)]
-        pub enum $list {
+        $vis enum $list {
             $($(#[doc = $doc])* $name,)*
         }
 
         impl $list {
             /// Every plant there is.
-            pub const ALL: &[$list] = &[$($list::$name,)*];
+            $vis const ALL: &[$list] = &[$($list::$name,)*];
 
             /// Its name on the command line.
             #[must_use]
-            pub fn name(self) -> &'static str {
+            $vis fn name(self) -> &'static str {
                 match self {
                     $($list::$name => $text,)*
                 }
@@ -97,7 +97,7 @@ macro_rules! plants {
 
             /// The plant of this name.
             #[must_use]
-            pub fn named(name: &str) -> Option<$list> {
+            $vis fn named(name: &str) -> Option<$list> {
                 $list::ALL.iter().copied().find(|plant| plant.name() == name)
             }
         }
@@ -126,7 +126,7 @@ mod tests {
 
     plants! {
         /// Two of them.
-        pub enum Two {
+        enum Two {
             /// The first.
             One = "one",
             /// The second.
