@@ -244,6 +244,8 @@ pub enum Answer {
     Joined {
         /// The session, and whether it is new.
         joined: Joined,
+        /// It is new, and this run of the server owns it: the shard that asked holds it.
+        here: bool,
         /// The group's name.
         group: Arc<[u8]>,
         /// The member's name, as it was asked with.

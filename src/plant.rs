@@ -117,11 +117,6 @@ pub(crate) use plants;
 
 #[cfg(test)]
 mod tests {
-    #![expect(
-        unreachable_pub,
-        reason = "a list is public where it belongs to a module"
-    )]
-
     use super::Plants;
 
     plants! {

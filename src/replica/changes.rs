@@ -98,8 +98,8 @@ impl Replica {
         }
     }
 
-    /// A request has had this outcome.
-    pub(super) fn finish(&mut self, now: Millis, who: Who, outcome: Outcome) {
+    /// A request has had this outcome; a session that it has created is `here`, or not.
+    pub(super) fn finish(&mut self, now: Millis, who: Who, outcome: Outcome, here: bool) {
         match who {
             Who::Shard { shard, token } => {
                 self.publisher
@@ -112,7 +112,7 @@ impl Replica {
                 document,
             } => {
                 let answer = match outcome {
-                    Outcome::Joined(joined) => self.joined(joined, names, document),
+                    Outcome::Joined(joined) => self.joined(joined, here, names, document),
                     // This run has taken another number meanwhile.
                     Outcome::Refused(Refusal::StaleOwner) => Answer::NoQuorum,
                     other => Answer::Outcome(other),
@@ -162,7 +162,8 @@ impl Replica {
         }
     }
 
-    fn joined(&mut self, joined: Joined, names: Names, document: bool) -> Answer {
+    fn joined(&mut self, joined: Joined, here: bool, names: Names, document: bool) -> Answer {
+        let here = here && joined.created;
         let Names { group, member } = names;
         let known = match document {
             false => self.publisher.known(&group),
@@ -171,6 +172,7 @@ impl Replica {
         if let Some((group, version)) = known {
             return Answer::Joined {
                 joined,
+                here,
                 group,
                 member,
                 version,
@@ -185,6 +187,7 @@ impl Replica {
         let document = document.then(|| handle.for_joiner(&member));
         Answer::Joined {
             joined,
+            here,
             group,
             member,
             version,

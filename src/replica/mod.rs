@@ -467,9 +467,10 @@ impl Replica {
                     let own = done.origin.server == self.settings.id && done.origin.run == self.run;
                     let request = own.then(|| self.requests.close(done.origin.request));
                     let request = request.flatten();
-                    self.deal_arrivals(request.as_ref().map(|request| &request.who));
+                    let here = self.deal_arrivals(request.as_ref().map(|request| &request.who));
+                    let here = here || self.lacks(Plant::HoldsForTheLastRun);
                     if let Some(request) = request {
-                        self.finish(now, request.who, done.outcome);
+                        self.finish(now, request.who, done.outcome, here);
                     }
                 }
                 News::Restored => self.on_restored(),
@@ -630,7 +631,7 @@ impl Replica {
         match self.state().idle_outcome(txn) {
             Ok(Some(outcome)) => {
                 self.counters.short_circuits.add(1);
-                self.finish(now, request.who, outcome);
+                self.finish(now, request.who, outcome, false);
             }
             Ok(None) => self.submit(now, request),
             Err(_) => self.fail(now, request.who, &Answer::NoQuorum),

@@ -134,8 +134,12 @@ impl Replica {
     }
 
     /// Deals what the last transaction brought here. A session that a join has created is not
-    /// dealt but answered, if the shard that asked for it still waits.
-    pub(super) fn deal_arrivals(&mut self, asker: Option<&Who>) {
+    /// dealt but answered, if the shard that asked for it still waits; true if there is one.
+    ///
+    /// Not every join that creates a session creates it here: if the state was replaced since
+    /// it was asked for, the session belongs to the run before, until this one adopts it.
+    pub(super) fn deal_arrivals(&mut self, asker: Option<&Who>) -> bool {
+        let mut here = false;
         let mut arrivals = std::mem::take(&mut self.arrivals);
         for change in arrivals.drain(..) {
             let joined = match asker {
@@ -143,6 +147,7 @@ impl Replica {
                 _ => None,
             };
             if change.created && joined.is_some() {
+                here = true;
                 continue;
             }
             let shard = joined.or_else(|| self.mover_of(change.session.id));
@@ -150,6 +155,7 @@ impl Replica {
             self.publisher.deal(shard, dealt);
         }
         self.arrivals = arrivals;
+        here
     }
 
     fn dealt(&mut self, change: &SessionChange) -> Dealt {

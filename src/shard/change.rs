@@ -147,6 +147,7 @@ impl Shard {
         let JoinJob { place, manner } = job;
         let CoreAnswer::Joined {
             joined,
+            here,
             group,
             member,
             version,
@@ -161,7 +162,7 @@ impl Shard {
             timeout,
             ..
         } = joined;
-        if joined.created {
+        if here {
             self.hold(
                 &Dealt {
                     group,

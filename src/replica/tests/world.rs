@@ -118,9 +118,11 @@ impl Server {
         match tell {
             Tell::Answer { token, answer } => {
                 if let Answer::Joined {
-                    joined, version, ..
+                    joined,
+                    version,
+                    here: true,
+                    ..
                 } = &answer
-                    && joined.created
                     && let Some((group, member)) = self.joins.remove(&token)
                 {
                     let dealt = Dealt {

@@ -291,6 +291,7 @@ fn a_renewal_is_not_promised_a_timeout_that_the_owner_has_not_heard_of() {
     };
     let answer = Answer::Joined {
         joined,
+        here: false,
         group: b"g"[..].into(),
         member: b"m"[..].into(),
         version: VersionCell::new(GroupVersion(7)),

@@ -7,8 +7,8 @@
 //!   server 2                      leader                        every server
 //!   propose ──── Request ───────▶ preprocess
 //!                                   │ a transaction ─ broadcast ─▶ deliver
-//!   Answered ◀── Answer ────────────┘ or an answer, and no          │
-//!   Delivered ◀───────────────────────── broadcast at all ──────────┘ at server 2
+//!   Answered ◀── Answer ────────────┘ or an answer, after a         │
+//!   Delivered ◀───────────────────────── round of pings ────────────┘ at server 2
 //!   flush ────── Flush ─────────▶ a round of pings
 //!   Flushed ◀─── Flushed ───────────┘ once delivered that far
 //! ```
@@ -25,9 +25,8 @@
 //!   is refused for want of room is left out; later ones may still be taken.
 //! - A request is complete once *this server* has delivered what its outcome rests on: who has
 //!   an answer reads here a state no older than the answer.
-//! - An answer is the leader's word. A leader that has been deposed and has not noticed gives
-//!   one too, as old as its last contact with a quorum. A flush never is: its leader has made
-//!   sure of a quorum after it was asked.
+//! - An answer and a flush are the word of a leader that has made sure of a quorum after it was
+//!   asked: one that has been deposed and has not noticed gives neither.
 //! - On a change of leader all open requests are handed back, with what is known of their fate.
 //!   [`Fate::Unknown`] means it: the transaction may be committed already, or be committed by
 //!   the next leader, or be lost. An application to which that matters makes its requests such

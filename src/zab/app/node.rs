@@ -63,6 +63,8 @@ pub struct Node<A: Application> {
 pub(super) enum Waits {
     /// A flush, who asked for it, and the last transaction proposed before it.
     Flush(Origin, Zxid),
+    /// The answer to a request, and the last transaction that it rests on.
+    Answer(Origin, Zxid, Vec<u8>),
     /// This leader's application.
     Application,
 }
@@ -397,6 +399,9 @@ impl<A: Application> Node<A> {
                         .push_back((barrier.zxid.max(proposed), origin));
                     self.reply_to_flushes();
                 }
+                Some(Waits::Answer(origin, at, answer)) => {
+                    self.reply(origin, at, Word::Answer(answer));
+                }
                 Some(Waits::Application) => self.ready.confirmed.push(barrier.token),
                 None => {}
             }
@@ -456,7 +461,10 @@ impl<A: Application> Node<A> {
             let request = envelope::request_in(&waiting.payload);
             match self.app.preprocess(origin.server, request) {
                 Preprocessed::Answer(answer) => {
-                    self.reply(origin, self.applied, Word::Answer(answer));
+                    let waits = Waits::Answer(origin, self.applied, answer);
+                    if let Err(refusal) = self.begin_barrier(waits) {
+                        self.refuse(origin, refusal);
+                    }
                 }
                 Preprocessed::Transaction(txn) => self.broadcast(waiting, &txn),
                 Preprocessed::AsAsked => {

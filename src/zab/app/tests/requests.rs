@@ -82,8 +82,26 @@ fn an_answer_is_given_without_a_broadcast() {
         let Message::Link { body, .. } = &sent.message else {
             panic!("an election");
         };
-        assert!(matches!(body, Body::Payload(_)), "{body:?}");
+        let pings = matches!(body, Body::Ping { .. } | Body::Pong { .. });
+        assert!(pings || matches!(body, Body::Payload(_)), "{body:?}");
     }
+}
+
+#[test]
+fn a_leader_that_hears_nobody_gives_no_answer() {
+    let mut world = Nodes::running(3);
+    let old = world.leader();
+    for other in (1..=3).filter(|id| *id != old) {
+        // Nothing arrives either way, and no transport says so.
+        world.hold(old, other);
+        world.hold(other, old);
+    }
+    // The others may have another leader by now, and `a` another value.
+    let id = world.propose(old, "get a");
+    world.settle();
+    assert_eq!(world.completions(old), []);
+    world.run(5_000);
+    assert_eq!(handed_back(&world.completions(old)), [(id, Fate::Unknown)]);
 }
 
 #[test]
