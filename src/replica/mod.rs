@@ -468,7 +468,6 @@ impl Replica {
                     let request = own.then(|| self.requests.close(done.origin.request));
                     let request = request.flatten();
                     let here = self.deal_arrivals(request.as_ref().map(|request| &request.who));
-                    let here = here || self.lacks(Plant::HoldsForTheLastRun);
                     if let Some(request) = request {
                         self.finish(now, request.who, done.outcome, here);
                     }

@@ -11,8 +11,6 @@ crate::plant::plants! {
         /// A session that a new run adopts has its timeout, and not what another server may have
         /// promised before it moved to the run before.
         AdoptsWithoutGrace = "adopts-without-grace",
-        /// A join's session is held by the shard that asked, though it belongs to the run before.
-        HoldsForTheLastRun = "holds-for-the-last-run",
         /// A session that comes and leaves in one batch is told as one that left and came.
         EndsBeforeDeals = "ends-before-deals",
         /// The expiry of a session is proposed in whatever term it has by then.

@@ -384,6 +384,45 @@ fn a_server_that_was_sent_a_snapshot_adopts_its_sessions_anew() {
 }
 
 #[test]
+fn a_join_that_is_delivered_after_the_state_was_replaced_is_held_once_it_is_adopted() {
+    let mut fleet = Fleet::running(3);
+    let (leader, owner) = (fleet.leader_of(), fleet.followers()[0]);
+    fleet.hold(leader, owner);
+    for n in 0..10 {
+        fleet.join(leader, 10 + n, &format!("n{n}"), 10_000);
+    }
+    fleet.settle();
+    for id in fleet.ids() {
+        if id.0 != owner {
+            fleet.snapshot(id.0);
+        }
+    }
+    // The leader takes the join behind the snapshot, and its server hears nothing of it.
+    fleet.join(owner, 1, "m", 10_000);
+    fleet.settle();
+    fleet.cut(leader, owner);
+    fleet.heal();
+    let told = |fleet: &mut Fleet| fleet.answer(owner, 1);
+    let mut answer = None;
+    while answer.is_none() {
+        assert_eq!(fleet.steps(1), 1, "the join is delivered");
+        answer = told(&mut fleet);
+    }
+    assert!(
+        matches!(&answer, Some(Answer::Joined { joined, here: false, .. }) if joined.created),
+        "it belongs to the run before: {answer:?}"
+    );
+    fleet.run(2_000);
+    let held: Vec<u32> = fleet
+        .server(owner)
+        .held
+        .values()
+        .map(|one| one.term.0)
+        .collect();
+    assert_eq!(held, [2], "adopted");
+}
+
+#[test]
 fn an_expiry_asked_by_a_follower_is_done_and_told() {
     let mut fleet = Fleet::running(3);
     let owner = fleet.followers()[0];

@@ -181,8 +181,7 @@ impl Judge {
 
     /// A shard hears from its core.
     pub(super) fn told(&mut self, (now, clock): Times, place: Place, tell: &Tell) {
-        let (at, shard) = place;
-        self.closing.told(now, at, shard, tell);
+        self.closing.told(&self.ghost, now, place, tell);
         match tell {
             Tell::Lease { until } => {
                 self.lived.leased(place, clock, *until);

@@ -43,13 +43,6 @@ fn a_new_run_waits_for_what_was_promised_before_a_move_to_the_last_one() {
     finds(2519, "adopts-without-grace");
 }
 
-/// A server's state was replaced while a join of its was on the way. The shard held the new
-/// session, which belonged to the run before and was soon another's, and never heard of its end.
-#[test]
-fn a_shard_does_not_hold_what_a_join_of_the_last_run_has_created() {
-    finds(4019, "holds-for-the-last-run");
-}
-
 /// A calm fleet with an elected leader, whose clients speak to followers only.
 fn at_followers(seed: u64, profile: Profile) -> (Fleet, usize, Vec<usize>) {
     let mut fleet = Fleet::new(seed, profile, Plants::NONE, false);

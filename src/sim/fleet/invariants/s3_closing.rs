@@ -55,7 +55,13 @@ impl Closing {
     }
 
     /// A shard hears from its core.
-    pub(in super::super) fn told(&mut self, now_us: u64, at: usize, shard: u16, tell: &Tell) {
+    pub(in super::super) fn told(
+        &mut self,
+        ghost: &Ghost,
+        now_us: u64,
+        (at, shard): (usize, u16),
+        tell: &Tell,
+    ) {
         let said = self.shards.entry((at, shard)).or_default();
         match tell {
             Tell::Answer { token, answer } => {
@@ -66,7 +72,12 @@ impl Closing {
                     }
                 }
             }
-            Tell::Ended(ids) => said.ended.extend(ids.iter().map(|id| (*id, now_us))),
+            // A shard that was stalled may hear late that a session has moved away, when it is back
+            // at another shard of this server: that is no end.
+            Tell::Ended(ids) => {
+                let over = ids.iter().filter(|id| ghost.ended.contains_key(id));
+                said.ended.extend(over.map(|id| (*id, now_us)));
+            }
             Tell::Changed { id, term, .. } => said.reopened(*id, *term),
             Tell::Deal(dealt) => {
                 // What has moved away and back may go on to another shard.
