@@ -1,8 +1,10 @@
 //! The replicated groups as an application of Zab, and an account of what deliveries did.
 
+#[cfg(any(test, feature = "sim"))]
+use crate::group::Plants;
 use crate::group::{
-    Applied, EndedSession, GroupChange, Outcome, Plants, Restore, SessionChange, Settings,
-    Snapshot, State, Verdict,
+    Applied, EndedSession, GroupChange, Outcome, Restore, SessionChange, Settings, Snapshot, State,
+    Verdict,
 };
 use crate::types::{ServerId, Zxid};
 use crate::zab::app::{
@@ -15,6 +17,7 @@ pub(super) struct Groups {
     settings: Settings,
     applied: Applied,
     news: Vec<News>,
+    #[cfg(any(test, feature = "sim"))]
     plants: Plants,
 }
 
@@ -49,6 +52,7 @@ impl Groups {
             settings,
             applied: Applied::default(),
             news: Vec::new(),
+            #[cfg(any(test, feature = "sim"))]
             plants: Plants::NONE,
         }
     }

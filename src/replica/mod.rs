@@ -242,6 +242,8 @@ impl Replica {
     /// Begins to look for a leader. `now` here and below is this server's own clock.
     pub fn start(&mut self, now: Millis) {
         self.now = now;
+        // A snapshot tells nobody of what was in it.
+        self.publish_endpoints();
         self.node.start(now);
     }
 

@@ -459,11 +459,17 @@ fn every_server_knows_where_clients_reach_the_others() {
         assert_eq!(*fleet.server(id).endpoints, all);
     }
     let follower = fleet.followers()[0];
-    fleet.crash(follower);
-    fleet.run(2_000);
-    fleet.start(follower);
-    fleet.run(2_000);
-    assert_eq!(*fleet.server(follower).endpoints, all);
+    // It learns them from its log, or from its snapshot.
+    for snapshot in [false, true] {
+        if snapshot {
+            fleet.snapshot(follower);
+        }
+        fleet.crash(follower);
+        fleet.run(2_000);
+        fleet.start(follower);
+        fleet.run(2_000);
+        assert_eq!(*fleet.server(follower).endpoints, all, "{snapshot}");
+    }
     fleet.ask(
         follower,
         9,

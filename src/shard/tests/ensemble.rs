@@ -107,6 +107,44 @@ fn beats_and_joins_are_promised_nothing_from_the_end_of_the_lease_on() {
 }
 
 #[test]
+fn a_join_or_a_search_in_which_the_lease_lapses_is_promised_nothing() {
+    for search in [false, true] {
+        let mut world = leased(1, 100);
+        let client = world.connect(0);
+        world.send(client, if search { "HEAD /g/m" } else { "PUT /g/m" });
+        world.now = world.now + Millis(100);
+        if search {
+            tell(&mut world, 0, Tell::Deal(vec![dealt(900, 2, 10_000, 0)]));
+            judge(&mut world, 0, &[Verdict::Here]);
+        } else {
+            let (token, _) = asked(&mut world, 0);
+            let joined = crate::group::Joined {
+                session: SessionId(900),
+                term: Term(1),
+                timeout: Millis(10_000),
+                version: GroupVersion(5),
+                created: true,
+            };
+            let answer = Answer::Joined {
+                joined,
+                here: true,
+                group: b"g"[..].into(),
+                member: b"m"[..].into(),
+                version: VersionCell::new(GroupVersion(5)),
+                document: None,
+            };
+            tell(&mut world, 0, Tell::Answer { token, answer });
+        }
+        world.pump(client, usize::MAX);
+        assert_eq!(world.statuses(client), [503]);
+        assert!(
+            world.shards[0].tracker.find(b"g", b"m").is_some(),
+            "it is held"
+        );
+    }
+}
+
+#[test]
 fn a_batch_under_a_lapsed_lease_touches_nobody_and_says_so_of_each_line() {
     let mut world = World::new(1);
     let client = world.connect(0);
