@@ -26,12 +26,7 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         now: Millis,
         on_failure: impl FnMut(usize, Failure),
     ) -> usize {
-        let way = Way {
-            place: |table: &Table<G, S>, id| table.place_of_id(id),
-            index: Table::ids,
-            is: |table: &Table<G, S>, slot, id| table.has_id(slot, id),
-        };
-        self.touch_staged(ids.into_iter(), now, &way, on_failure)
+        self.touch_staged(ids.into_iter(), now, &by_id(), on_failure)
     }
 
     /// Touches the sessions of these (group, member) names at `now`, and calls `on_failure`
@@ -42,37 +37,32 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         now: Millis,
         on_failure: impl FnMut(usize, Failure),
     ) -> usize {
-        let way = Way {
-            place: |table: &Table<G, S>, (group, member)| table.place_of_name(group, member),
-            index: Table::names,
-            is: |table: &Table<G, S>, slot, (group, member)| table.is_named(slot, group, member),
-        };
-        self.touch_staged(names.into_iter(), now, &way, on_failure)
+        self.touch_staged(names.into_iter(), now, &by_name(), on_failure)
+    }
+
+    /// Looks for the sessions of these (group, member) names: `found[i]` is that of the `i`th.
+    ///
+    /// # Panics
+    /// If there are more names than places in `found`.
+    pub fn find_names<'a>(&self, names: &[(&'a [u8], &'a [u8])], found: &mut [Option<Slot>]) {
+        let found = &mut found[..names.len()];
+        let way = by_name();
+        let mut block: [Option<NamedLane<'a>>; BLOCK] = [None; BLOCK];
+        for (names, found) in names.chunks(BLOCK).zip(found.chunks_mut(BLOCK)) {
+            let lanes = self.stage(&mut block, &mut names.iter().copied(), &way);
+            for (slot, &lane) in found.iter_mut().zip(lanes.iter().flatten()) {
+                *slot = self.settle(lane, &way);
+            }
+        }
     }
 
     /// Brings into cache what touching the sessions of these names will need. Changes nothing;
     /// names that are nobody's do no harm.
     pub fn expect<'a>(&self, names: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
-        let way = Way {
-            place: |table: &Table<G, S>, (group, member)| table.place_of_name(group, member),
-            index: Table::names,
-            is: |table: &Table<G, S>, slot, (group, member)| table.is_named(slot, group, member),
-        };
+        let way = by_name();
         let mut names = names.into_iter();
         let mut block: [Option<NamedLane<'_>>; BLOCK] = [None; BLOCK];
-        loop {
-            let mut count = 0;
-            for (lane, key) in block.iter_mut().zip(&mut names) {
-                let place = (way.place)(&self.table, key);
-                let guess = None;
-                *lane = Some(Lane { key, place, guess });
-                count += 1;
-            }
-            self.warm(&mut block[..count], &way);
-            if count < BLOCK {
-                return;
-            }
-        }
+        while self.stage(&mut block, &mut names, &way).len() == BLOCK {}
     }
 
     fn touch_staged<K, P, V>(
@@ -91,16 +81,8 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         let mut block: [Option<Lane<K>>; BLOCK] = [None; BLOCK];
         let mut touched = 0;
         for begin in (0..).step_by(BLOCK) {
-            let mut count = 0;
-            for (lane, key) in block.iter_mut().zip(&mut keys) {
-                let place = (way.place)(&self.table, key);
-                let guess = None;
-                *lane = Some(Lane { key, place, guess });
-                count += 1;
-            }
-            let lanes = &mut block[..count];
-            self.warm(lanes, way);
-            for (at, &lane) in (begin..).zip(lanes.iter().flatten()) {
+            let count = self.stage(&mut block, &mut keys, way).len();
+            for (at, &lane) in (begin..).zip(block[..count].iter().flatten()) {
                 let slot = self.settle(lane, way);
                 let failure = match slot.map(|slot| self.touch_lived(slot, lived)) {
                     Some(Touch::Live) => {
@@ -117,6 +99,29 @@ impl<G, S: BuildHasher> Tracker<G, S> {
             }
         }
         touched
+    }
+
+    /// Takes as many keys as `block` has room for, and brings into cache what each needs.
+    #[inline]
+    fn stage<'b, K, P, V>(
+        &self,
+        block: &'b mut [Option<Lane<K>>; BLOCK],
+        keys: &mut impl Iterator<Item = K>,
+        way: &Way<G, S, P, V>,
+    ) -> &'b [Option<Lane<K>>]
+    where
+        K: Copy,
+        P: Fn(&Table<G, S>, K) -> Place,
+    {
+        let mut count = 0;
+        for (lane, key) in block.iter_mut().zip(keys) {
+            let place = (way.place)(&self.table, key);
+            let guess = None;
+            *lane = Some(Lane { key, place, guess });
+            count += 1;
+        }
+        self.warm(&mut block[..count], way);
+        &block[..count]
     }
 
     /// Brings into cache the index lines of all lanes, then the sessions they lead to, which
@@ -156,8 +161,39 @@ impl<G, S: BuildHasher> Tracker<G, S> {
     }
 }
 
+/// The way of a group and a member.
+fn by_name<'a, G, S: BuildHasher>() -> Way<
+    G,
+    S,
+    impl Fn(&Table<G, S>, NamePair<'a>) -> Place,
+    impl Fn(&Table<G, S>, Slot, NamePair<'a>) -> bool,
+> {
+    Way {
+        place: |table: &Table<G, S>, (group, member)| table.place_of_name(group, member),
+        index: Table::names,
+        is: |table: &Table<G, S>, slot, (group, member)| table.is_named(slot, group, member),
+    }
+}
+
+/// The way of a session's id.
+fn by_id<G, S: BuildHasher>() -> Way<
+    G,
+    S,
+    impl Fn(&Table<G, S>, SessionId) -> Place,
+    impl Fn(&Table<G, S>, Slot, SessionId) -> bool,
+> {
+    Way {
+        place: |table: &Table<G, S>, id| table.place_of_id(id),
+        index: Table::ids,
+        is: |table: &Table<G, S>, slot, id| table.has_id(slot, id),
+    }
+}
+
+/// A group and a member.
+type NamePair<'a> = (&'a [u8], &'a [u8]);
+
 /// A lane whose key is a group and a member.
-type NamedLane<'a> = Lane<(&'a [u8], &'a [u8])>;
+type NamedLane<'a> = Lane<NamePair<'a>>;
 
 /// How keys of one kind are looked for.
 struct Way<G, S, P, V> {

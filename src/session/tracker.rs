@@ -272,6 +272,18 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         }
     }
 
+    /// Of [`Tracker::view`], what an answer to a beat needs: id, timeout and group.
+    ///
+    /// # Panics
+    /// If the slot holds no session.
+    #[inline]
+    #[must_use]
+    pub fn identity(&self, slot: Slot) -> (SessionId, Millis, GroupSlot) {
+        let header = self.header(slot);
+        let timeout = Millis(u64::from(header.timeout_ms));
+        (self.table.id(&header), timeout, GroupSlot(header.group))
+    }
+
     /// The point from which [`Tracker::advance`] has something to look at; `None` if the
     /// wheel is empty and the shard may sleep. Takes up to 2 µs.
     #[must_use]
