@@ -8,10 +8,8 @@
 //! again in full.
 
 use std::hash::BuildHasher;
-use std::hint::black_box;
 
 use super::index::{Index, Place};
-use super::slots::State;
 use super::table::Table;
 use super::{Failure, Slot, Touch, Tracker};
 use crate::time::Millis;
@@ -129,19 +127,15 @@ impl<G, S: BuildHasher> Tracker<G, S> {
     #[inline]
     fn warm<K, P, V>(&self, lanes: &mut [Option<Lane<K>>], way: &Way<G, S, P, V>) {
         let index = (way.index)(&self.table);
-        let mut words = 0;
         for lane in lanes.iter().flatten() {
-            words ^= index.warm(lane.place);
+            index.warm(lane.place);
         }
-        black_box(words);
-        let mut states = [State::Free; BLOCK];
-        for (lane, state) in lanes.iter_mut().flatten().zip(&mut states) {
+        for lane in lanes.iter_mut().flatten() {
             lane.guess = index.find(lane.place, |_| true).map(Slot);
             if let Some(slot) = lane.guess {
-                *state = self.table.slots.state(slot);
+                self.table.slots.warm(slot);
             }
         }
-        black_box(&states);
     }
 
     /// The session of the lane's key: the guess if it is right, else what a search finds.

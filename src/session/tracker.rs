@@ -406,16 +406,11 @@ impl<G, S: BuildHasher> Tracker<G, S> {
     /// and marks the rest closing.
     fn look_at(&mut self, entries: &[u32], tick: u32, now: u32, due: &mut Vec<Slot>) {
         let slots = &mut self.table.slots;
-        // First bring all sessions into cache: these loads do not wait for each other. What
-        // follows does not rely on them, for one entry may repeat another.
-        let mut states = [State::Free; BLOCK_SLOTS];
-        for (state, &slot) in states.iter_mut().zip(entries) {
-            *state = slots.state(Slot(slot));
+        // First have all sessions fetched, then look at each.
+        for &slot in entries {
+            slots.warm(Slot(slot));
         }
-        for (&state, &slot) in states.iter().zip(entries) {
-            if state != State::Live {
-                continue;
-            }
+        for &slot in entries {
             let slot = Slot(slot);
             let mut header = slots.header(slot);
             if header.state != State::Live || header.filed != tick {

@@ -131,7 +131,6 @@ impl Shard {
         let open = &mut self.conns[conn.index as usize];
         open.progress = http::Progress::default();
         open.since = now;
-        open.continued = false;
         ends[answered - 1]
     }
 
