@@ -60,10 +60,10 @@ fn with_its_guards(plant: Plant) -> Plants {
     }
 }
 
-/// Why no seed can find this fault: among peers and hosts that are otherwise sound, the line that
-/// it takes away never decides anything. It is defence in depth, and the scenarios that fail
-/// without it bring in what must not come from elsewhere: a backup put back against all rules, a
-/// message no peer says, a report no host gives.
+/// Why no seed of the random world can find this fault: among peers and hosts that are otherwise
+/// sound, the line that it takes away never decides anything. It is defence in depth. What it
+/// stands against must come from elsewhere, and the stories in which a server is lied to bring it
+/// in: a message no peer says, a report no host gives.
 #[must_use]
 pub fn defends(name: &str) -> Option<&'static str> {
     DEFENCES

@@ -88,6 +88,7 @@ impl World {
                 profile,
                 planted,
                 entered: None,
+                deceived: None,
                 fallen: Vec::new(),
             },
             hosts,
