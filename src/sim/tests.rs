@@ -100,6 +100,8 @@ fn what_is_planted_is_found() {
         "keeps-suffix",
         "host-reports-before-sync",
         "host-delivers-twice",
+        "host-forgets-failure",
+        "host-snapshots-late",
     ] {
         let found = (0..100).find(|&seed| short(seed, 10_000, Some(name)).violation.is_some());
         assert!(found.is_some(), "{name}");
@@ -129,6 +131,7 @@ fn a_story_finds_what_it_was_made_for() {
         ("10-told-to-cut-what-is-committed", "forgets-committed"),
         ("10-the-summary-of-another-history", "snaps-back"),
         ("22-led-into-an-older-epoch", "follows-lower-epoch"),
+        ("26-a-slow-read-for-a-learner", "host-blocks-on-read"),
     ] {
         let planted = Planted::named(name).unwrap();
         let outcome = play(story, 0, planted, None).unwrap();

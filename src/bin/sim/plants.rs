@@ -39,7 +39,8 @@ pub(super) fn try_one(name: &str, args: &Args) -> ExitCode {
 }
 
 /// Looks for a plant and prints how it was found, if it was. One of the world must be found by a
-/// seed, of the random world or of a story; one of the scripts' host by a scenario.
+/// seed, of the random world or of a story; one of the scripts' host by a scenario, and it is found
+/// by a seed under the name it has in the world's host.
 fn is_found(name: &str, args: &Args) -> bool {
     let guarded = tell::guarded_by(name);
     let failed: Vec<&str> = guarded
@@ -51,8 +52,10 @@ fn is_found(name: &str, args: &Args) -> bool {
         failed => format!("scenario {}", failed.join(", ")),
     };
     if Planted::named(name).is_none() {
-        println!("{name}: {scenarios}");
-        return !failed.is_empty();
+        let in_world = plants::in_world(name);
+        let twin = in_world.map_or_else(String::new, |twin| format!("; in the world {twin}"));
+        println!("{name}: {scenarios}{twin}");
+        return !failed.is_empty() && in_world.is_some();
     }
     let defends = plants::defends(name);
     let (from, to) = args.seeds;
