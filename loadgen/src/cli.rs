@@ -4,6 +4,7 @@ use crate::commands::ensemble::How;
 use crate::endpoint;
 use crate::names::Names;
 use crate::net::Target;
+use crate::rivals::Who;
 use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Failover(Failover),
     /// Measure one of the project's targets, side by side with the bound.
     Bench(Bench),
+    /// Give systole and what users would pick instead the same work, side by side.
+    Compare(Compare),
 }
 
 /// Where to, and what the sessions are called.
@@ -397,6 +400,59 @@ pub(crate) struct Bench {
     /// Members in a batch (P4).
     #[arg(long, default_value_t = 1_000)]
     pub(crate) batch: u32,
+}
+
+/// A kind of work that is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WorkName {
+    /// What a beat costs
+    Heartbeat,
+    /// What a durable creation costs
+    Create,
+    /// How late sessions that stop are seen to go
+    Expiry,
+    /// What a session occupies
+    Memory,
+}
+
+/// Flags of `compare`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Compare {
+    #[command(flatten)]
+    pub(crate) own: Own,
+    /// The bound server's binary, as `cargo bench --bench bound --no-run` builds it.
+    #[arg(long)]
+    pub(crate) bound: Option<PathBuf>,
+    /// Only these servers; absent: all that are installed.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) only: Vec<Who>,
+    /// Only this work; absent: all of it.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) work: Vec<WorkName>,
+    /// Rounds; each gives every server the same work, in an order that changes.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Length of each measurement of beats.
+    #[arg(long, default_value = "2s", value_parser = length)]
+    pub(crate) duration: u64,
+    /// Sessions that are beaten for.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(64..=10_000_000))]
+    pub(crate) sessions: u32,
+    /// Connections of the crowded measurement of beats; at most as many as there are sessions.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(64..=20_000))]
+    pub(crate) crowd: u32,
+    /// Sessions created in a round.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(512..=20_000))]
+    pub(crate) creates: u32,
+    /// Sessions that stop at once.
+    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..=19_000))]
+    pub(crate) mass: u32,
+    /// Their timeout, in seconds.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(5..=40))]
+    pub(crate) timeout: u32,
+    /// Sessions held while memory is read.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+    pub(crate) held: u32,
 }
 
 /// Reads `20`, `0.5`, `500ms`, `2m`, `1h` as nanoseconds.

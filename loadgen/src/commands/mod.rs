@@ -2,6 +2,7 @@
 
 pub(crate) mod beat;
 pub(crate) mod bench;
+pub(crate) mod compare;
 pub(crate) mod demo;
 pub(crate) mod ensemble;
 pub(crate) mod failover;

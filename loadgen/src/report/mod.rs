@@ -1,7 +1,7 @@
 //! What a run leaves behind: a table for the reader, a dated folder for the record.
 
 pub(crate) mod machine;
-mod plot;
+pub(crate) mod plot;
 mod raw;
 
 use crate::clock;
@@ -26,6 +26,7 @@ pub(crate) struct Report {
     faults: Faults,
     broken_off: Option<String>,
     notes: Vec<String>,
+    files: Vec<(String, Vec<u8>)>,
 }
 
 impl Report {
@@ -42,6 +43,7 @@ impl Report {
             faults: Faults::default(),
             broken_off: None,
             notes: Vec::new(),
+            files: Vec::new(),
         }
     }
 
@@ -84,6 +86,18 @@ impl Report {
     /// Adds a sentence.
     pub(crate) fn note(&mut self, text: &str) {
         self.notes.push(text.to_owned());
+    }
+
+    /// Adds a file to the folder.
+    pub(crate) fn attach(&mut self, name: &str, content: impl Into<Vec<u8>>) {
+        self.files.push((name.to_owned(), content.into()));
+    }
+
+    /// Adds a distribution to the folder, as percentile text, and the essence of it to the
+    /// figures.
+    pub(crate) fn distribution(&mut self, name: &str, hist: &Hist) {
+        self.data(&format!("{name}_ns"), latency_json(hist));
+        self.attach(&format!("{name}.hgrm"), raw::percentile_text(hist));
     }
 
     /// Whether nothing went wrong.
@@ -168,6 +182,9 @@ impl Report {
                 "latency.svg",
                 plot::percentiles(&self.topic, &self.latencies)?.as_bytes(),
             )?;
+        }
+        for (name, content) in &self.files {
+            put(name, content)?;
         }
         let json = serde_json::to_string_pretty(&self.json())?;
         put("summary.json", format!("{json}\n").as_bytes())?;

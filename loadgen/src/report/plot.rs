@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 /// An SVG of the distributions, latency in microseconds.
-pub(super) fn percentiles(title: &str, latencies: &[(String, Hist)]) -> Result<String> {
+pub(crate) fn percentiles(title: &str, latencies: &[(String, Hist)]) -> Result<String> {
     let mut svg = String::new();
     draw(&mut svg, title, latencies).map_err(|e| anyhow!("plot: {e}"))?;
     Ok(svg)
@@ -67,6 +67,66 @@ fn draw(
     Ok(())
 }
 
+/// One bar: a median and the outermost rounds.
+pub(crate) struct Bar {
+    /// Whose.
+    pub(crate) label: String,
+    /// Lowest round.
+    pub(crate) low: f64,
+    /// Median.
+    pub(crate) middle: f64,
+    /// Highest round.
+    pub(crate) high: f64,
+}
+
+/// An SVG of bars side by side, with their spreads, on a logarithmic scale: who is slower is so
+/// by an order of magnitude.
+pub(crate) fn bars(title: &str, unit: &str, bars: &[Bar]) -> Result<String> {
+    let mut svg = String::new();
+    draw_bars(&mut svg, title, unit, bars).map_err(|e| anyhow!("plot: {e}"))?;
+    Ok(svg)
+}
+
+fn draw_bars(
+    svg: &mut String,
+    title: &str,
+    unit: &str,
+    bars: &[Bar],
+) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let top = bars.iter().map(|b| b.high).fold(0.01, f64::max) * 1.5;
+    let floor = bars.iter().map(|b| b.low).fold(top, f64::min).max(1e-3) / 2.0;
+    let area = SVGBackend::with_string(svg, (900, 500)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 20))
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(70)
+        .build_cartesian_2d(0.0..bars.len() as f64, (floor..top).log_scale())?;
+    let name = |x: &f64| {
+        let bar = bars.get(*x as usize).filter(|_| x.fract() == 0.5);
+        bar.map_or(String::new(), |b| format!("{}: {:.3}", b.label, b.middle))
+    };
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .disable_x_axis()
+        .y_desc(unit)
+        .y_label_formatter(&|y| format!("{y}"))
+        .draw()?;
+    for (i, bar) in bars.iter().enumerate() {
+        let (left, colour) = (i as f64, COLOURS[i % COLOURS.len()]);
+        let body = [(left + 0.2, floor), (left + 0.8, bar.middle)];
+        let spread = [(left + 0.5, bar.low), (left + 0.5, bar.high)];
+        chart.draw_series([Rectangle::new(body, colour.filled())])?;
+        chart.draw_series(LineSeries::new(spread, BLACK.stroke_width(2)))?;
+        let at = (left + 0.12, bar.high * 1.08);
+        chart.draw_series([Text::new(name(&(left + 0.5)), at, ("sans-serif", 15))])?;
+    }
+    area.present()?;
+    Ok(())
+}
+
 /// (number of nines, microseconds) along the distribution.
 fn points(hist: &Hist) -> Vec<(f64, f64)> {
     let end = nines_max(hist);
@@ -117,6 +177,22 @@ mod tests {
         hist.record(5_000).unwrap();
         let svg = percentiles("one", &[("beat".to_owned(), hist)]).unwrap();
         assert!(svg.contains("beat") && svg.trim_end().ends_with("</svg>"));
+    }
+
+    #[test]
+    fn bars_carry_their_names_and_figures() {
+        let bar = |label: &str, middle| Bar {
+            label: label.to_owned(),
+            low: middle * 0.9,
+            middle,
+            high: middle * 1.2,
+        };
+        let svg = bars("cost", "µs", &[bar("one", 0.25), bar("two", 40.0)]).unwrap();
+        assert!(
+            svg.contains("one: 0.250") && svg.contains("two: 40.000"),
+            "{svg}"
+        );
+        assert!(svg.contains("cost") && svg.trim_end().ends_with("</svg>"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 mod ensemble;
 mod expiry;
 mod heartbeat;
-mod joins;
+pub(crate) mod joins;
 
 use super::own::Home;
 use super::tell;
