@@ -27,6 +27,7 @@ pub(crate) struct Report {
     broken_off: Option<String>,
     notes: Vec<String>,
     files: Vec<(String, Vec<u8>)>,
+    claims_missed: u32,
 }
 
 impl Report {
@@ -44,6 +45,7 @@ impl Report {
             broken_off: None,
             notes: Vec::new(),
             files: Vec::new(),
+            claims_missed: 0,
         }
     }
 
@@ -88,6 +90,13 @@ impl Report {
         self.notes.push(text.to_owned());
     }
 
+    /// Adds something that must hold, and whether it does. If it does not, the run was no success.
+    pub(crate) fn claim(&mut self, key: &str, what: &str, measured: &str, holds: bool) {
+        let verdict = if holds { "holds" } else { "DOES NOT HOLD" };
+        self.figure(key, what, format!("{measured}: {verdict}"), holds);
+        self.claims_missed += u32::from(!holds);
+    }
+
     /// Adds a file to the folder.
     pub(crate) fn attach(&mut self, name: &str, content: impl Into<Vec<u8>>) {
         self.files.push((name.to_owned(), content.into()));
@@ -102,7 +111,7 @@ impl Report {
 
     /// Whether nothing went wrong.
     pub(crate) fn is_clean(&self) -> bool {
-        self.faults.total() == 0 && self.broken_off.is_none()
+        self.faults.total() == 0 && self.broken_off.is_none() && self.claims_missed == 0
     }
 
     /// The table on the terminal.

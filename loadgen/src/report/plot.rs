@@ -127,6 +127,77 @@ fn draw_bars(
     Ok(())
 }
 
+/// What a curve's axes say.
+pub(crate) struct Axes {
+    /// Title of the plot.
+    pub(crate) title: &'static str,
+    /// What grows.
+    pub(crate) x: &'static str,
+    /// What is measured.
+    pub(crate) y: &'static str,
+}
+
+/// A curve: its name and its points.
+pub(crate) type Series = (String, Vec<(f64, f64)>);
+
+/// An SVG of curves with a mark at each point, both scales logarithmic: what does not grow is flat,
+/// and what grows in proportion is a diagonal.
+pub(crate) fn curves(axes: &Axes, series: &[Series]) -> Result<String> {
+    let mut svg = String::new();
+    draw_curves(&mut svg, axes, series).map_err(|e| anyhow!("plot: {e}"))?;
+    Ok(svg)
+}
+
+fn draw_curves(
+    svg: &mut String,
+    axes: &Axes,
+    series: &[Series],
+) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let points = || series.iter().flat_map(|(_, points)| points);
+    let range = |of: fn(&(f64, f64)) -> f64, room: f64| {
+        let low = points().map(of).fold(f64::INFINITY, f64::min);
+        let high = points().map(of).fold(f64::NEG_INFINITY, f64::max);
+        let low = if low.is_finite() { low.max(1e-6) } else { 1.0 };
+        (low / room, high.max(low) * room)
+    };
+    let ((left, right), (floor, top)) = (range(|p| p.0, 1.1), range(|p| p.1, 2.0));
+    let area = SVGBackend::with_string(svg, (900, 500)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(axes.title, ("sans-serif", 20))
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(70)
+        .build_cartesian_2d((left..right).log_scale(), (floor..top).log_scale())?;
+    chart
+        .configure_mesh()
+        .x_desc(axes.x)
+        .y_desc(axes.y)
+        .x_label_formatter(&|x| format!("{x}"))
+        .y_label_formatter(&|y| format!("{y}"))
+        .draw()?;
+    for (i, (name, points)) in series.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        chart
+            .draw_series(LineSeries::new(
+                points.iter().copied(),
+                colour.stroke_width(2),
+            ))?
+            .label(name.as_str())
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+        let marks = points.iter().map(|at| Circle::new(*at, 4, colour.filled()));
+        chart.draw_series(marks)?;
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    area.present()?;
+    Ok(())
+}
+
 /// (number of nines, microseconds) along the distribution.
 fn points(hist: &Hist) -> Vec<(f64, f64)> {
     let end = nines_max(hist);
@@ -193,6 +264,21 @@ mod tests {
             "{svg}"
         );
         assert!(svg.contains("cost") && svg.trim_end().ends_with("</svg>"));
+    }
+
+    #[test]
+    fn curves_have_a_mark_at_each_point_and_survive_one_point_alone() {
+        let axes = Axes {
+            title: "growth",
+            x: "sessions",
+            y: "µs",
+        };
+        let all = vec![(1e4, 1.0), (1e5, 1.1), (1e6, 1.3)];
+        let svg = curves(&axes, &[("p50".to_owned(), all)]).unwrap();
+        assert_eq!(svg.matches("<circle").count(), 3);
+        assert!(svg.contains("sessions") && svg.contains("p50"));
+        assert!(curves(&axes, &[("one".to_owned(), vec![(1.0, 0.0)])]).is_ok());
+        assert!(curves(&axes, &[]).is_ok());
     }
 
     #[test]

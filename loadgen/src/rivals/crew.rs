@@ -1,7 +1,7 @@
 //! The driver of a comparison: the same work for whoever is spoken to.
 //!
-//! A closed loop: every connection has so many questions under way and asks the next when one
-//! is answered. What is counted is whole operations, of one or more questions each.
+//! A closed loop: every connection asks so many questions at once, and the next ones when all
+//! are answered. What is counted is whole operations, of one or more questions each.
 
 use super::{Op, Says, Sessions, Speech, Who};
 use crate::clock::{self, MILLI, SECOND};
@@ -360,7 +360,13 @@ impl Crew {
                     self.took.done += 1;
                     self.took.hist.saturating_record(waited);
                 }
-                self.go_on(lane, now_ns);
+                // The next burst when the last is answered: whoever answers one by one must not
+                // be asked one by one for it.
+                if lane.waiting.is_empty() {
+                    for _ in 0..self.depth {
+                        self.go_on(lane, now_ns);
+                    }
+                }
             }
             Job::Watch { mass, .. } => {
                 self.counting = false;

@@ -1,7 +1,7 @@
 //! `bench`: the project's targets, measured the way they are stated.
 
-mod ensemble;
-mod expiry;
+pub(crate) mod ensemble;
+pub(crate) mod expiry;
 mod heartbeat;
 pub(crate) mod joins;
 
