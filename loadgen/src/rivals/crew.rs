@@ -501,3 +501,142 @@ const SILENCE_NS_MAX: u64 = 60 * SECOND;
 const COUNT_STEP_NS: u64 = 10 * MILLI;
 /// No power of two and no multiple of what sessions are counted in.
 const STRIDE: u64 = 7_919;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// Answers every RESP command with what `say` makes of its number and its word, one by one.
+    fn redis(say: fn(u32, &str) -> &'static str) -> (Way, Arc<AtomicU32>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        let serve = move |mut stream: TcpStream, count: &AtomicU32| {
+            let mut piece = [0; 4096];
+            let mut text = String::new();
+            while let Ok(n @ 1..) = stream.read(&mut piece) {
+                text.push_str(std::str::from_utf8(&piece[..n]).unwrap());
+                while let Some((word, rest)) = first(&text) {
+                    let answer = say(count.fetch_add(1, Ordering::SeqCst), word);
+                    if answer.is_empty() || stream.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                    text = rest.to_owned();
+                }
+            }
+        };
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let count = Arc::clone(&count);
+                std::thread::spawn(move || serve(stream.unwrap(), &count));
+            }
+        });
+        let way = Way {
+            who: Who::Redis,
+            address,
+            pid: std::process::id(),
+            connections: 3,
+            depth: 1,
+            cpu: None,
+        };
+        (way, asked)
+    }
+
+    /// The first command's word, and what follows the command.
+    fn first(text: &str) -> Option<(&str, &str)> {
+        let (count, mut rest) = text.strip_prefix('*')?.split_once("\r\n")?;
+        let mut word = "";
+        for i in 0..count.parse::<usize>().unwrap() {
+            let (len, after) = rest.strip_prefix('$')?.split_once("\r\n")?;
+            let len: usize = len.parse().unwrap();
+            let part = after.get(..len)?;
+            rest = after.get(len + 2..)?;
+            if i == 0 {
+                word = part;
+            }
+        }
+        Some((word, rest))
+    }
+
+    fn each(op: Op, sessions: Range<u32>) -> Job {
+        Job::Each { op, sessions }
+    }
+
+    #[test]
+    fn each_session_is_created_once() {
+        let (way, asked) = redis(|_, word| if word == "SET" { "+OK\r\n" } else { "" });
+        let took = work(&way, &Sessions::new(10), each(Op::Create, 5..105)).unwrap();
+        assert_eq!((took.done, asked.load(Ordering::SeqCst)), (100, 100));
+        assert_eq!(took.hist.len(), 100);
+        assert!(took.sent_ns.iter().all(|at| *at > 0));
+    }
+
+    #[test]
+    fn beats_go_on_for_their_time_and_only_that_is_measured() {
+        let (mut way, asked) = redis(|_, _| ":1\r\n");
+        way.depth = 4;
+        let job = Job::Beats {
+            sessions: 10,
+            warmup_ns: 20 * MILLI,
+            duration_ns: 50 * MILLI,
+        };
+        let took = work(&way, &Sessions::new(10), job).unwrap();
+        assert!(took.ns >= 50 * MILLI && took.done > 0);
+        assert!(u64::from(asked.load(Ordering::SeqCst)) >= took.done);
+        assert_eq!(took.hist.len(), took.done);
+    }
+
+    #[test]
+    fn a_refusal_and_a_lost_connection_end_the_work_with_the_reason() {
+        let why = |say| {
+            let (way, _) = redis(say);
+            let failed = work(&way, &Sessions::new(10), each(Op::Beat, 0..50));
+            failed.err().unwrap().to_string()
+        };
+        let said = why(|n, _| if n == 20 { ":0\r\n" } else { ":1\r\n" });
+        assert!(said.starts_with("redis: no to step 0 of Beat"), "{said}");
+        let said = why(|n, _| if n == 20 { "" } else { ":1\r\n" });
+        assert!(said.contains("closed by the server"), "{said}");
+        let said = why(|_, _| "HTTP/1.1 400\r\n");
+        assert!(said.contains("not RESP"), "{said}");
+    }
+
+    #[test]
+    fn a_watch_ends_when_all_are_gone_and_tells_how_late() {
+        let (mut way, _) =
+            redis(|n, _| [":3\r\n", ":3\r\n", ":1\r\n", ":0\r\n"][n.min(3) as usize]);
+        way.connections = 1;
+        let mut mass = Mass::default();
+        let now_ns = clock::now();
+        mass.renewed(3, now_ns);
+        mass.seal();
+        let job = Job::Watch {
+            mass: Box::new(mass),
+            until_ns: now_ns + 60 * SECOND,
+        };
+        let took = work(&way, &Sessions::new(10), job).unwrap();
+        assert_eq!((took.done, took.early_and_left), (3, (0, 0)));
+        assert!(took.hist.min() > 0);
+    }
+
+    #[test]
+    fn who_is_still_there_at_the_end_of_patience_is_counted() {
+        let (mut way, _) = redis(|n, _| if n == 0 { ":3\r\n" } else { ":2\r\n" });
+        way.connections = 1;
+        let mut mass = Mass::default();
+        let now_ns = clock::now();
+        mass.renewed(3, now_ns);
+        mass.seal();
+        let job = Job::Watch {
+            mass: Box::new(mass),
+            until_ns: now_ns + 100 * MILLI,
+        };
+        let took = work(&way, &Sessions::new(10), job).unwrap();
+        assert_eq!((took.done, took.early_and_left), (1, (0, 2)));
+    }
+}

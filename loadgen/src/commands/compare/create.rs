@@ -1,7 +1,7 @@
 //! What it costs to create a session that a power loss would not undo.
 
 use super::table::{Cell, Spread, markdown, none, quantiles, store};
-use super::{CLIENTS, Contender, failed, order};
+use super::{CLIENTS, Contender, failed, order, rest};
 use crate::cli::Compare;
 use crate::commands::bench::joins::fdatasync_median_us;
 use crate::process::TempDir;
@@ -40,6 +40,7 @@ pub(super) fn create(flags: &Compare, here: &[Who], report: &mut Report) -> Resu
             let from = round * each;
             let middle = from + flags.creates;
             let contender = &contenders[i];
+            rest(&contenders);
             let both = contender
                 .each(&sessions, Op::Create, from..middle, CLIENTS)
                 .and_then(|many| {

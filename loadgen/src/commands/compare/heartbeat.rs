@@ -1,7 +1,7 @@
 //! What a beat costs: one at a time, pipelined, and over thousands of connections.
 
 use super::table::{Cell, markdown, none, quantiles, ratio, store};
-use super::{Contender, failed, order};
+use super::{Contender, failed, order, rest};
 use crate::cli::Compare;
 use crate::clock::{MILLI, SECOND};
 use crate::report::{Report, count};
@@ -39,6 +39,7 @@ pub(super) fn heartbeat(flags: &Compare, here: &[Who], report: &mut Report) -> R
                 if out[i] {
                     continue;
                 }
+                rest(&contenders);
                 match measure(&contenders[i], manner, flags, &sessions) {
                     Ok(took) => cells[i].add(&took),
                     Err(why) => {

@@ -12,11 +12,13 @@ mod table;
 
 use super::conclude;
 use crate::cli::{Compare, WorkName};
-use crate::clock;
+use crate::clock::{self, MILLI, SECOND};
+use crate::process;
 use crate::report::Report;
 use crate::rivals::crew::{self, Job, Took, Way};
 use crate::rivals::{Op, Running, Sessions, Setting, Who};
 use anyhow::{Result, ensure};
+use std::time::Duration;
 
 /// Runs `compare`. True if every server did its work; who is faster is no matter of that.
 ///
@@ -137,6 +139,26 @@ impl Contender {
     }
 }
 
+/// Waits until the servers have come to rest. What a load leaves behind, such as code to
+/// compile or memory to collect, would else be done while the next server is measured, on the
+/// same processor.
+fn rest(contenders: &[Contender]) {
+    let spent = || -> u64 {
+        let pids = contenders.iter().map(|c| c.way.pid);
+        pids.filter_map(process::cpu_ns).sum()
+    };
+    let began_ns = clock::now();
+    let mut before = spent();
+    while clock::now() - began_ns < REST_NS_MAX {
+        clock::pause(Duration::from_nanos(LOOK_NS));
+        let now = spent();
+        if now.saturating_sub(before) < LOOK_NS / 20 {
+            return;
+        }
+        before = now;
+    }
+}
+
 /// The order of round `round`: another one begins each time, and every other time it is turned
 /// round.
 fn order(count: usize, round: u32) -> Vec<usize> {
@@ -155,14 +177,19 @@ fn failed(report: &mut Report, who: Who, work: &str, why: &anyhow::Error) {
     report.verdict(&crate::verify::Faults::default(), Some(&said));
 }
 
+/// Length of a look at how busy the servers are.
+const LOOK_NS: u64 = 100 * MILLI;
+/// Who has not come to rest by then is measured as it is.
+const REST_NS_MAX: u64 = 5 * SECOND;
 /// Clients that act at once where that is not what is measured.
 const CLIENTS: u32 = 512;
 /// Connections that a part of the sessions of who binds them to connections takes.
 const CONNECTIONS_AT_ONCE: u32 = 5_000;
 /// What other measurements say that this one does not repeat.
-const NOT_MEASURED: &str = "Not measured here, from earlier work on such a machine: ZooKeeper 3.9.5 with its default NIO \
-     21–27 µs a ping instead of Netty's 14.6; etcd 3.5 by gRPC stream 25–50 µs a keep-alive, by its \
-     HTTP gateway 150–190 µs; three etcd servers 35–41 µs at the leader and 140–154 µs at a follower.";
+const NOT_MEASURED: &str = "Not measured here, from earlier work on such a machine: ZooKeeper 3.9.5 with Netty 14.6 µs a \
+     ping (9.8 pipelined), with its default NIO 21–27 (17–19); etcd 3.5 by gRPC stream 25–50 µs a \
+     keep-alive (4.1–6.1 pipelined, by another client), by its HTTP gateway 150–190; three etcd \
+     servers 35–41 µs at the leader and 140–154 at a follower.";
 
 #[cfg(test)]
 mod tests {

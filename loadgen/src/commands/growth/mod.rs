@@ -12,8 +12,8 @@ use crate::clock;
 use crate::commands::own::Home;
 use crate::names::Names;
 use crate::recorder::Hist;
-use crate::report::Report;
 use crate::report::plot::{Axes, Series, curves};
+use crate::report::{Report, count};
 use anyhow::{Result, ensure};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -69,7 +69,7 @@ fn draw(report: &mut Report, name: &str, axes: &Axes, series: &[Series]) -> Resu
     table.push_str(&"---|".repeat(series.len()));
     let places = series.first().map_or(&[][..], |(_, points)| points);
     for (i, (x, _)) in places.iter().enumerate() {
-        let _ = write!(table, "\n| {x} |");
+        let _ = write!(table, "\n| {} |", count(*x as u64));
         for (_, points) in series {
             let value = points.get(i).map(|(_, y)| figure(*y));
             let _ = write!(table, " {} |", value.unwrap_or_default());

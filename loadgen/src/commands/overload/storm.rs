@@ -373,3 +373,43 @@ const QUICK_NS: u64 = 100 * MILLI;
 const OPENING_NS_MAX: u64 = 60 * SECOND;
 /// Answers are awaited so long after the end.
 const DRAINING_NS_MAX: u64 = 30 * SECOND;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use clap::Parser;
+
+    /// The verdict on a storm whose beats took so long before and in it, and whose refusals so long.
+    fn holds(before_ms: u64, during_ms: u64, refused_ms: Option<u64>, held_back: u64) -> bool {
+        let args = ["loadgen", "overload", "--sessions", "64"];
+        let Command::Overload(flags) = Cli::parse_from(args).command else {
+            panic!("another command");
+        };
+        let known = Known {
+            sessions: vec![Session::default(); 64],
+            ..Known::default()
+        };
+        let mut storm = Storm::new(&flags, known, 1.0);
+        for _ in 0..1_000 {
+            storm.before.saturating_record(before_ms * MILLI);
+            storm.during.saturating_record(during_ms * MILLI);
+            if let Some(ms) = refused_ms {
+                storm.refused.saturating_record(ms * MILLI);
+            }
+        }
+        storm.held_back = held_back;
+        let mut report = Report::new("overload", std::time::SystemTime::UNIX_EPOCH, "x");
+        storm.claims(&mut report);
+        report.is_clean()
+    }
+
+    #[test]
+    fn every_claim_is_needed() {
+        assert!(holds(5, 9, Some(20), 0));
+        assert!(!holds(5, 11, Some(20), 0), "beats are harmed");
+        assert!(!holds(5, 9, Some(200), 0), "refused late");
+        assert!(!holds(5, 9, None, 0), "nothing was refused");
+        assert!(!holds(5, 9, Some(20), 1), "neither taken nor refused");
+    }
+}
