@@ -41,6 +41,8 @@ pub(super) fn command(
         ("--save", ""),
         ("--appendonly", append),
         ("--appendfsync", "always"),
+        // It takes 127.0.0.1 alone for loopback, and refuses our other sources there.
+        ("--protected-mode", "no"),
         ("--maxclients", "20000"),
         ("--tcp-backlog", "4096"),
         ("--loglevel", "warning"),
@@ -102,7 +104,8 @@ impl Speech for Resp {
             (Some(Op::Create), Some(b'+')) => Says::Yes(0),
             (Some(Op::Beat), Some(b':')) if number() == Some(1) => Says::Yes(0),
             (Some(Op::Count), Some(b':')) => number().map_or(Says::No, Says::Yes),
-            (_, Some(b'-' | b':' | b'+')) => Says::No,
+            (Some(_), Some(b':' | b'+')) => Says::No,
+            (_, Some(b'-')) => return Err(String::from_utf8_lossy(line).into_owned()),
             _ => return Err("not RESP".to_owned()),
         };
         Ok(Some(Frame { len: lf + 1, says }))
@@ -151,7 +154,8 @@ mod tests {
     #[test]
     fn answers_are_read_and_refusals_told_apart() {
         assert_eq!(read(Op::Create, b"+OK\r\n"), Ok(Some(Says::Yes(0))));
-        assert_eq!(read(Op::Create, b"-ERR no\r\n"), Ok(Some(Says::No)));
+        let said = read(Op::Create, b"-ERR max number of clients reached\r\n");
+        assert!(said.unwrap_err().contains("max number of clients"));
         assert_eq!(read(Op::Beat, b":1\r\n"), Ok(Some(Says::Yes(0))));
         assert_eq!(
             read(Op::Beat, b":0\r\n"),
