@@ -482,8 +482,9 @@ pub(crate) struct Overload {
     /// Slow: pairs of measurements, without and with them.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
-    /// Slow: length of each.
-    #[arg(long, default_value = "4s", value_parser = length)]
+    /// Slow: length of each; longer than the 10 s that the server gives a request, so that some
+    /// are ended and come again.
+    #[arg(long, default_value = "12s", value_parser = length)]
     pub(crate) each: u64,
 }
 

@@ -29,6 +29,7 @@ pub(super) fn memory(flags: &Compare, here: &[Who], report: &mut Report) -> Resu
     let head = [
         "server",
         "more than empty, B a session",
+        "of it no mapped file, B",
         "all resident, B a session",
         "empty, MiB",
         "full, MiB",
@@ -51,6 +52,7 @@ fn held(who: Who, flags: &Compare) -> Result<(Vec<String>, serde_json::Value)> {
     let row = vec![
         who.to_string(),
         each(after.rss.saturating_sub(before.rss)),
+        each(after.anonymous.saturating_sub(before.anonymous)),
         each(after.rss),
         (before.rss >> 20).to_string(),
         (after.rss >> 20).to_string(),

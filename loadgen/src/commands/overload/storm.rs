@@ -4,20 +4,23 @@ use crate::cli::Overload;
 use crate::clock::{self, MILLI, SECOND};
 use crate::commands::own::Home;
 use crate::names::Names;
-use crate::net::{Driver, Kind, Lane, Net, Next, Pending};
-use crate::plan::{Known, Plan};
+use crate::net::{Driver, Kind, Lane, Net, Next, Pending, Target};
+use crate::plan::{Known, Load, Plan};
 use crate::process;
-use crate::recorder::{self, Hist};
+use crate::recorder::{self, Hist, Tag};
 use crate::reply::Reply;
 use crate::report::{Report, count, time};
-use crate::run;
-use crate::schedule::{Dealing, OpenLoop, block_for};
-use crate::verify::{Fault, Sent, Session, Verifier};
-use anyhow::{Result, anyhow, ensure};
+use crate::run::{self, Done};
+use crate::verify::{Fault, Sent, Verifier};
+use anyhow::{Result, anyhow, bail};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 /// Measures the capacity, then the beats alone, then the beats in the storm.
 pub(super) fn joins(flags: &Overload, home: &Home, report: &mut Report) -> Result<()> {
-    let (server, _) = home.start()?;
+    let (mut server, _) = home.start()?;
     let crowd = Names::new("capacity", GROUPS, 24, 1, 0);
     let capacity = Plan {
         joins_outstanding: CAPACITY_OUTSTANDING,
@@ -32,42 +35,77 @@ pub(super) fn joins(flags: &Overload, home: &Home, report: &mut Report) -> Resul
     };
     let done = run::run(&home.target(), vec![members], flags.own.load_cpu)?;
     report.verdict(&done.faults, done.broken_off.as_deref());
-    let rate = capacity * flags.factor;
-    let mut storm = Storm::new(flags, done.into_known(), rate);
-    let target = home.target();
-    let (cpu, pid) = (flags.own.load_cpu, server.pid());
-    let run = || -> Result<Storm> {
-        if let Some(cpu) = cpu {
-            process::pin_thread(cpu);
-        }
-        let connections = BEAT_CONNECTIONS + JOIN_CONNECTIONS;
-        run::ensure_files(u64::from(connections))?;
-        let mut net = Net::new(target, connections)?;
-        net.run(&mut storm)?;
-        Ok(storm)
-    };
-    let storm = std::thread::scope(|scope| scope.spawn(run).join())
-        .map_err(|_| anyhow!("the load thread panicked"))??;
-    ensure!(process::cpu_ns(pid).is_some(), "the server has ended");
+    let calm = beats(flags, home, done.into_known())?;
+    report.verdict(&calm.faults, calm.broken_off.as_deref());
+    let before = calm.hist(Tag::Beat);
+    let flood = Flood::new(capacity * flags.factor);
+    let (storm, flood) = beside(flags, home, flood, calm.into_known())?;
+    if let Some(words) = server.has_ended() {
+        bail!("the server has ended; it said:\n{words}");
+    }
     drop(server);
-    storm.tell(flags, capacity, report)
+    report.verdict(&storm.faults, storm.broken_off.as_deref());
+    report.verdict(flood.verifier.faults(), None);
+    tell(flags, capacity, &flood, &storm, report);
+    let outcome = Outcome {
+        before,
+        during: storm.hist(Tag::Beat),
+        refused: flood.refused,
+        held_back: flood.held_back,
+        lost: u64::from(flags.sessions) - storm.into_known().standing.living(),
+    };
+    outcome.judge(report);
+    Ok(())
 }
 
-/// One thread that beats on a schedule and, from the middle of its time on, joins on another.
-struct Storm {
-    phase: Phase,
-    phase_ns: u64,
-    length_ns: u64,
-    // Those that beat.
-    sessions: Vec<Session>,
-    gone: Vec<bool>,
+/// Every member beats once a second. On a thread of its own, which sleeps most of the time: what
+/// else the generator does hardly delays it.
+fn beats(flags: &Overload, home: &Home, known: Known) -> Result<Done> {
+    let plan = Plan {
+        timeout_ns: TIMEOUT_NS,
+        load: Load::Open {
+            interval_ns: INTERVAL_NS,
+            block: 0,
+        },
+        warmup_ns: SECOND,
+        duration_ns: flags.duration,
+        known: Some(Arc::new(known)),
+        ..Plan::joins(members(), flags.sessions, BEAT_CONNECTIONS)
+    };
+    run::run(&home.target(), vec![plan], flags.own.load_cpu)
+}
+
+/// The same beats while it storms.
+fn beside(flags: &Overload, home: &Home, flood: Flood, known: Known) -> Result<(Done, Flood)> {
+    run::ensure_files(u64::from(JOIN_CONNECTIONS + BEAT_CONNECTIONS))?;
+    let (open, stop) = (Arc::clone(&flood.open), Arc::clone(&flood.stop));
+    let (target, cpu) = (home.target(), flags.own.load_cpu);
+    let thread = thread::spawn(move || flood.run(target, cpu));
+    let began_ns = clock::now();
+    while !open.load(Ordering::Relaxed) && !thread.is_finished() {
+        if clock::now() - began_ns > OPENING_NS_MAX {
+            stop.store(true, Ordering::Relaxed);
+            bail!("the connections of those that join could not be opened");
+        }
+        clock::pause(Duration::from_nanos(MILLI));
+    }
+    let done = beats(flags, home, known);
+    stop.store(true, Ordering::Relaxed);
+    let flood = thread.join();
+    let flood = flood.map_err(|_| anyhow!("the load thread panicked"))??;
+    Ok((done?, flood))
+}
+
+/// Joins that come at a rate, whatever the answers.
+struct Flood {
+    open: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
     verifier: Verifier,
     names: Names,
-    dealing: Dealing,
-    beats: OpenLoop,
-    // Those that join.
-    newcomers: Names,
     per_s: f64,
+    began_ns: u64,
+    /// When it was told to stop.
+    ended_ns: Option<u64>,
     /// Joins whose time has come so far.
     due: u64,
     sent: u64,
@@ -75,104 +113,41 @@ struct Storm {
     held_back: u64,
     admitted: Hist,
     refused: Hist,
-    before: Hist,
-    during: Hist,
-    storm_ns: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Opening,
-    Before,
-    Storming,
-    Draining,
-}
-
-impl Storm {
-    fn new(flags: &Overload, known: Known, per_s: f64) -> Storm {
-        let block = block_for(flags.sessions, BEAT_CONNECTIONS, INTERVAL_NS, MILLI);
-        let dealing = Dealing::new(flags.sessions, BEAT_CONNECTIONS, block);
-        let mut verifier = Verifier::new(members(), TIMEOUT_NS);
-        verifier.adopt(&known.floors);
-        Storm {
-            phase: Phase::Opening,
-            phase_ns: clock::now(),
-            length_ns: flags.duration,
-            gone: vec![false; known.sessions.len()],
-            sessions: known.sessions,
-            verifier,
-            names: members(),
-            dealing,
-            beats: OpenLoop::new(&dealing, INTERVAL_NS, clock::now()),
-            newcomers: Names::new("storm", GROUPS, 24, 1, 0),
+impl Flood {
+    fn new(per_s: f64) -> Flood {
+        let names = Names::new("storm", GROUPS, 24, 1, 0);
+        Flood {
+            open: Arc::new(AtomicBool::new(false)),
+            stop: Arc::new(AtomicBool::new(false)),
+            verifier: Verifier::new(names.clone(), TIMEOUT_NS),
+            names,
             per_s,
+            began_ns: 0,
+            ended_ns: None,
             due: 0,
             sent: 0,
             held_back: 0,
             admitted: recorder::empty(),
             refused: recorder::empty(),
-            before: recorder::empty(),
-            during: recorder::empty(),
-            storm_ns: u64::MAX,
         }
     }
 
-    fn enter(&mut self, phase: Phase, now_ns: u64) {
-        self.phase = phase;
-        self.phase_ns = now_ns;
-    }
-
-    fn advance(&mut self, net: &Net, now_ns: u64) -> bool {
-        let spent = now_ns - self.phase_ns;
-        match self.phase {
-            Phase::Opening if net.all_up() => {
-                self.beats = OpenLoop::new(&self.dealing, INTERVAL_NS, now_ns);
-                self.enter(Phase::Before, now_ns);
-            }
-            Phase::Opening if spent > OPENING_NS_MAX => {
-                let said = "the connections could not be opened";
-                self.verifier.general(Fault::Disconnected, said);
-                return true;
-            }
-            Phase::Before if spent >= self.length_ns => {
-                self.storm_ns = now_ns;
-                self.enter(Phase::Storming, now_ns);
-            }
-            Phase::Storming if spent >= self.length_ns => self.enter(Phase::Draining, now_ns),
-            Phase::Draining if net.unanswered() == 0 => return true,
-            Phase::Draining if spent > DRAINING_NS_MAX => {
-                let left = net.unanswered();
-                let said = format!("{left} requests had no answer");
-                self.verifier.general(Fault::Unanswered, &said);
-                return true;
-            }
-            _ => {}
+    fn run(mut self, target: Target, cpu: Option<usize>) -> Result<Flood> {
+        if let Some(cpu) = cpu {
+            process::pin_thread(cpu);
         }
-        false
-    }
-
-    fn beat(&mut self, net: &mut Net, now_ns: u64) {
-        while let Some((block, due_ns)) = self.beats.take(now_ns) {
-            let lane = net.lane(self.dealing.connection_of_block(block));
-            for slot in self.dealing.slots(block) {
-                let session = self.dealing.session(slot);
-                if self.gone[session as usize] {
-                    continue;
-                }
-                self.names.head(&mut lane.out, session, None);
-                let floor = self.verifier.floor(session);
-                lane.waiting
-                    .push_back(pending(Kind::Head, session, floor, due_ns, now_ns));
-            }
-        }
+        let mut net = Net::new(target, JOIN_CONNECTIONS)?;
+        net.run(&mut self)?;
+        Ok(self)
     }
 
     fn join(&mut self, net: &mut Net, now_ns: u64) {
-        let spent = now_ns - self.phase_ns;
-        let due = (spent as f64 * self.per_s / 1e9) as u64;
+        let due = ((now_ns - self.began_ns) as f64 * self.per_s / 1e9) as u64;
         let mut full = 0;
         while self.due < due && full < JOIN_CONNECTIONS {
-            let conn = BEAT_CONNECTIONS + (self.due % u64::from(JOIN_CONNECTIONS)) as u32;
+            let conn = (self.due % u64::from(JOIN_CONNECTIONS)) as u32;
             self.due += 1;
             if net.lane_of(conn).waiting.len() >= JOIN_PIPELINE || !net.is_up(conn) {
                 self.held_back += 1;
@@ -182,163 +157,150 @@ impl Storm {
             let session = self.sent as u32;
             self.sent += 1;
             let lane = net.lane(conn);
-            self.newcomers.join(&mut lane.out, session, 3_600_000);
-            lane.waiting
-                .push_back(pending(Kind::Join, session, 0, now_ns, now_ns));
+            self.names.join(&mut lane.out, session, NEWCOMER_TIMEOUT_MS);
+            let sent = Sent {
+                session,
+                at_ns: now_ns,
+                floor: 0,
+            };
+            lane.waiting.push_back(Pending {
+                kind: Kind::Join,
+                sent,
+                due_ns: now_ns,
+            });
         }
         // Every connection was found full: what is due by now is held back as a whole.
-        self.held_back += due - self.due.min(due);
+        self.held_back += due.saturating_sub(self.due);
         self.due = self.due.max(due);
     }
 
-    fn tell(self, flags: &Overload, capacity: f64, report: &mut Report) -> Result<()> {
-        let seconds = flags.duration as f64 / 1e9;
-        let offered = self.sent as f64 / seconds;
-        report.setup(format!(
-            "{} sessions beat once a second; for {seconds} s joins come at {} × the capacity, which is {} a second",
-            count(flags.sessions.into()),
-            flags.factor,
-            count(capacity as u64)
-        ));
-        report.figure(
-            "capacity_per_s",
-            "joins a second at capacity",
-            count(capacity as u64),
-            capacity,
-        );
-        report.figure(
-            "offered_per_s",
-            "joins sent a second",
-            count(offered as u64),
-            offered,
-        );
-        let answers = [("admitted", &self.admitted), ("refused", &self.refused)];
-        for (name, hist) in answers {
-            let text = format!(
-                "{}, p50 {}, p99 {}",
-                count(hist.len()),
-                p(hist, 0.5),
-                p(hist, 0.99)
-            );
-            report.figure(name, &format!("joins {name}"), text, hist.len());
-            report.distribution(&format!("joins-{name}"), hist);
+    /// True when no answer is missing, or has been for long.
+    fn drained(&mut self, net: &Net, now_ns: u64, ended_ns: u64) -> bool {
+        let left = net.unanswered();
+        let patient = now_ns - ended_ns < DRAINING_NS_MAX;
+        if left > 0 && !patient {
+            let said = format!("{left} joins had no answer");
+            self.verifier.general(Fault::Unanswered, &said);
         }
-        report.distribution("beat-before", &self.before);
-        report.distribution("beat-in-the-storm", &self.during);
-        self.claims(report);
-        let lost = self.gone.iter().filter(|gone| **gone).count();
-        report.claim(
-            "nobody_expired",
-            "nobody expires",
-            &format!("{lost} ended"),
-            lost == 0,
-        );
-        report.verdict(self.verifier.faults(), None);
-        Ok(())
+        left == 0 || !patient
+    }
+}
+
+impl Driver for Flood {
+    fn tick(&mut self, net: &mut Net, now_ns: u64) -> Next {
+        let stop = self.stop.load(Ordering::Relaxed);
+        if self.began_ns == 0 {
+            if stop {
+                return Next::Stop;
+            }
+            if net.all_up() {
+                self.began_ns = now_ns;
+                self.open.store(true, Ordering::Relaxed);
+            }
+        } else if stop {
+            let ended_ns = *self.ended_ns.get_or_insert(now_ns);
+            if self.drained(net, now_ns, ended_ns) {
+                return Next::Stop;
+            }
+        } else {
+            self.join(net, now_ns);
+        }
+        Next::Wake(now_ns + MILLI)
     }
 
-    fn claims(&self, report: &mut Report) {
+    fn answered(&mut self, _: &mut Lane, pending: Pending, reply: &Reply, _: &[u8], now_ns: u64) {
+        let waited = now_ns.saturating_sub(pending.due_ns);
+        match reply.status {
+            201 => self.admitted.saturating_record(waited),
+            503 | 429 => self.refused.saturating_record(waited),
+            status => {
+                let said = format!("{status} to a join in the storm");
+                self.verifier.general(Fault::UnexpectedStatus, &said);
+            }
+        }
+    }
+
+    fn closed(&mut self, _: u32, why: &str, lost: &mut dyn Iterator<Item = Pending>) {
+        let said = format!("{why}, {} joins unanswered", lost.count());
+        self.verifier.general(Fault::Disconnected, &said);
+    }
+}
+
+fn tell(flags: &Overload, capacity: f64, flood: &Flood, storm: &Done, report: &mut Report) {
+    let storm_ns = flood.ended_ns.unwrap_or(0).saturating_sub(flood.began_ns);
+    let offered = flood.sent as f64 * 1e9 / storm_ns.max(1) as f64;
+    report.setup(format!(
+        "{} sessions beat once a second; then joins come at {} × the capacity for {}, over {} connections",
+        count(flags.sessions.into()),
+        flags.factor,
+        time(storm_ns),
+        count(JOIN_CONNECTIONS.into())
+    ));
+    for (key, label, per_s) in [
+        ("capacity_per_s", "joins a second at capacity", capacity),
+        ("due_per_s", "joins due a second", flood.per_s),
+        ("sent_per_s", "joins sent a second", offered),
+    ] {
+        report.figure(key, label, count(per_s as u64), per_s);
+    }
+    for (name, hist) in [("admitted", &flood.admitted), ("refused", &flood.refused)] {
+        let text = format!(
+            "{}, p50 {}, p99 {}",
+            count(hist.len()),
+            p(hist, 0.5),
+            p(hist, 0.99)
+        );
+        report.figure(name, &format!("joins {name}"), text, hist.len());
+        report.distribution(&format!("joins-{name}"), hist);
+    }
+    let lag = storm.hist(Tag::SendLag);
+    let text = format!("p99 {}, which is the generator's own", p(&lag, 0.99));
+    let ns = lag.value_at_quantile(0.99);
+    let label = "beats sent after due in the storm";
+    report.figure("sent_after_due_p99_ns", label, text, ns);
+}
+
+/// What is judged.
+struct Outcome {
+    before: Hist,
+    during: Hist,
+    refused: Hist,
+    held_back: u64,
+    /// Members that beat and are no more.
+    lost: u64,
+}
+
+impl Outcome {
+    fn judge(&self, report: &mut Report) {
+        report.distribution("beat-before", &self.before);
+        report.distribution("beat-in-the-storm", &self.during);
         let kept = self.held_back == 0;
         let text = format!(
             "{} found all connections waiting for answers",
             count(self.held_back)
         );
-        report.claim(
-            "taken_or_refused",
-            "every join is taken or refused in time",
-            &text,
-            kept,
-        );
-        let quick = !self.refused.is_empty() && self.refused.value_at_quantile(0.99) <= QUICK_NS;
-        let text = format!(
-            "{} refused, p99 {}",
-            count(self.refused.len()),
-            p(&self.refused, 0.99)
-        );
+        let what = "every join is taken or refused in time";
+        report.claim("taken_or_refused", what, &text, kept);
+        let late = self.refused.value_at_quantile(0.99);
+        let quick = !self.refused.is_empty() && late <= QUICK_NS;
+        let text = format!("{} refused, p99 {}", count(self.refused.len()), time(late));
         let what = format!("joins are refused, p99 within {}", time(QUICK_NS));
         report.claim("refused_quickly", &what, &text, quick);
-        let (before, during) = (
-            self.before.value_at_quantile(0.99),
-            self.during.value_at_quantile(0.99),
-        );
+        let p99 = |hist: &Hist| hist.value_at_quantile(0.99);
+        let (before, during) = (p99(&self.before), p99(&self.during));
         let ratio = during as f64 / before.max(1) as f64;
         let text = format!(
             "{ratio:.2} × ({} before, {} in the storm)",
             time(before),
             time(during)
         );
-        report.claim(
-            "beats_unharmed",
-            "p99 of beats within 2 × of before",
-            &text,
-            ratio <= 2.0,
-        );
+        let unharmed = !self.during.is_empty() && ratio <= WORSE_MAX;
+        let what = "p99 of beats within 2 × of before";
+        report.claim("beats_unharmed", what, &text, unharmed);
         report.data("beat_p99_ratio", ratio.into());
+        let text = format!("{} ended", count(self.lost));
+        report.claim("nobody_expired", "nobody expires", &text, self.lost == 0);
     }
-}
-
-impl Driver for Storm {
-    fn tick(&mut self, net: &mut Net, now_ns: u64) -> Next {
-        if self.advance(net, now_ns) {
-            return Next::Stop;
-        }
-        if matches!(self.phase, Phase::Before | Phase::Storming) {
-            self.beat(net, now_ns);
-        }
-        if self.phase == Phase::Storming {
-            self.join(net, now_ns);
-        }
-        Next::Wake((now_ns + MILLI).min(self.beats.next_due().max(now_ns + MILLI / 8)))
-    }
-
-    fn answered(
-        &mut self,
-        lane: &mut Lane,
-        pending: Pending,
-        reply: &Reply,
-        _: &[u8],
-        now_ns: u64,
-    ) {
-        let session = pending.sent.session;
-        let waited = now_ns.saturating_sub(pending.due_ns);
-        if pending.kind == Kind::Join {
-            match reply.status {
-                201 => self.admitted.saturating_record(waited),
-                503 | 429 => self.refused.saturating_record(waited),
-                status => {
-                    let said = format!("{status} to a join in the storm");
-                    self.verifier.general(Fault::UnexpectedStatus, &said);
-                }
-            }
-            return;
-        }
-        let hist = if pending.due_ns >= self.storm_ns {
-            &mut self.during
-        } else {
-            &mut self.before
-        };
-        hist.saturating_record(waited);
-        let mut sent = pending.sent;
-        sent.at_ns = sent.at_ns.max(lane.unblocked_ns);
-        let s = &mut self.sessions[session as usize];
-        if !self.verifier.beaten(s, sent, reply, now_ns) {
-            self.gone[session as usize] = true;
-        }
-    }
-
-    fn closed(&mut self, _: u32, why: &str, lost: &mut dyn Iterator<Item = Pending>) {
-        let said = format!("{why}, {} requests unanswered", lost.count());
-        self.verifier.general(Fault::Disconnected, &said);
-    }
-}
-
-fn pending(kind: Kind, session: u32, floor: u64, due_ns: u64, now_ns: u64) -> Pending {
-    let sent = Sent {
-        session,
-        at_ns: now_ns,
-        floor,
-    };
-    Pending { kind, sent, due_ns }
 }
 
 fn p(hist: &Hist, q: f64) -> String {
@@ -367,6 +329,10 @@ const CAPACITY_JOINS: u32 = 200_000;
 const TIMEOUT_NS: u64 = 10 * SECOND;
 /// How often they beat.
 const INTERVAL_NS: u64 = SECOND;
+/// Those that join are not beaten for, and stay until the server ends.
+const NEWCOMER_TIMEOUT_MS: u64 = 3_600_000;
+/// How many times longer beats may take in the storm.
+const WORSE_MAX: f64 = 2.0;
 /// A refusal that takes longer is no better than a wait.
 const QUICK_NS: u64 = 100 * MILLI;
 /// All connections must be open by then.
@@ -377,39 +343,72 @@ const DRAINING_NS_MAX: u64 = 30 * SECOND;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
-    use clap::Parser;
 
-    /// The verdict on a storm whose beats took so long before and in it, and whose refusals so long.
-    fn holds(before_ms: u64, during_ms: u64, refused_ms: Option<u64>, held_back: u64) -> bool {
-        let args = ["loadgen", "overload", "--sessions", "64"];
-        let Command::Overload(flags) = Cli::parse_from(args).command else {
-            panic!("another command");
-        };
-        let known = Known {
-            sessions: vec![Session::default(); 64],
-            ..Known::default()
-        };
-        let mut storm = Storm::new(&flags, known, 1.0);
-        for _ in 0..1_000 {
-            storm.before.saturating_record(before_ms * MILLI);
-            storm.during.saturating_record(during_ms * MILLI);
-            if let Some(ms) = refused_ms {
-                storm.refused.saturating_record(ms * MILLI);
-            }
+    fn all(ms: u64) -> Hist {
+        let mut hist = recorder::empty();
+        hist.saturating_record_n(ms * MILLI, 1_000);
+        hist
+    }
+
+    /// An outcome with which every claim holds.
+    fn good() -> Outcome {
+        Outcome {
+            before: all(5),
+            during: all(9),
+            refused: all(20),
+            held_back: 0,
+            lost: 0,
         }
-        storm.held_back = held_back;
+    }
+
+    fn holds(outcome: Outcome) -> bool {
         let mut report = Report::new("overload", std::time::SystemTime::UNIX_EPOCH, "x");
-        storm.claims(&mut report);
+        outcome.judge(&mut report);
         report.is_clean()
     }
 
     #[test]
     fn every_claim_is_needed() {
-        assert!(holds(5, 9, Some(20), 0));
-        assert!(!holds(5, 11, Some(20), 0), "beats are harmed");
-        assert!(!holds(5, 9, Some(200), 0), "refused late");
-        assert!(!holds(5, 9, None, 0), "nothing was refused");
-        assert!(!holds(5, 9, Some(20), 1), "neither taken nor refused");
+        assert!(holds(good()));
+        for (what, outcome) in [
+            (
+                "beats are harmed",
+                Outcome {
+                    during: all(11),
+                    ..good()
+                },
+            ),
+            (
+                "nobody beats",
+                Outcome {
+                    during: recorder::empty(),
+                    ..good()
+                },
+            ),
+            (
+                "refused late",
+                Outcome {
+                    refused: all(200),
+                    ..good()
+                },
+            ),
+            (
+                "nothing is refused",
+                Outcome {
+                    refused: recorder::empty(),
+                    ..good()
+                },
+            ),
+            (
+                "neither taken nor refused",
+                Outcome {
+                    held_back: 1,
+                    ..good()
+                },
+            ),
+            ("somebody expired", Outcome { lost: 1, ..good() }),
+        ] {
+            assert!(!holds(outcome), "{what}");
+        }
     }
 }
