@@ -79,8 +79,8 @@ pub(crate) struct Bar {
     pub(crate) high: f64,
 }
 
-/// An SVG of bars side by side, with their spreads, on a logarithmic scale: who is slower is so
-/// by an order of magnitude.
+/// An SVG of bars side by side, with their spreads. From zero, so that lengths compare; each
+/// carries its figure, since the shortest may be hard to see.
 pub(crate) fn bars(title: &str, unit: &str, bars: &[Bar]) -> Result<String> {
     let mut svg = String::new();
     draw_bars(&mut svg, title, unit, bars).map_err(|e| anyhow!("plot: {e}"))?;
@@ -93,8 +93,7 @@ fn draw_bars(
     unit: &str,
     bars: &[Bar],
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let top = bars.iter().map(|b| b.high).fold(0.01, f64::max) * 1.5;
-    let floor = bars.iter().map(|b| b.low).fold(top, f64::min).max(1e-3) / 2.0;
+    let top = bars.iter().map(|b| b.high).fold(0.01, f64::max) * 1.15;
     let area = SVGBackend::with_string(svg, (900, 500)).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
@@ -102,11 +101,7 @@ fn draw_bars(
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(70)
-        .build_cartesian_2d(0.0..bars.len() as f64, (floor..top).log_scale())?;
-    let name = |x: &f64| {
-        let bar = bars.get(*x as usize).filter(|_| x.fract() == 0.5);
-        bar.map_or(String::new(), |b| format!("{}: {:.3}", b.label, b.middle))
-    };
+        .build_cartesian_2d(0.0..bars.len() as f64, 0.0..top)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -116,12 +111,14 @@ fn draw_bars(
         .draw()?;
     for (i, bar) in bars.iter().enumerate() {
         let (left, colour) = (i as f64, COLOURS[i % COLOURS.len()]);
-        let body = [(left + 0.2, floor), (left + 0.8, bar.middle)];
+        let body = [(left + 0.2, 0.0), (left + 0.8, bar.middle)];
         let spread = [(left + 0.5, bar.low), (left + 0.5, bar.high)];
         chart.draw_series([Rectangle::new(body, colour.filled())])?;
         chart.draw_series(LineSeries::new(spread, BLACK.stroke_width(2)))?;
-        let at = (left + 0.12, bar.high * 1.08);
-        chart.draw_series([Text::new(name(&(left + 0.5)), at, ("sans-serif", 15))])?;
+        // A text hangs from its place.
+        let at = (left + 0.12, bar.high + top * 0.05);
+        let text = format!("{}: {:.3}", bar.label, bar.middle);
+        chart.draw_series([Text::new(text, at, ("sans-serif", 15))])?;
     }
     area.present()?;
     Ok(())

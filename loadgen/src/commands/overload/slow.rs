@@ -8,7 +8,7 @@ use crate::names::Names;
 use crate::net::Target;
 use crate::plan::{Known, Load, Plan};
 use crate::recorder::{Interval, Tag, merge, total};
-use crate::report::{Report, time};
+use crate::report::{Report, plot, time};
 use crate::run::{self, Done};
 use anyhow::{Context, Result, anyhow, ensure};
 use std::io::{ErrorKind, Write};
@@ -103,6 +103,11 @@ impl Rounds {
         let [alone, beside] = self.intervals.map(|all| total(&merge(all), Tag::Beat));
         report.distribution("beat-alone", &alone);
         report.distribution("beat-beside-slow", &beside);
+        let curves = [
+            ("without slow clients".to_owned(), alone),
+            ("beside them".to_owned(), beside),
+        ];
+        report.attach("slow.svg", plot::percentiles("beats", &curves)?);
         ensure!(self.bytes > 0, "the slow clients have sent nothing");
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::plan::{Known, Load, Plan};
 use crate::process;
 use crate::recorder::{self, Hist, Tag};
 use crate::reply::Reply;
-use crate::report::{Report, count, time};
+use crate::report::{Report, count, plot, time};
 use crate::run::{self, Done};
 use crate::verify::{Fault, Sent, Verifier};
 use anyhow::{Result, anyhow, bail};
@@ -55,6 +55,11 @@ pub(super) fn joins(flags: &Overload, home: &Home, report: &mut Report) -> Resul
         lost: u64::from(flags.sessions) - storm.into_known().standing.living(),
     };
     outcome.judge(report);
+    let curves = [
+        ("before".to_owned(), outcome.before),
+        ("in the storm".to_owned(), outcome.during),
+    ];
+    report.attach("beats.svg", plot::percentiles("beats", &curves)?);
     Ok(())
 }
 
