@@ -30,7 +30,8 @@ pub(crate) enum Job {
     Beats {
         /// How many sessions; connection c of n has every n-th from c on.
         sessions: u32,
-        /// Not measured at the beginning.
+        /// Not measured at the beginning; nor what comes before every connection has had an
+        /// answer.
         warmup_ns: u64,
         /// Measured.
         duration_ns: u64,
@@ -149,6 +150,8 @@ struct Crew {
     next: u32,
     turns: Vec<u32>,
     finished: u32,
+    /// Connections whose first beats are answered. What a stream costs to open is no beat's.
+    warmed: u32,
     next_count_ns: u64,
     counting: bool,
     before: (u64, u64),
@@ -186,6 +189,7 @@ impl Crew {
             next: 0,
             turns: vec![0; connections as usize],
             finished: 0,
+            warmed: 0,
             next_count_ns: 0,
             counting: false,
             before: (0, 0),
@@ -363,6 +367,7 @@ impl Crew {
                 // The next burst when the last is answered: whoever answers one by one must not
                 // be asked one by one for it.
                 if lane.waiting.is_empty() {
+                    self.warmed += u32::from(self.turns[lane.number as usize] == self.depth);
                     for _ in 0..self.depth {
                         self.go_on(lane, now_ns);
                     }
@@ -385,7 +390,9 @@ impl Crew {
         let spent = now_ns - self.phase_ns;
         match (&self.job, self.phase) {
             (_, Phase::Opening) => self.open(net, now_ns),
-            (Job::Beats { warmup_ns, .. }, Phase::Warming) if spent >= *warmup_ns => {
+            (Job::Beats { warmup_ns, .. }, Phase::Warming)
+                if spent >= *warmup_ns && self.warmed == self.connections =>
+            {
                 self.begin_working(now_ns);
             }
             (Job::Beats { duration_ns, .. }, Phase::Working) if spent >= *duration_ns => {
@@ -589,6 +596,30 @@ mod tests {
         assert!(took.ns >= 50 * MILLI && took.done > 0);
         assert!(u64::from(asked.load(Ordering::SeqCst)) >= took.done);
         assert_eq!(took.hist.len(), took.done);
+    }
+
+    #[test]
+    fn nothing_is_measured_before_every_connection_had_an_answer() {
+        // Answers come late enough for the warm-up's time to be over long before the first.
+        let (way, asked) = redis(|n, _| {
+            if n < 3 {
+                clock::pause(std::time::Duration::from_millis(30));
+            }
+            ":1\r\n"
+        });
+        let job = Job::Beats {
+            sessions: 10,
+            warmup_ns: 0,
+            duration_ns: 20 * MILLI,
+        };
+        let took = work(&way, &Sessions::new(10), job).unwrap();
+        // At the end each of the three has one under way, which does not count either.
+        let asked = u64::from(asked.load(Ordering::SeqCst));
+        assert!(
+            asked >= took.done + 6,
+            "{asked} asked, {} measured",
+            took.done
+        );
     }
 
     #[test]
