@@ -17,6 +17,7 @@ mod process;
 mod recorder;
 mod reply;
 mod report;
+mod rivals;
 mod run;
 mod schedule;
 mod standing;
@@ -38,6 +39,9 @@ fn main() -> ExitCode {
         Command::Idle(flags) => commands::idle::idle(&flags),
         Command::Failover(flags) => commands::failover::failover(&flags),
         Command::Bench(flags) => commands::bench::bench(&flags),
+        Command::Growth(flags) => commands::growth::growth(&flags),
+        Command::Overload(flags) => commands::overload::overload(&flags),
+        Command::Compare(flags) => commands::compare::compare(&flags),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
