@@ -238,6 +238,9 @@ impl Service for Served {
     fn review(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Option<Next> {
         self.shard.review(conn, now, out)
     }
+    fn is_bulk(&self, conn: ConnId) -> bool {
+        self.shard.is_bulk(conn)
+    }
     fn close(&mut self, conn: ConnId) {
         self.shard.close(conn);
     }

@@ -65,6 +65,8 @@ pub(super) struct Conn {
     first_seq: u32,
     /// What the answers under way are to.
     under_way: Class,
+    /// Its last request was a change.
+    pub(super) changes: bool,
     /// A document that is being sent in pieces.
     pub(super) stream: Option<Box<Stream>>,
     /// No request after those under way is served: close once they are answered.
@@ -124,6 +126,7 @@ impl Conn {
             replies: VecDeque::new(),
             first_seq: 0,
             under_way: Class::Other,
+            changes: false,
             stream: None,
             last: false,
             ended: false,
@@ -197,6 +200,14 @@ impl Shard {
                 .connections
                 .set(self.counters.connections.get() - 1);
         }
+    }
+
+    /// True if what comes on `conn` may wait while other connections are served: it is used for
+    /// changes, which wait for a disk anyway. Heartbeats do not wait for those who join.
+    #[must_use]
+    pub fn is_bulk(&self, conn: ConnId) -> bool {
+        let place = self.conns.get(conn.index as usize);
+        place.is_some_and(|open| open.changes)
     }
 
     /// `bytes` have come in on `conn`.

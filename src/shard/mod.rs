@@ -86,6 +86,8 @@ pub struct Settings {
     pub sessions_max: u32,
     /// Questions to the core that may be unanswered; beyond that, changes are refused (503).
     pub asks_max: usize,
+    /// Questions unanswered from which on changes are refused; fewer than `asks_max`.
+    pub changes_max: usize,
     /// Limits of a request.
     pub http: http::Limits,
     /// Answers of one connection that may be under way; beyond that, it is not read.

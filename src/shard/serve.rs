@@ -238,8 +238,9 @@ impl Shard {
         out: &mut Vec<u8>,
     ) -> Result<Step, Problem> {
         let manner = Manner::of(request);
-        let open = &self.conns[conn.index as usize];
-        if is_change(route) {
+        let open = &mut self.conns[conn.index as usize];
+        open.changes = is_change(route);
+        if open.changes {
             if !open.takes(Class::Change) {
                 return Ok(Step::Blocked);
             }

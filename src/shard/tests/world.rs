@@ -45,6 +45,7 @@ pub(super) struct World {
 pub(super) struct Tune {
     pub(super) shards: u16,
     pub(super) asks_max: usize,
+    pub(super) changes_max: usize,
     pub(super) pipelined_max: usize,
     pub(super) output_bytes_max: usize,
     pub(super) sessions_max: u32,
@@ -58,6 +59,7 @@ impl Default for Tune {
         Tune {
             shards: 2,
             asks_max: 1_000,
+            changes_max: 1_000,
             pipelined_max: 128,
             output_bytes_max: 1 << 20,
             sessions_max: 100_000,
@@ -193,6 +195,7 @@ fn settings_of(tune: &Tune, index: u16) -> Settings {
         lease: Millis(3_000),
         sessions_max: tune.sessions_max,
         asks_max: tune.asks_max,
+        changes_max: tune.changes_max.min(tune.asks_max),
         http: http::Limits {
             body_bytes_max: tune.body_bytes_max,
             ..http::Limits::default()

@@ -565,6 +565,7 @@ fn shards(stage: &mut Stage, at: usize, now: Millis) -> Vec<Shard> {
             lease: stage.profile.lease,
             sessions_max: 40_000,
             asks_max: 1_000,
+            changes_max: 1_000,
             http: crate::http::Limits::default(),
             pipelined_max: 16,
             output_bytes_max: 1 << 20,
