@@ -1,7 +1,7 @@
 //! This server's own sessions: its incarnation, what it takes over at its start, what comes to
 //! it and what leaves it.
 
-use super::requests::Who;
+use super::requests::{Request as Asked, Who};
 use super::{Plant, Replica, request_of};
 use crate::group::{End, EndedSession, Outcome, Place, Refusal, Request, Session, SessionChange};
 use crate::lease;
@@ -129,8 +129,22 @@ impl Replica {
             End::Left | End::TakenOver => self.counters.closed.add(counts),
         }
         if ended.owner == self.settings.id && self.own.is(ended.incarnation) {
-            self.publisher.end(ended.id);
+            // By whom is known once the whole transaction is.
+            self.ends.push(ended.id);
         }
+    }
+
+    /// Tells what the last transaction ended: `request` asked for it, if anybody here has.
+    pub(super) fn tell_ends(&mut self, request: Option<&Asked>, outcome: &Outcome) {
+        let mut ends = std::mem::take(&mut self.ends);
+        match (request.map(|request| &request.who), outcome) {
+            (Some(Who::Shard { shard, .. }), Outcome::Expired { .. }) => {
+                self.publisher.expire(*shard, &ends);
+            }
+            _ => ends.iter().for_each(|id| self.publisher.end(*id)),
+        }
+        ends.clear();
+        self.ends = ends;
     }
 
     /// Deals what the last transaction brought here. A session that a join has created is not

@@ -87,7 +87,7 @@ impl ShardLoop {
         loop {
             self.served.shard.count_turn();
             let rounds = self.rounds()?;
-            if rounds.ticked || self.served.shard.wheel_behind() {
+            if rounds.ticked || self.served.shard.is_behind() {
                 self.tick(rounds.drained);
             }
             self.carry();
@@ -103,7 +103,7 @@ impl ShardLoop {
             }
             // What was carried away may have woken a connection.
             let idle = rounds.idle && !self.sockets.is_busy() && self.late.is_empty();
-            if idle && !self.served.shard.wheel_behind() && !self.served.shard.has_asks() {
+            if idle && !self.served.shard.is_behind() && !self.served.shard.has_asks() {
                 self.sockets.poller().ready().await?;
             } else {
                 // Lets the executor look after itself; it comes back at once.
@@ -115,9 +115,9 @@ impl ShardLoop {
     /// Some turns of the sockets, with the mail that comes in between.
     fn rounds(&mut self) -> io::Result<Rounds> {
         let mut rounds = Rounds::default();
-        let shard = &self.served.shard;
-        let pressed = shard.wheel_behind() || shard.has_asks() || !self.late.is_empty();
         for _ in 0..ROUNDS {
+            let shard = &self.served.shard;
+            let pressed = shard.is_behind() || shard.has_asks() || !self.late.is_empty();
             let inbox = &self.served.inbox;
             let wait_ns = match (pressed, inbox.has_mail()) {
                 (false, false) => BRIEF_NS,

@@ -139,7 +139,7 @@ impl Server {
                 let before = self.answers.insert(token, answer);
                 assert!(before.is_none(), "{token} is answered twice");
             }
-            Tell::Ended(ids) => ids.iter().for_each(|id| {
+            Tell::Ended(ids) | Tell::Expired { ids, .. } => ids.iter().for_each(|id| {
                 self.held.remove(id);
             }),
             Tell::Deal(dealt) => self.held.extend(dealt.into_iter().map(|one| (one.id, one))),
