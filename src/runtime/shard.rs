@@ -91,8 +91,9 @@ impl ShardLoop {
                 self.tick(rounds.drained);
             }
             self.carry();
-            self.ticker
-                .run(self.served.shard.needs_tick(), Millis(TICK_MS))?;
+            let shard = &self.served.shard;
+            let phase = shard.needs_tick().then(|| shard.tick_phase());
+            self.ticker.run(phase, Millis(TICK_MS))?;
             if self.served.shard.is_stopping() {
                 self.sockets.stop_accepting();
                 let since = *stopping_since.get_or_insert_with(clock::now);

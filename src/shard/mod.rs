@@ -56,7 +56,7 @@ use crate::http;
 use crate::mail::{Answer, Ask, Mail, Pass, ShardIndex, Tell, VersionCell, What};
 use crate::metrics::{Latency, Published, Registry, ShardCounters};
 use crate::session::{Limits as SessionLimits, Tracker};
-use crate::time::Millis;
+use crate::time::{Millis, TICK_MS};
 use crate::types::{Incarnation, ServerId, SessionId, Term};
 
 use conn::Conn;
@@ -366,6 +366,13 @@ impl Shard {
             || self.parked.len() > 0
             || !self.behind.is_empty()
             || self.counters.connections.get() > 0
+    }
+
+    /// Where in a tick's length of the shard's clock the wheel's ticks begin: each gap that was
+    /// made good moves them. A tick at that point finds what is due then at once.
+    #[must_use]
+    pub fn tick_phase(&self) -> Millis {
+        Millis(self.tracker.held().0 % TICK_MS)
     }
 
     /// Called before anything comes in. If the shard went without its tick, nothing was
