@@ -139,6 +139,28 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         black_box(&states);
     }
 
+    /// As [`Tracker::expect`], for the sessions of these ids: what finding and reading them will
+    /// need.
+    pub fn expect_ids(&self, ids: impl IntoIterator<Item = SessionId>) {
+        let way = Way {
+            place: (),
+            index: Table::ids,
+            is: (),
+        };
+        let mut lanes: [Option<Lane<()>>; BLOCK] = [None; BLOCK];
+        let mut count = 0;
+        for id in ids {
+            let (key, place, guess) = ((), self.table.place_of_id(id), None);
+            lanes[count] = Some(Lane { key, place, guess });
+            count += 1;
+            if count == BLOCK {
+                self.warm(&mut lanes, &way);
+                count = 0;
+            }
+        }
+        self.warm(&mut lanes[..count], &way);
+    }
+
     /// The session of the lane's key: the guess if it is right, else what a search finds.
     #[inline]
     fn settle<K, P, V>(&self, lane: Lane<K>, way: &Way<G, S, P, V>) -> Option<Slot>

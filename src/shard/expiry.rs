@@ -18,7 +18,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::transit::News;
-use super::{Plant, Purpose, Shard};
+use super::{EXPECT_SESSIONS_MIN, Plant, Purpose, Shard};
 use crate::group::{EXPIRE_BATCH_MAX, Lapse, Outcome, Request as Change};
 use crate::mail::{Answer, Ask, ShardIndex, What};
 use crate::session::Slot;
@@ -187,6 +187,7 @@ impl Shard {
 
     /// Lets go of sessions that have ended.
     fn let_go_ended(&mut self, now: Millis) {
+        self.expect_ended();
         while self.expiry.left.let_go > 0
             && let Some(ids) = self.expiry.ended.front()
         {
@@ -205,6 +206,28 @@ impl Shard {
         }
     }
 
+    /// Brings into cache together what letting go of the next sessions will need, as
+    /// [`Shard::expect`] does for beats.
+    fn expect_ended(&self) {
+        let Expiry { ended, let_go, .. } = &self.expiry;
+        let Some(ids) = ended.front() else {
+            return;
+        };
+        let end = ids.len().min(let_go + self.expiry.left.let_go);
+        let next = &ids[*let_go..end];
+        if self.tracker.len() < EXPECT_SESSIONS_MIN {
+            return;
+        }
+        self.tracker.expect_ids(next.iter().copied());
+        // Their slots hold their names, under which they are listed too.
+        let views = next.iter().filter_map(|id| {
+            let slot = self.tracker.find_id(*id)?;
+            Some(self.tracker.view(slot))
+        });
+        let names = views.map(|view| (self.tracker.group_name(view.group), view.member));
+        self.tracker.expect(names);
+    }
+
     /// Ends a session here.
     pub(super) fn end(&mut self, slot: Slot, now: Millis) {
         let view = self.tracker.view(slot);
@@ -219,6 +242,11 @@ impl Shard {
 
     /// Gathers those found due for the next transaction.
     fn gather_due(&mut self) {
+        let Expiry { due, left, .. } = &self.expiry;
+        if self.expiry.may_gather() && self.tracker.len() >= EXPECT_SESSIONS_MIN {
+            let next = due.range(..due.len().min(left.gathered));
+            self.tracker.expect_ids(next.copied());
+        }
         while self.expiry.may_gather() && self.expiry.left.gathered > 0 {
             if self.plants.has(Plant::ExpiresOneByOne) && !self.expiry.lapses.is_empty() {
                 return;

@@ -1,7 +1,7 @@
 //! What the shard does besides answering: the core's news, the tick and stalls.
 
 use super::transit::News;
-use super::{Phase, Plant, Purpose, Shard};
+use super::{EXPECT_SESSIONS_MIN, Phase, Plant, Purpose, Shard};
 use crate::mail::{Answer, Dealt, Tell};
 use crate::session::{InsertError, NewSession, Slot};
 use crate::time::{Millis, TICK_MS, stretched};
@@ -25,8 +25,11 @@ impl Shard {
                 self.on_news(News::Changed { id, term, timeout }, now);
             }
             Tell::Deal(sessions) => {
-                for dealt in &sessions {
-                    self.hold(dealt, now);
+                for some in sessions.chunks(EXPECT_MAX) {
+                    self.expect_dealt(some);
+                    for dealt in some {
+                        self.hold(dealt, now);
+                    }
                 }
             }
             Tell::Beats { from, token, beats } => self.on_beats(from, token, &beats, now),
@@ -71,6 +74,19 @@ impl Shard {
             Purpose::Cluster(place, manner) => self.on_cluster(place, manner, answer, now),
             Purpose::Search(search) => self.on_judged(search, answer, now),
             Purpose::Expiry(_) => {}
+        }
+    }
+
+    /// Brings into cache together where these sessions will stand, as [`Shard::expect`] does for
+    /// beats.
+    fn expect_dealt(&self, sessions: &[Dealt]) {
+        if self.tracker.len() >= EXPECT_SESSIONS_MIN {
+            let names = sessions
+                .iter()
+                .map(|dealt| (&dealt.group[..], &dealt.member[..]));
+            self.tracker.expect(names);
+            self.tracker
+                .expect_ids(sessions.iter().map(|dealt| dealt.id));
         }
     }
 
@@ -260,5 +276,7 @@ impl Shard {
     }
 }
 
+/// Sessions dealt whose places are looked for together: their lines stay in cache.
+const EXPECT_MAX: usize = 256;
 /// How long the wheel may stand still after a stall although input keeps coming.
 const DRAIN_MS_MAX: u64 = 2_000;

@@ -24,6 +24,15 @@ impl Snapshots {
         self.logged_bytes += bytes as u64;
     }
 
+    /// How many bytes logged call for the next, if `least` always do.
+    ///
+    /// Half of what the last one took: to read a byte of the log back costs several times what it
+    /// costs to restore one of a snapshot, so this keeps the log's part of a start below the
+    /// snapshot's; and snapshots cost at most twice the bytes the log does.
+    fn due_bytes(&self, least: u64) -> u64 {
+        least.max(self.bytes / 2)
+    }
+
     /// Another server's snapshot has taken the place of the log.
     pub(super) fn installed(&mut self) {
         self.logged_bytes = 0;
@@ -34,8 +43,7 @@ impl Pipeline {
     /// Begins a snapshot if enough has been logged since the last, and all it would hold is
     /// durable here: a follower may be told of a commit before its own disk is done with it.
     pub(super) fn begin_snapshot(&mut self) {
-        // As many bytes as the last snapshot took, so that they cost no more than the log does.
-        let due_bytes = self.limits.snapshot_log_bytes.max(self.snapshots.bytes);
+        let due_bytes = self.snapshots.due_bytes(self.limits.snapshot_log_bytes);
         if self.snapshots.under_way || self.snapshots.logged_bytes < due_bytes {
             return;
         }
@@ -104,3 +112,20 @@ fn write_snapshot(mut snapshot: Snapshot, mut writer: SnapshotWriter<FileDisk>) 
 const SNAPSHOT_NICE: i32 = 19;
 /// Bytes of a snapshot written at a time.
 const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_cost_at_most_twice_the_bytes_of_the_log() {
+        let due = |bytes| {
+            let snapshots = Snapshots {
+                bytes,
+                ..Snapshots::default()
+            };
+            snapshots.due_bytes(1_000)
+        };
+        assert_eq!([due(0), due(2_000), due(5_000)], [1_000, 1_000, 2_500]);
+    }
+}
