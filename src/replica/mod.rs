@@ -75,7 +75,9 @@ pub struct Replica {
     own: Own,
     /// Sessions that the transaction being looked at brought here.
     arrivals: Vec<SessionChange>,
-    /// Sessions of this run that it ended.
+    /// Sessions that new runs of servers have adopted, not yet asked for.
+    adopted: u64,
+    /// Sessions of this run that the transaction being looked at ended.
     ends: Vec<SessionId>,
     lease: Owner,
     /// Faults planted here and in the leases; none outside tests and the simulator.
@@ -194,6 +196,7 @@ impl Replica {
             publisher: Publisher::new(settings.shards, settings.seeds),
             own: Own::default(),
             arrivals: Vec::new(),
+            adopted: 0,
             ends: Vec::new(),
             lease: if alone {
                 Owner::forever()

@@ -103,6 +103,7 @@ impl Replica {
         }
         let mine = self.is_own(&session);
         if let Some((server, incarnation)) = change.from {
+            self.adopted += u64::from(server == session.owner);
             if server == self.settings.id && self.own.is(incarnation) && !mine {
                 self.publisher.end(session.id);
             }
@@ -117,6 +118,12 @@ impl Replica {
             // Who asked for it is known once the whole transaction is.
             self.arrivals.push(change);
         }
+    }
+
+    /// How many sessions new runs of servers have adopted since this was last asked: changes of
+    /// the state that are some bytes in the log for thousands of them.
+    pub fn take_adopted(&mut self) -> u64 {
+        std::mem::take(&mut self.adopted)
     }
 
     /// A session has ended.
@@ -165,16 +172,15 @@ impl Replica {
                 continue;
             }
             let shard = joined.or_else(|| self.mover_of(change.session.id));
-            let dealt = self.dealt(&change);
+            let dealt = self.dealt(change);
             self.publisher.deal(shard, dealt);
         }
         self.arrivals = arrivals;
         here
     }
 
-    fn dealt(&mut self, change: &SessionChange) -> Dealt {
+    fn dealt(&mut self, change: SessionChange) -> Dealt {
         let session = change.session;
-        let version = self.state().version(&change.group).unwrap_or_default();
         // Another server may promise something until it has heard of the move. An earlier run of
         // this one promises nothing any more, but it may have been given the session by a move just
         // before it ended, and not have waited for that.
@@ -188,11 +194,15 @@ impl Replica {
         } else {
             Millis(0)
         };
-        let (group, version) = self.publisher.cell(&change.group, version);
+        let (group, version) = self.publisher.known(&change.group).unwrap_or_else(|| {
+            let version = self.node.app().state.version(&change.group);
+            self.publisher
+                .cell(&change.group, version.unwrap_or_default())
+        });
         Dealt {
             group,
             version,
-            member: change.member.clone(),
+            member: change.member,
             id: session.id,
             term: session.term,
             timeout: session.timeout,
