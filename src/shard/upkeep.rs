@@ -124,7 +124,6 @@ impl Shard {
                 // session at a time, and this one is newer by commit order.
                 debug_assert!(self.tracker.view(slot).id < *id, "sessions grow");
                 self.tracker.remove(slot);
-                self.expiry.doubt();
                 self.hold(dealt, now);
             }
             // Joins are refused well before; a server that lost a session would never expire
