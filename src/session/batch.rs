@@ -61,6 +61,14 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         while self.stage(&mut block, &mut names).len() == BLOCK {}
     }
 
+    /// As [`Tracker::expect`], for the sessions of these ids: what finding and reading them will
+    /// need.
+    pub fn expect_ids(&self, ids: impl IntoIterator<Item = SessionId>) {
+        let mut ids = ids.into_iter();
+        let mut block: [Option<Lane<SessionId>>; BLOCK] = [None; BLOCK];
+        while self.stage(&mut block, &mut ids).len() == BLOCK {}
+    }
+
     fn touch_staged<K: Key<G, S>>(
         &mut self,
         mut keys: impl Iterator<Item = K>,

@@ -17,7 +17,8 @@
 //! | `document` | group documents: rendered once a version, sent in pieces |
 //! | `pages` | the server's own pages |
 //! | `transit` | sessions on their way between shards: what was said of them meanwhile |
-//! | `upkeep` | the tick: expiry, stalls, timeouts; sessions dealt, ended, handed over |
+//! | `upkeep` | the tick, stalls; sessions dealt, ended, handed over |
+//! | `expiry` | sessions on their way out: found due, proposed, let go, a piece a turn |
 //! | `plant` | the guarding lines that the simulator takes away |
 //!
 //! What holds between calls:
@@ -32,6 +33,7 @@ mod beat;
 mod change;
 mod conn;
 mod document;
+mod expiry;
 mod forwarded;
 mod lease;
 mod pages;
@@ -43,23 +45,23 @@ mod tests;
 mod transit;
 mod upkeep;
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
 pub use conn::{ConnId, Next};
+pub use expiry::EXPIRIES_MAX;
 pub use plant::{Plant, Plants};
 
-use crate::group::EXPIRE_BATCH_MAX;
 use crate::http;
 use crate::mail::{Answer, Ask, Mail, Pass, ShardIndex, Tell, VersionCell, What};
 use crate::metrics::{Latency, Published, Registry, ShardCounters};
-use crate::session::{Limits as SessionLimits, Slot, Tracker};
-use crate::time::Millis;
+use crate::session::{Limits as SessionLimits, Tracker};
+use crate::time::{Millis, TICK_MS};
 use crate::types::{Incarnation, ServerId, SessionId, Term};
 
 use conn::Conn;
 use document::Documents;
+use expiry::Expiry;
 use forwarded::Settling;
 use lease::Lease;
 use search::Search;
@@ -162,11 +164,8 @@ pub struct Shard {
     /// Documents asked for by clients that are ahead of this server.
     behind: Vec<document::DocumentJob>,
     documents: Documents,
-    /// Sessions found due and not yet proposed for expiry, with the proof of which.
-    due: VecDeque<SessionId>,
-    due_slots: Vec<Slot>,
-    /// Expiries proposed and not yet answered.
-    expiring: usize,
+    /// Sessions on their way out.
+    expiry: Expiry,
     /// Questions unanswered, expiries not counted.
     asked: usize,
     transit: Transit,
@@ -205,8 +204,6 @@ pub struct Shard {
     stalled: Option<Millis>,
     /// The last turn of the wheel was a stall too.
     late: bool,
-    /// The wheel had more to look at than one turn may.
-    wheel_behind: bool,
 }
 
 /// What the shard wants carried.
@@ -245,9 +242,7 @@ impl Shard {
             searches: Vec::new(),
             behind: Vec::new(),
             documents: Documents::default(),
-            due: VecDeque::new(),
-            due_slots: Vec::new(),
-            expiring: 0,
+            expiry: Expiry::new(),
             asked: 0,
             transit: Transit::default(),
             coming: 0,
@@ -269,7 +264,6 @@ impl Shard {
             turned: now,
             stalled: None,
             late: false,
-            wheel_behind: false,
             settings,
         }
     }
@@ -389,6 +383,13 @@ impl Shard {
             || self.parked.len() > 0
             || !self.behind.is_empty()
             || self.counters.connections.get() > 0
+    }
+
+    /// Where in a tick's length of the shard's clock the wheel's ticks begin: each gap that was
+    /// made good moves them. A tick at that point finds what is due then at once.
+    #[must_use]
+    pub fn tick_phase(&self) -> Millis {
+        Millis(self.tracker.held().0 % TICK_MS)
     }
 
     /// Called before anything comes in. If the shard went without its tick, nothing was
@@ -554,15 +555,5 @@ impl Parking {
     }
 }
 
-/// Expiry transactions at the core at a time.
-pub const EXPIRIES_MAX: usize = 8;
-/// Sessions in one of them. The news of their end is taken in at once, and must not hold up
-/// the beats of the living for more than a millisecond.
-const EXPIRY_BATCH_MAX: usize = 2_048;
-const _: () = assert!(EXPIRY_BATCH_MAX <= EXPIRE_BATCH_MAX);
-/// Sessions found due that may wait to be proposed before the wheel is held.
-const DUE_MAX: usize = 2 * EXPIRIES_MAX * EXPIRY_BATCH_MAX;
 /// Fewer sessions than this stay in cache by themselves.
 const EXPECT_SESSIONS_MIN: usize = 4_096;
-/// Entries of the wheel looked at in one turn: under half a millisecond.
-const WHEEL_BUDGET: usize = 8_192;

@@ -4,6 +4,7 @@ mod beats;
 mod client;
 mod connections;
 mod ensemble;
+mod expiry;
 mod forwarded;
 mod oracle;
 mod overload;

@@ -262,7 +262,7 @@ impl World {
         }
         let tells = self.replica.tells()[0].iter();
         let ended = tells.filter_map(|tell| match tell {
-            Tell::Ended(ids) => Some(ids.to_vec()),
+            Tell::Ended(ids) | Tell::Expired { ids, .. } => Some(ids.to_vec()),
             _ => None,
         });
         for id in ended.flatten().collect::<Vec<_>>() {
@@ -548,11 +548,11 @@ impl World {
     pub(super) fn assert_nothing_is_kept(&self) {
         for shard in &self.shards {
             assert_eq!(shard.parked.len(), 0, "parked");
-            assert_eq!((shard.asked, shard.expiring), (0, 0), "asked, expiring");
+            assert_eq!((shard.asked, shard.expiry.asked), (0, 0), "asked, expiring");
             assert_eq!(shard.coming, 0, "coming");
             assert!(shard.transit.is_idle(), "claims");
             assert!(shard.behind.is_empty() && shard.searches.is_empty());
-            assert!(shard.due.is_empty());
+            assert!(shard.expiry.due.is_empty() && !shard.is_behind());
         }
     }
 
