@@ -239,6 +239,9 @@ impl Service for Served {
     fn review(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Option<Next> {
         self.shard.review(conn, now, out)
     }
+    fn late(&mut self, is_late: bool) {
+        self.shard.late(is_late);
+    }
     fn is_bulk(&self, conn: ConnId) -> bool {
         self.shard.is_bulk(conn)
     }

@@ -180,6 +180,11 @@ pub struct Shard {
     /// something, and for how long it might since the move.
     grace: (Millis, Millis),
     endpoints: Arc<[String]>,
+    /// What a change is refused with when there are too many: said so often just then that it
+    /// is kept as it is sent.
+    overload: Vec<u8>,
+    /// What comes now has waited too long to be let in: changes are refused.
+    is_late: bool,
     /// The server's present run; told when it serves.
     incarnation: Incarnation,
     /// Room for the names of one request. It is lent to each, so it is small to move: a buffer
@@ -250,6 +255,8 @@ impl Shard {
             settling: Settling::default(),
             grace: (Millis(0), Millis(0)),
             endpoints: Arc::from([]),
+            overload: overload(&[]),
+            is_late: false,
             incarnation: Incarnation::default(),
             scratch: None,
             familiar: http::Familiar::default(),
@@ -449,6 +456,12 @@ impl Shard {
             .write(out, false, &self.endpoints);
     }
 
+    /// All servers' addresses are these now.
+    fn show_endpoints(&mut self, endpoints: Arc<[String]>) {
+        self.overload = overload(&endpoints);
+        self.endpoints = endpoints;
+    }
+
     /// True once the shard has been stopped and owes nobody an answer.
     #[must_use]
     pub fn is_drained(&self) -> bool {
@@ -480,6 +493,13 @@ impl Shard {
         self.outbox.asks.push(Ask { token, what });
         true
     }
+}
+
+/// The refusal of a change for which there is no room.
+fn overload(endpoints: &[String]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    http::Problem::new(http::Code::Overloaded).write(&mut bytes, false, endpoints);
+    bytes
 }
 
 /// Where an answer goes: a connection, and which of its requests.

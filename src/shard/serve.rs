@@ -148,6 +148,7 @@ impl Shard {
                         if problem.close {
                             return Served::Last;
                         }
+                        self.conns[conn.index as usize].since = now;
                         used += skip;
                     }
                 },
@@ -359,6 +360,14 @@ impl Shard {
     ) {
         self.counters.problems.add(1);
         let open = &mut self.conns[conn.index as usize];
+        if !head_only && *problem == Problem::new(Code::Overloaded) {
+            if open.is_clear() {
+                out.extend_from_slice(&self.overload);
+            } else {
+                open.refuse_overload();
+            }
+            return;
+        }
         if open.is_clear() {
             problem.write(out, head_only, &self.endpoints);
             return;

@@ -43,12 +43,12 @@ impl Shard {
                 self.tracker.make_good(now.since(self.turned));
                 self.turned = now;
                 self.lease.forgive(now);
-                self.endpoints = endpoints;
+                self.show_endpoints(endpoints);
                 self.incarnation = incarnation;
                 self.enter(Phase::Serving);
             }
             Tell::Endpoints(endpoints) => {
-                self.endpoints = endpoints;
+                self.show_endpoints(endpoints);
                 // They stand in every document.
                 self.documents.forget();
             }
