@@ -117,17 +117,13 @@ impl Shard {
                         break;
                     }
                     Ok(Some(Step::Done | Step::Parked)) => {
-                        self.counters.requests.add(1);
                         self.familiar.learn(rest, &request);
                         used += request.total_len();
-                        let keep_alive = request.keep_alive;
-                        let open = &mut self.conns[conn.index as usize];
-                        open.since = now;
-                        open.continued = false;
-                        if !keep_alive {
+                        self.has_ended(conn, now);
+                        if !request.keep_alive {
                             return Served::Last;
                         }
-                        if open.stream.is_some() {
+                        if self.conns[conn.index as usize].stream.is_some() {
                             blocked = used < input.len();
                             break;
                         }
@@ -139,7 +135,7 @@ impl Shard {
                         break;
                     }
                     Err(mut problem) => {
-                        self.counters.requests.add(1);
+                        self.has_ended(conn, now);
                         let skip = request.total_len();
                         // A refused request's body is not read as the next request, and one
                         // that has not come whole is not waited for.
@@ -148,7 +144,6 @@ impl Shard {
                         if problem.close {
                             return Served::Last;
                         }
-                        self.conns[conn.index as usize].since = now;
                         used += skip;
                     }
                 },
@@ -160,6 +155,14 @@ impl Shard {
             }
         }
         Served::Upto { used, blocked }
+    }
+
+    /// A request has been answered, parked or refused: what follows it is another.
+    fn has_ended(&mut self, conn: ConnId, now: Millis) {
+        self.counters.requests.add(1);
+        let open = &mut self.conns[conn.index as usize];
+        open.since = now;
+        open.continued = false;
     }
 
     /// Keeps what has not been used, and says what comes next.
