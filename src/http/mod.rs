@@ -42,5 +42,5 @@ pub use name::{NAME_BYTES_MAX, NameFault};
 pub use parse::{Limits, Method, Progress, Request, begins_with_head_method, parse};
 pub use problem::{Code, Problem};
 pub use query::duration;
-pub use respond::{Answer, CONTINUE, Length, beat};
+pub use respond::{Answer, CONTINUE, LAST_CHUNK, Length, beat, piece};
 pub use route::{CONFIG_BYTES_MAX, Page, Route, Scratch, config_text, route};

@@ -7,6 +7,8 @@ mod ensemble;
 mod forwarded;
 mod oracle;
 mod overload;
+mod polls;
 mod random;
 mod time;
+mod watch;
 mod world;
