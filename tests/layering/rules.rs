@@ -124,6 +124,7 @@ const UNSAFE: &[&str] = &[
     "runtime/hugepages.rs",
     "runtime/poller.rs",
     "runtime/preflight.rs",
+    "session/prefetch.rs",
 ];
 
 /// The longest file, in lines.

@@ -9,6 +9,7 @@ mod oracle;
 mod overload;
 mod polls;
 mod random;
+mod runs;
 mod time;
 mod watch;
 mod world;
