@@ -85,6 +85,11 @@ fn a_connection_may_wait_for_others_while_it_is_used_for_changes() {
         world.ask(client, line);
         assert_eq!(is_bulk(&world), bulk, "after {line}");
     }
+    let listens = "accept: text/event-stream\r\n";
+    world.ask(client, "PUT /g/m?timeout=20");
+    world.write(client, "GET /g", listens, b"");
+    world.quiet();
+    assert!(is_bulk(&world), "while it listens");
     world.drop_client(client);
     assert!(!is_bulk(&world));
 }
