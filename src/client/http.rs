@@ -101,9 +101,14 @@ impl Http {
         for (name, value) in &call.headers {
             request = request.header(*name, value);
         }
-        let response = match &call.body {
+        // A PUT without a body says so with a length of zero: without a length ureq would send
+        // it in chunks, which the servers do not take.
+        let nothing: &[u8] = &[];
+        let body = call.body.as_deref();
+        let body = body.or_else(|| matches!(call.method, "PUT" | "POST").then_some(nothing));
+        let response = match body {
             Some(body) => request
-                .body(body.as_slice())
+                .body(body)
                 .map_err(ureq::Error::from)
                 .and_then(|request| self.0.run(limits.on(&self.0, request))),
             None => request

@@ -196,13 +196,16 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.code.is_empty() {
+            return write!(f, "answered {}, which no systole says", self.status);
+        }
         match (self.title.is_empty(), self.detail.is_empty()) {
-            (true, _) => f.write_str("refused")?,
+            // A refused HEAD tells its code alone.
+            (true, _) => write!(f, "refused: {}", self.code.replace('_', " "))?,
             (false, true) => f.write_str(&self.title)?,
             (false, false) => write!(f, "{}: {}", self.title, self.detail)?,
         }
-        let space = if self.code.is_empty() { "" } else { " " };
-        write!(f, " ({}{space}{})", self.status, self.code)
+        write!(f, " ({} {})", self.status, self.code)
     }
 }
 
@@ -298,7 +301,13 @@ mod tests {
             "The timeout is out of bounds: 5 ms is below 100 ms (422 timeout_out_of_range)"
         );
         let head = problem(410, "", Some("session_ended"));
-        assert_eq!(head.to_string(), "refused (410 session_ended)");
-        assert_eq!(problem(502, "<html>", None).to_string(), "refused (502)");
+        assert_eq!(
+            head.to_string(),
+            "refused: session ended (410 session_ended)"
+        );
+        assert_eq!(
+            problem(502, "<html>", None).to_string(),
+            "answered 502, which no systole says"
+        );
     }
 }
