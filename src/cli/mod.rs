@@ -16,6 +16,7 @@ mod log;
 mod panic;
 mod remote;
 mod serve;
+mod snapshot;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -43,6 +44,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Serve(flags)) => serve::run(&flags),
         Some(Command::Dev(flags)) => dev::run(&flags),
         Some(Command::Log { command }) => log::run(&command),
+        Some(Command::Snapshot { command }) => snapshot::run(&command),
         Some(Command::Completions { shell }) => completions(shell),
         Some(Command::Remote(command)) => remote::run(&command),
     };
@@ -147,19 +149,25 @@ enum Command {
     Serve(Box<serve::Flags>),
     /// Starts a whole ensemble of servers on this machine; Ctrl-C stops all.
     Dev(dev::Flags),
+    #[command(flatten)]
+    Remote(remote::Command),
     /// Looks into a data directory. No server may be running on it.
     #[command(subcommand_required = true, arg_required_else_help = false)]
     Log {
         #[command(subcommand)]
         command: LogCommand,
     },
+    /// Backs up a data directory, and makes one of a backup.
+    #[command(subcommand_required = true, arg_required_else_help = false)]
+    Snapshot {
+        #[command(subcommand)]
+        command: snapshot::Command,
+    },
     /// Prints a script that completes this command line in a shell.
     Completions {
         /// Which shell
         shell: Shell,
     },
-    #[command(flatten)]
-    Remote(remote::Command),
 }
 
 #[derive(Subcommand)]

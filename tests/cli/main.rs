@@ -12,6 +12,8 @@ mod common;
 
 mod commands;
 mod keep;
+mod snapshot;
+mod watch;
 
 use std::process::Command;
 
