@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use systole::http::{self, Limits, Progress, Route, Scratch};
+use systole::http::{self, BeatAnswer, Familiar, Limits, Progress, Route, Scratch};
 use systole::time::Millis;
 use systole::types::{GroupVersion, SessionId};
 
@@ -72,11 +72,12 @@ fn route(c: &mut Criterion) {
 fn respond(c: &mut Criterion) {
     let id = SessionId::from_parts(0x6543_2100_0000_0001, 0xabcd);
     let mut out = Vec::with_capacity(4096);
+    let mut answers = BeatAnswer::new();
     c.bench_function("http/respond/beat", |b| {
         b.iter(|| {
             out.clear();
             let version = black_box(GroupVersion(123_456));
-            http::beat(&mut out, version, black_box(id), Millis(10_000), false);
+            answers.write(&mut out, version, black_box(id), Millis(10_000));
             black_box(&out);
         });
     });
@@ -88,6 +89,7 @@ fn heartbeat(c: &mut Criterion) {
     let id = SessionId::from_parts(0x6543_2100_0000_0001, 0xabcd);
     let (limits, mut scratch) = (Limits::default(), Scratch::new());
     let mut out = Vec::with_capacity(4096);
+    let mut answers = BeatAnswer::new();
     for (name, text) in [("short", SHORT), ("curl", CURL), ("fenced", FENCED)] {
         group.bench_function(name, |b| {
             b.iter(|| {
@@ -101,13 +103,25 @@ fn heartbeat(c: &mut Criterion) {
                     Ok(Route::Beat { group, member }) => black_box((group, member)),
                     other => panic!("not a heartbeat: {other:?}"),
                 };
-                http::beat(
-                    &mut out,
-                    GroupVersion(7),
-                    id,
-                    Millis(10_000),
-                    !request.keep_alive,
-                );
+                answers.write(&mut out, GroupVersion(7), id, Millis(10_000));
+                black_box(&out);
+            });
+        });
+    }
+    // The same once the shard has seen how its clients' heads end.
+    for (name, text) in [("short again", SHORT), ("curl again", CURL)] {
+        let input = text.as_bytes();
+        let request = http::parse(input, &mut Progress::default(), &limits)
+            .expect("a good request")
+            .expect("a whole request");
+        let mut familiar = Familiar::default();
+        familiar.learn(input, &request);
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                out.clear();
+                let beat = familiar.beat(black_box(input), &limits);
+                black_box(beat.expect("a familiar one"));
+                answers.write(&mut out, GroupVersion(7), id, Millis(10_000));
                 black_box(&out);
             });
         });

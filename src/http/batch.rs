@@ -112,12 +112,7 @@ fn resolved(line: &mut [u8]) -> Result<(&[u8], &[u8]), NameFault> {
 
 #[inline]
 fn checked<'a>(names: (&'a [u8], &'a [u8])) -> Result<(&'a [u8], &'a [u8]), NameFault> {
-    let (group, member) = names;
-    name::check_plain(group)?;
-    name::check_group(group)?;
-    name::check_plain(member)?;
-    name::check_member(member)?;
-    Ok(names)
+    name::check_pair(names.0, names.1).map(|()| names)
 }
 
 /// The session ids of a packed batch: 16 bytes each, big-endian. What is left over at the

@@ -24,6 +24,7 @@
 
 mod batch;
 mod etag;
+mod familiar;
 mod headers;
 mod name;
 mod parse;
@@ -37,10 +38,11 @@ mod tests;
 
 pub use batch::{Line, Names, Report, likely_beats, names, packed};
 pub use etag::EtagList;
+pub use familiar::{Familiar, FamiliarBeat};
 pub use headers::Headers;
 pub use name::{NAME_BYTES_MAX, NameFault};
 pub use parse::{Limits, Method, Progress, Request, begins_with_head_method, parse};
 pub use problem::{Code, Problem};
 pub use query::duration;
-pub use respond::{Answer, CONTINUE, Length, beat};
+pub use respond::{Answer, BeatAnswer, CONTINUE, Length};
 pub use route::{CONFIG_BYTES_MAX, Page, Route, Scratch, config_text, route};

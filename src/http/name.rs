@@ -127,6 +127,15 @@ pub(super) fn check_member(name: &[u8]) -> Result<(), NameFault> {
     }
 }
 
+/// What a group and its member must be, beside their characters.
+#[inline]
+pub(super) fn check_pair(group: &[u8], member: &[u8]) -> Result<(), NameFault> {
+    check_plain(group)?;
+    check_group(group)?;
+    check_plain(member)?;
+    check_member(member)
+}
+
 /// Resolves `%XX` in place; gives the length that is left.
 pub(super) fn unescape(bytes: &mut [u8]) -> Result<usize, NameFault> {
     let mut read = 0;

@@ -233,10 +233,7 @@ fn plain_pair(path: &[u8]) -> Option<(&[u8], &[u8])> {
     if scan::plain_name_len(member) < member.len() {
         return None;
     }
-    name::check_plain(group).ok()?;
-    name::check_group(group).ok()?;
-    name::check_plain(member).ok()?;
-    name::check_member(member).ok()?;
+    name::check_pair(group, member).ok()?;
     Some((group, member))
 }
 

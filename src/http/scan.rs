@@ -13,6 +13,13 @@ pub(super) fn target_len(bytes: &[u8]) -> usize {
     run_len::<TARGET>(bytes)
 }
 
+/// Length of the run of characters that, in a path, stand for themselves and part nothing: a
+/// target's characters of ASCII without `/`, `%` and `?`.
+#[inline]
+pub(super) fn path_name_len(bytes: &[u8]) -> usize {
+    run_len::<PATH_NAME>(bytes)
+}
+
 /// True if every byte may stand in a `Host` value: a name or address and a port.
 #[inline]
 pub(super) fn is_host(bytes: &[u8]) -> bool {
@@ -121,15 +128,17 @@ const HIGH: u64 = 0x8080_8080_8080_8080;
 const TOKEN: u8 = 1;
 const TARGET: u8 = 2;
 const HOST: u8 = 4;
+const PATH_NAME: u8 = 8;
 
 /// Which classes each byte belongs to.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
-    mark_alphanumeric(&mut classes, TOKEN | TARGET | HOST);
+    mark_alphanumeric(&mut classes, TOKEN | TARGET | HOST | PATH_NAME);
     mark_all(&mut classes, b"!#$%&'*+-.^_`|~", TOKEN);
     // Unreserved, sub-delims, pct-encoded and the delimiters of path and query. `#` never
     // travels, and the remaining ones RFC 3986 wants escaped.
-    mark_all(&mut classes, b"-._~!$&'()*+,;=%:@/?[]", TARGET);
+    mark_all(&mut classes, b"-._~!$&'()*+,;=:@[]", TARGET | PATH_NAME);
+    mark_all(&mut classes, b"%/?", TARGET);
     // No comma: it would be two hosts joined by a proxy. No `@`: there is no user.
     mark_all(&mut classes, b"-._~!$&'()*+;=%:[]", HOST);
     let mut byte = 0x80;
@@ -219,6 +228,9 @@ mod tests {
             }));
             prop_assert_eq!(target_len(&bytes), first(&bytes, |b| {
                 b <= b' ' || b == 0x7f || b"\"#<>\\^`{|}".contains(&b)
+            }));
+            prop_assert_eq!(path_name_len(&bytes), first(&bytes, |b| {
+                !(0x21..0x7f).contains(&b) || b"\"#<>\\^`{|}/%?".contains(&b)
             }));
             let value = &bytes[..value_len(&bytes)];
             prop_assert_eq!(trimmed(value), value.trim_ascii());

@@ -8,10 +8,8 @@
 //! again in full.
 
 use std::hash::BuildHasher;
-use std::hint::black_box;
 
 use super::index::{Index, Place};
-use super::slots::State;
 use super::table::Table;
 use super::{Failure, Slot, Touch, Tracker};
 use crate::time::Millis;
@@ -26,12 +24,7 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         now: Millis,
         on_failure: impl FnMut(usize, Failure),
     ) -> usize {
-        let way = Way {
-            place: |table: &Table<G, S>, id| table.place_of_id(id),
-            index: Table::ids,
-            is: |table: &Table<G, S>, slot, id| table.has_id(slot, id),
-        };
-        self.touch_staged(ids.into_iter(), now, &way, on_failure)
+        self.touch_staged(ids.into_iter(), now, on_failure)
     }
 
     /// Touches the sessions of these (group, member) names at `now`, and calls `on_failure`
@@ -42,66 +35,45 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         now: Millis,
         on_failure: impl FnMut(usize, Failure),
     ) -> usize {
-        let way = Way {
-            place: |table: &Table<G, S>, (group, member)| table.place_of_name(group, member),
-            index: Table::names,
-            is: |table: &Table<G, S>, slot, (group, member)| table.is_named(slot, group, member),
-        };
-        self.touch_staged(names.into_iter(), now, &way, on_failure)
+        self.touch_staged(names.into_iter(), now, on_failure)
+    }
+
+    /// Looks for the sessions of these (group, member) names: `found[i]` is that of the `i`th.
+    ///
+    /// # Panics
+    /// If there are more names than places in `found`.
+    pub fn find_names<'a>(&self, names: &[(&'a [u8], &'a [u8])], found: &mut [Option<Slot>]) {
+        let found = &mut found[..names.len()];
+        let mut block = [None; BLOCK];
+        for (names, found) in names.chunks(BLOCK).zip(found.chunks_mut(BLOCK)) {
+            let lanes = self.stage(&mut block, &mut names.iter().copied());
+            for (slot, &lane) in found.iter_mut().zip(lanes.iter().flatten()) {
+                *slot = self.settle(lane);
+            }
+        }
     }
 
     /// Brings into cache what touching the sessions of these names will need. Changes nothing;
     /// names that are nobody's do no harm.
     pub fn expect<'a>(&self, names: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
-        let way = Way {
-            place: |table: &Table<G, S>, (group, member)| table.place_of_name(group, member),
-            index: Table::names,
-            is: |table: &Table<G, S>, slot, (group, member)| table.is_named(slot, group, member),
-        };
         let mut names = names.into_iter();
-        let mut block: [Option<NamedLane<'_>>; BLOCK] = [None; BLOCK];
-        loop {
-            let mut count = 0;
-            for (lane, key) in block.iter_mut().zip(&mut names) {
-                let place = (way.place)(&self.table, key);
-                let guess = None;
-                *lane = Some(Lane { key, place, guess });
-                count += 1;
-            }
-            self.warm(&mut block[..count], &way);
-            if count < BLOCK {
-                return;
-            }
-        }
+        let mut block = [None; BLOCK];
+        while self.stage(&mut block, &mut names).len() == BLOCK {}
     }
 
-    fn touch_staged<K, P, V>(
+    fn touch_staged<K: Key<G, S>>(
         &mut self,
         mut keys: impl Iterator<Item = K>,
         now: Millis,
-        way: &Way<G, S, P, V>,
         mut on_failure: impl FnMut(usize, Failure),
-    ) -> usize
-    where
-        K: Copy,
-        P: Fn(&Table<G, S>, K) -> Place,
-        V: Fn(&Table<G, S>, Slot, K) -> bool,
-    {
+    ) -> usize {
         let lived = self.lived(now);
         let mut block: [Option<Lane<K>>; BLOCK] = [None; BLOCK];
         let mut touched = 0;
         for begin in (0..).step_by(BLOCK) {
-            let mut count = 0;
-            for (lane, key) in block.iter_mut().zip(&mut keys) {
-                let place = (way.place)(&self.table, key);
-                let guess = None;
-                *lane = Some(Lane { key, place, guess });
-                count += 1;
-            }
-            let lanes = &mut block[..count];
-            self.warm(lanes, way);
-            for (at, &lane) in (begin..).zip(lanes.iter().flatten()) {
-                let slot = self.settle(lane, way);
+            let count = self.stage(&mut block, &mut keys).len();
+            for (at, &lane) in (begin..).zip(block[..count].iter().flatten()) {
+                let slot = self.settle(lane);
                 let failure = match slot.map(|slot| self.touch_lived(slot, lived)) {
                     Some(Touch::Live) => {
                         touched += 1;
@@ -119,54 +91,96 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         touched
     }
 
+    /// Takes as many keys as `block` has room for, and brings into cache what each needs.
+    #[inline]
+    fn stage<'b, K: Key<G, S>>(
+        &self,
+        block: &'b mut [Option<Lane<K>>; BLOCK],
+        keys: &mut impl Iterator<Item = K>,
+    ) -> &'b [Option<Lane<K>>] {
+        let mut count = 0;
+        for (lane, key) in block.iter_mut().zip(keys) {
+            let place = key.place(&self.table);
+            let guess = None;
+            *lane = Some(Lane { key, place, guess });
+            count += 1;
+        }
+        self.warm(&mut block[..count]);
+        &block[..count]
+    }
+
     /// Brings into cache the index lines of all lanes, then the sessions they lead to, which
     /// are noted as guesses.
     #[inline]
-    fn warm<K, P, V>(&self, lanes: &mut [Option<Lane<K>>], way: &Way<G, S, P, V>) {
-        let index = (way.index)(&self.table);
-        let mut words = 0;
+    fn warm<K: Key<G, S>>(&self, lanes: &mut [Option<Lane<K>>]) {
+        let index = K::index(&self.table);
         for lane in lanes.iter().flatten() {
-            words ^= index.warm(lane.place);
+            index.warm(lane.place);
         }
-        black_box(words);
-        let mut states = [State::Free; BLOCK];
-        for (lane, state) in lanes.iter_mut().flatten().zip(&mut states) {
+        for lane in lanes.iter_mut().flatten() {
             lane.guess = index.find(lane.place, |_| true).map(Slot);
             if let Some(slot) = lane.guess {
-                *state = self.table.slots.state(slot);
+                self.table.slots.warm(slot);
             }
         }
-        black_box(&states);
     }
 
     /// The session of the lane's key: the guess if it is right, else what a search finds.
     #[inline]
-    fn settle<K, P, V>(&self, lane: Lane<K>, way: &Way<G, S, P, V>) -> Option<Slot>
-    where
-        K: Copy,
-        V: Fn(&Table<G, S>, Slot, K) -> bool,
-    {
+    fn settle<K: Key<G, S>>(&self, lane: Lane<K>) -> Option<Slot> {
         // Nothing under the tag means no such key; anything else has to be the key's.
         let guess = lane.guess?;
-        if (way.is)(&self.table, guess, lane.key) {
+        if lane.key.is_of(&self.table, guess) {
             return Some(guess);
         }
-        let is = |slot| (way.is)(&self.table, Slot(slot), lane.key);
-        (way.index)(&self.table).find(lane.place, is).map(Slot)
+        let is = |slot| lane.key.is_of(&self.table, Slot(slot));
+        K::index(&self.table).find(lane.place, is).map(Slot)
     }
 }
 
-/// A lane whose key is a group and a member.
-type NamedLane<'a> = Lane<(&'a [u8], &'a [u8])>;
+/// What a session is looked for by.
+trait Key<G, S>: Copy {
+    /// The index that leads from keys of this kind to sessions.
+    fn index(table: &Table<G, S>) -> &Index;
+    /// Where in the index the key would be.
+    fn place(self, table: &Table<G, S>) -> Place;
+    /// True if the session in the slot is the key's.
+    fn is_of(self, table: &Table<G, S>, slot: Slot) -> bool;
+}
 
-/// How keys of one kind are looked for.
-struct Way<G, S, P, V> {
-    /// Where in the index a key would be.
-    place: P,
-    /// That index.
-    index: fn(&Table<G, S>) -> &Index,
-    /// Whether the session in a slot is the key's.
-    is: V,
+impl<G, S: BuildHasher> Key<G, S> for SessionId {
+    #[inline]
+    fn index(table: &Table<G, S>) -> &Index {
+        table.ids()
+    }
+
+    #[inline]
+    fn place(self, table: &Table<G, S>) -> Place {
+        table.place_of_id(self)
+    }
+
+    #[inline]
+    fn is_of(self, table: &Table<G, S>, slot: Slot) -> bool {
+        table.has_id(slot, self)
+    }
+}
+
+/// A group and a member.
+impl<G, S: BuildHasher> Key<G, S> for (&[u8], &[u8]) {
+    #[inline]
+    fn index(table: &Table<G, S>) -> &Index {
+        table.names()
+    }
+
+    #[inline]
+    fn place(self, table: &Table<G, S>) -> Place {
+        table.place_of_name(self.0, self.1)
+    }
+
+    #[inline]
+    fn is_of(self, table: &Table<G, S>, slot: Slot) -> bool {
+        table.is_named(slot, self.0, self.1)
+    }
 }
 
 /// One touch on its way through the stages.

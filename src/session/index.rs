@@ -20,13 +20,25 @@
 //! Sub-tables begin with slightly different capacities and grow by an eighth, so they do not
 //! all come due at once, and the load of the whole stays even.
 
+use super::prefetch;
+
 /// A map from hashes to 32-bit values, several a hash if need be.
 pub(super) struct Index {
-    subs: Box<[Box<[u64]>]>,
+    subs: Box<[Sub]>,
     /// Entries in each sub-table; apart, because only changes need it.
     counts: Box<[u32]>,
     /// Words in all sub-tables together.
     words: usize,
+}
+
+/// A sub-table.
+#[derive(Clone, Default)]
+struct Sub {
+    words: Box<[u64]>,
+    /// The first word that begins a cache line, and with it the first home.
+    first: u32,
+    /// Homes: lines that entries are aimed at.
+    lines: u32,
 }
 
 /// Where a key's entries would lie, once worked out; valid until the index changes.
@@ -45,7 +57,7 @@ impl Index {
             .clamp(SUBS_MIN, SUBS_MAX)
             .next_power_of_two() as usize;
         Index {
-            subs: vec![Box::default(); subs].into_boxed_slice(),
+            subs: vec![Sub::default(); subs].into_boxed_slice(),
             counts: vec![0; subs].into_boxed_slice(),
             words: 0,
         }
@@ -57,22 +69,24 @@ impl Index {
         // The number of sub-tables is a power of two below 2^32.
         let sub = (hash >> 32) as u32 & (self.subs.len() as u32 - 1);
         let tag = hash as u32;
-        let home = home(tag, &self.subs[sub as usize]) as u32;
+        let home = self.subs[sub as usize].home(tag) as u32;
         Place { sub, tag, home }
     }
 
-    /// Loads the line a search at `place` begins with, and returns a word of it. Calling this
-    /// for many places before searching any lets their cache misses overlap.
+    /// Has the line fetched that a search at `place` begins with. Calling this for many places
+    /// before searching any lets their cache misses overlap.
     #[inline]
-    pub(super) fn warm(&self, place: Place) -> u64 {
-        let words = &self.subs[place.sub as usize];
-        words.get(place.home as usize).copied().unwrap_or(EMPTY)
+    pub(super) fn warm(&self, place: Place) {
+        let words = &self.subs[place.sub as usize].words;
+        if let Some(word) = words.get(place.home as usize) {
+            prefetch::line(word);
+        }
     }
 
     /// The first value at `place` whose key `is` the one sought.
     #[inline]
     pub(super) fn find(&self, place: Place, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
-        let words = &self.subs[place.sub as usize];
+        let words = &self.subs[place.sub as usize].words;
         let home = place.home as usize;
         // No line: nothing was ever inserted here.
         let line: &[u64; LINE_WORDS] = words.get(home..)?.first_chunk()?;
@@ -107,11 +121,10 @@ impl Index {
         assert!(value != u32::MAX, "no value of a session");
         let word = (u64::from(place.tag) << 32) | u64::from(value);
         let sub = place.sub as usize;
-        let lines = lines(self.subs[sub].len());
-        let is_loaded = self.counts[sub] as usize >= lines * LOAD_MAX;
-        if is_loaded || !put(&mut self.subs[sub], word) {
+        let is_loaded = self.counts[sub] >= self.subs[sub].lines * LOAD_MAX;
+        if is_loaded || !self.subs[sub].put(word) {
             self.grow(sub);
-            while !put(&mut self.subs[sub], word) {
+            while !self.subs[sub].put(word) {
                 self.grow(sub);
             }
         }
@@ -121,47 +134,47 @@ impl Index {
     /// Removes `value` from under `place`; false if it is not there.
     pub(super) fn remove(&mut self, place: Place, value: u32) -> bool {
         let word = (u64::from(place.tag) << 32) | u64::from(value);
-        let words = &mut self.subs[place.sub as usize];
+        let sub = &mut self.subs[place.sub as usize];
         let start = place.home as usize;
-        if start >= words.len() {
+        if start >= sub.words.len() {
             return false;
         }
-        let run = &words[start..];
+        let run = &sub.words[start..];
         let Some(at) = run.iter().position(|&w| w >= word).map(|i| start + i) else {
             return false;
         };
-        if words[at] != word {
+        if sub.words[at] != word {
             return false;
         }
         // Those behind it that are not at home move up by one.
+        let len = sub.words.len();
         let mut end = at + 1;
-        while end < words.len() && words[end] != EMPTY && home_of(words[end], words) < end {
+        while end < len && sub.words[end] != EMPTY && sub.home_of(sub.words[end]) < end {
             end += 1;
         }
-        words.copy_within(at + 1..end, at);
-        words[end - 1] = EMPTY;
+        sub.words.copy_within(at + 1..end, at);
+        sub.words[end - 1] = EMPTY;
         self.counts[place.sub as usize] -= 1;
         true
     }
 
     /// Bytes held, directory included.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.words * size_of::<u64>()
-            + self.subs.len() * (size_of::<Box<[u64]>>() + size_of::<u32>())
+        self.words * size_of::<u64>() + self.subs.len() * (size_of::<Sub>() + size_of::<u32>())
     }
 
     #[cold]
     fn grow(&mut self, sub: usize) {
         let old = std::mem::take(&mut self.subs[sub]);
-        self.words -= old.len();
-        let mut next = match lines(old.len()) {
+        self.words -= old.words.len();
+        let mut next = match old.lines as usize {
             // Uneven beginnings keep sub-tables from growing all at once.
             0 => LINES_MIN + sub % LINES_MIN,
             full => full + full / 8,
         };
         loop {
-            if let Some(new) = spread(&old, next) {
-                self.words += new.len();
+            if let Some(new) = old.spread(next) {
+                self.words += new.words.len();
                 self.subs[sub] = new;
                 return;
             }
@@ -170,65 +183,67 @@ impl Index {
     }
 }
 
-/// Places `word` in its run; false if the run reaches the end of the sub-table.
-fn put(words: &mut [u64], word: u64) -> bool {
-    let start = home_of(word, words);
-    let run = &words[start..];
-    let Some(at) = run.iter().position(|&w| w >= word).map(|i| start + i) else {
-        return false;
-    };
-    assert!(words[at] != word, "the index holds {word:#x} already");
-    let Some(end) = words[at..].iter().position(|&w| w == EMPTY) else {
-        return false;
-    };
-    words.copy_within(at..at + end, at + 1);
-    words[at] = word;
-    true
-}
-
-/// The words of `old` in a new sub-table of so many lines; `None` if a run would pass its
-/// end.
-fn spread(old: &[u64], lines: usize) -> Option<Box<[u64]>> {
-    let mut new = vec![EMPTY; length(lines)].into_boxed_slice();
-    let mut free = 0;
-    for &word in old.iter().filter(|&&word| word != EMPTY) {
-        let at = free.max(home_of(word, &new));
-        *new.get_mut(at)? = word;
-        free = at + 1;
+impl Sub {
+    /// An empty one of so many lines.
+    fn new(lines: usize) -> Sub {
+        let words = vec![EMPTY; length(lines)].into_boxed_slice();
+        // An allocation may begin within a cache line.
+        let first = (words.as_ptr().addr() / size_of::<u64>()).wrapping_neg() % LINE_WORDS;
+        Sub {
+            words,
+            first: first as u32,
+            lines: u32::try_from(lines).expect("fewer than 2^32 lines"),
+        }
     }
-    Some(new)
+
+    /// Places `word` in its run; false if the run reaches the end of the sub-table.
+    fn put(&mut self, word: u64) -> bool {
+        let start = self.home_of(word);
+        let words = &mut self.words;
+        let run = &words[start..];
+        let Some(at) = run.iter().position(|&w| w >= word).map(|i| start + i) else {
+            return false;
+        };
+        assert!(words[at] != word, "the index holds {word:#x} already");
+        let Some(end) = words[at..].iter().position(|&w| w == EMPTY) else {
+            return false;
+        };
+        words.copy_within(at..at + end, at + 1);
+        words[at] = word;
+        true
+    }
+
+    /// The same words in a new sub-table of so many lines; `None` if a run would pass its end.
+    fn spread(&self, lines: usize) -> Option<Sub> {
+        let mut new = Sub::new(lines);
+        let mut free = 0;
+        for &word in self.words.iter().filter(|&&word| word != EMPTY) {
+            let at = free.max(new.home_of(word));
+            *new.words.get_mut(at)? = word;
+            free = at + 1;
+        }
+        Some(new)
+    }
+
+    #[inline]
+    fn home(&self, tag: u32) -> usize {
+        let line = (u64::from(tag) * u64::from(self.lines)) >> 32;
+        self.first as usize + line as usize * LINE_WORDS
+    }
+
+    #[inline]
+    fn home_of(&self, word: u64) -> usize {
+        self.home(tag(word))
+    }
 }
 
 /// Words of a sub-table of so many home lines.
 ///
 /// Behind the last home is room for runs that begin near the end. A run past 16 words is
 /// rare at the highest load, and then the sub-table only grows a little early. The share of
-/// the whole makes growth help whatever the hash does. The rest is for [`first_line`].
+/// the whole makes growth help whatever the hash does. The rest is for [`Sub::first`].
 fn length(lines: usize) -> usize {
     LINE_WORDS * lines + lines / 8 + SLACK_MIN + LINE_WORDS - 1
-}
-
-/// The inverse: how many home lines a sub-table of this length has.
-#[inline]
-fn lines(length: usize) -> usize {
-    (length.saturating_sub(SLACK_MIN + LINE_WORDS - 1) * 8).div_ceil(8 * LINE_WORDS + 1)
-}
-
-/// The first word that begins a cache line: an allocation may begin within one.
-#[inline]
-fn first_line(words: &[u64]) -> usize {
-    (words.as_ptr().addr() / size_of::<u64>()).wrapping_neg() % LINE_WORDS
-}
-
-#[inline]
-fn home(tag: u32, words: &[u64]) -> usize {
-    let line = (u64::from(tag) * lines(words.len()) as u64) >> 32;
-    first_line(words) + line as usize * LINE_WORDS
-}
-
-#[inline]
-fn home_of(word: u64, words: &[u64]) -> usize {
-    home(tag(word), words)
 }
 
 #[inline]
@@ -246,7 +261,7 @@ const SUBS_MIN: u32 = 64;
 const SUBS_MAX: u32 = 4096;
 const LINES_MIN: usize = 8;
 /// Words of a line that may be filled on average before the sub-table grows.
-const LOAD_MAX: usize = 7;
+const LOAD_MAX: u32 = 7;
 const SLACK_MIN: usize = 16;
 /// Words of a cache line.
 const LINE_WORDS: usize = 8;
@@ -267,7 +282,8 @@ mod tests {
     }
 
     fn check(index: &Index) {
-        for (words, &count) in index.subs.iter().zip(&index.counts) {
+        for (sub, &count) in index.subs.iter().zip(&index.counts) {
+            let words = &sub.words;
             let full: Vec<(usize, u64)> = (0..words.len())
                 .map(|at| (at, words[at]))
                 .filter(|&(_, word)| word != EMPTY)
@@ -275,13 +291,13 @@ mod tests {
             assert_eq!(full.len(), count as usize);
             assert!(full.windows(2).all(|two| two[0].1 < two[1].1));
             for &(at, word) in &full {
-                let home = home_of(word, words);
+                let home = sub.home_of(word);
                 assert_eq!(words[home..].as_ptr().addr() % 64, 0);
                 assert!(home <= at);
                 assert!(words[home..at].iter().all(|&w| w != EMPTY));
             }
         }
-        let words: usize = index.subs.iter().map(|words| words.len()).sum();
+        let words: usize = index.subs.iter().map(|sub| sub.words.len()).sum();
         assert_eq!(index.words, words);
     }
 
@@ -363,14 +379,6 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_lines_is_recovered_from_the_length() {
-        for wanted in (1..10_000).chain([1 << 20, (1 << 27) + 3]) {
-            assert_eq!(lines(length(wanted)), wanted);
-        }
-        assert_eq!(lines(0), 0);
-    }
-
-    #[test]
     fn a_search_seldom_leaves_its_home_line() {
         let mut next = rng(7);
         let mut index = Index::new(1);
@@ -378,10 +386,11 @@ mod tests {
             index.insert(index.place(next()), value);
         }
         let mut away = 0;
-        for words in &index.subs {
+        for sub in &index.subs {
+            let words = &sub.words;
             let full = (0..words.len()).filter(|&at| words[at] != EMPTY);
             away += full
-                .filter(|&at| at >= home_of(words[at], words) + LINE_WORDS)
+                .filter(|&at| at >= sub.home_of(words[at]) + LINE_WORDS)
                 .count();
         }
         assert!(away < 25_000, "{away} of 100,000");

@@ -18,6 +18,7 @@ mod index;
 #[cfg(test)]
 mod model;
 mod paged;
+mod prefetch;
 mod slots;
 mod table;
 mod tracker;

@@ -179,6 +179,13 @@ impl<S: BuildHasher> World<S> {
             let names = names
                 .iter()
                 .map(|(group, member)| (&group[..], &member[..]));
+            let names: Vec<_> = names.collect();
+            let mut found = vec![None; names.len() + 1];
+            self.tracker.find_names(&names, &mut found);
+            let alone = names
+                .iter()
+                .map(|(group, member)| self.tracker.find(group, member));
+            assert_eq!(found, alone.chain([None]).collect::<Vec<_>>());
             self.tracker.touch_names(names, self.now, note)
         };
         let want: Vec<(usize, Failure)> = all

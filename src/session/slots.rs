@@ -23,7 +23,7 @@
 //! once there, stays; growth adds a page and moves nothing, hence no insert pays for the
 //! sessions before it.
 
-use super::Slot;
+use super::{Slot, prefetch};
 
 /// The pages, and what is free in them.
 pub(super) struct Slots {
@@ -188,10 +188,10 @@ impl Slots {
         header.write(self.header_bytes_mut(slot));
     }
 
-    /// The session's state alone: one load, which also brings the slot's line into cache.
+    /// Has the slot's line fetched.
     #[inline]
-    pub(super) fn state(&self, slot: Slot) -> State {
-        State::of(self.header_bytes(slot)[STATE])
+    pub(super) fn warm(&self, slot: Slot) {
+        prefetch::line(self.header_bytes(slot));
     }
 
     /// Moves the deadline to `deadline(timeout_ms)` unless it already lies later: what a
@@ -426,7 +426,7 @@ mod tests {
         let long = slots.alloc(header(2), &[b'l'; 40]).unwrap();
         slots.free(short);
         slots.free(long);
-        assert_eq!(slots.state(short), State::Free);
+        assert_eq!(slots.header(short).state, State::Free);
         assert_eq!(slots.alloc(header(3), &[b'm'; 48]), Some(long));
         assert_eq!(slots.alloc(header(4), b"s"), Some(short));
         let fresh = slots.alloc(header(5), b"t").unwrap();

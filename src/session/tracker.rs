@@ -272,6 +272,18 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         }
     }
 
+    /// Of [`Tracker::view`], what an answer to a beat needs: id, timeout and group.
+    ///
+    /// # Panics
+    /// If the slot holds no session.
+    #[inline]
+    #[must_use]
+    pub fn identity(&self, slot: Slot) -> (SessionId, Millis, GroupSlot) {
+        let header = self.header(slot);
+        let timeout = Millis(u64::from(header.timeout_ms));
+        (self.table.id(&header), timeout, GroupSlot(header.group))
+    }
+
     /// The point from which [`Tracker::advance`] has something to look at; `None` if the
     /// wheel is empty and the shard may sleep. Takes up to 2 µs.
     #[must_use]
@@ -394,16 +406,11 @@ impl<G, S: BuildHasher> Tracker<G, S> {
     /// and marks the rest closing.
     fn look_at(&mut self, entries: &[u32], tick: u32, now: u32, due: &mut Vec<Slot>) {
         let slots = &mut self.table.slots;
-        // First bring all sessions into cache: these loads do not wait for each other. What
-        // follows does not rely on them, for one entry may repeat another.
-        let mut states = [State::Free; BLOCK_SLOTS];
-        for (state, &slot) in states.iter_mut().zip(entries) {
-            *state = slots.state(Slot(slot));
+        // First have all sessions fetched, then look at each.
+        for &slot in entries {
+            slots.warm(Slot(slot));
         }
-        for (&state, &slot) in states.iter().zip(entries) {
-            if state != State::Live {
-                continue;
-            }
+        for &slot in entries {
             let slot = Slot(slot);
             let mut header = slots.header(slot);
             if header.state != State::Live || header.filed != tick {

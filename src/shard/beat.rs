@@ -49,7 +49,7 @@ impl Shard {
         match hit {
             Some(Hit::Touched(beaten)) => {
                 self.counters.heartbeats.add(1);
-                http::beat(out, beaten.version, beaten.id, beaten.timeout, manner.close);
+                self.write_beat(out, beaten, manner.close);
                 Ok(Step::Done)
             }
             Some(Hit::Conflict(version)) => Err(conflict(version)),
@@ -58,6 +58,80 @@ impl Shard {
                 self.search(conn, Kind::Beat, vec![lost], manner, now)
             }
         }
+    }
+
+    /// Answers the heartbeats that `input` begins with, as far as they are familiar and there is
+    /// nothing to them but a touch. Returns the bytes they take; whatever comes next is for
+    /// those who look at everything.
+    #[inline]
+    pub(super) fn serve_run(
+        &mut self,
+        conn: ConnId,
+        input: &[u8],
+        now: Millis,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        let Some(first) = self.familiar.beat(input, &self.settings.http) else {
+            return 0;
+        };
+        if !self.conns[conn.index as usize].is_clear() || !self.lease.promises(now) {
+            return 0;
+        }
+        if first.len == input.len() {
+            let slot = self.tracker.find(first.group, first.member);
+            return self.answer_run(conn, &[slot], &[first.len], now, out);
+        }
+        let mut names = [(&b""[..], &b""[..]); RUN_MAX];
+        let mut ends = [0; RUN_MAX];
+        let mut count = 0;
+        let mut end = 0;
+        let mut next = Some(first);
+        while let Some(beat) = next {
+            end += beat.len;
+            names[count] = (beat.group, beat.member);
+            ends[count] = end;
+            count += 1;
+            if count == RUN_MAX {
+                break;
+            }
+            next = self.familiar.beat(&input[end..], &self.settings.http);
+        }
+        let mut slots = [None; RUN_MAX];
+        self.tracker.find_names(&names[..count], &mut slots);
+        self.answer_run(conn, &slots[..count], &ends, now, out)
+    }
+
+    /// Answers beats for the sessions in `slots`, up to the first that is more than a touch.
+    /// Returns where in the input the last one answered ends, of `ends`.
+    #[inline]
+    fn answer_run(
+        &mut self,
+        conn: ConnId,
+        slots: &[Option<Slot>],
+        ends: &[usize],
+        now: Millis,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        let mut answered = 0;
+        for slot in slots.iter().map_while(|&slot| slot) {
+            if out.len() >= self.settings.output_bytes_max {
+                break;
+            }
+            let Hit::Touched(beaten) = self.touch(slot, Manner::PLAIN_BEAT, now) else {
+                break;
+            };
+            self.write_beat(out, beaten, false);
+            answered += 1;
+        }
+        if answered == 0 {
+            return 0;
+        }
+        self.counters.requests.add(answered as u64);
+        self.counters.heartbeats.add(answered as u64);
+        let open = &mut self.conns[conn.index as usize];
+        open.progress = http::Progress::default();
+        open.since = now;
+        ends[answered - 1]
     }
 
     /// `GET /G/M`.
@@ -222,12 +296,12 @@ impl Shard {
     /// A beat for a session that is here.
     #[inline]
     pub(super) fn touch(&mut self, slot: Slot, manner: Manner, now: Millis) -> Hit {
-        let view = self.tracker.view(slot);
-        let version = self.tracker.group(view.group).get();
+        let (id, timeout, group) = self.tracker.identity(slot);
+        let version = self.tracker.group(group).get();
         let beaten = Beaten {
             version,
-            id: view.id,
-            timeout: view.timeout,
+            id,
+            timeout,
         };
         match manner.session.map(|named| named.cmp(&beaten.id)) {
             None | Some(Ordering::Equal) => {}
@@ -247,6 +321,21 @@ impl Shard {
             Touch::Live => Hit::Touched(beaten),
             Touch::Closing if self.plants.has(Plant::BeatsClosing) => Hit::Touched(beaten),
             Touch::Closing => Hit::Wait,
+        }
+    }
+
+    /// Appends the answer to a beat.
+    #[inline]
+    pub(super) fn write_beat(&mut self, out: &mut Vec<u8>, beaten: Beaten, close: bool) {
+        let Beaten {
+            version,
+            id,
+            timeout,
+        } = beaten;
+        if close {
+            self.answers.write_last(out, version, id, timeout);
+        } else {
+            self.answers.write(out, version, id, timeout);
         }
     }
 
@@ -301,3 +390,6 @@ pub(super) fn conflict(version: GroupVersion) -> Problem {
 
 /// A session id in a packed batch.
 const PACKED_ID_BYTES: usize = 16;
+/// Heartbeats of one input that are looked up together: enough for their waits for memory to
+/// overlap.
+const RUN_MAX: usize = 32;

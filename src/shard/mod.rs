@@ -184,6 +184,10 @@ pub struct Shard {
     /// Room for the names of one request. It is lent to each, so it is small to move: a buffer
     /// that was taken and put back by value cost more than half a beat.
     scratch: Option<Box<http::Scratch>>,
+    /// How the heartbeats of its clients end.
+    familiar: http::Familiar,
+    /// What its answers to heartbeats begin with.
+    answers: http::BeatAnswer,
     /// Room for the body of a batch.
     batch: Vec<u8>,
     outbox: Outbox,
@@ -251,6 +255,8 @@ impl Shard {
             endpoints: Arc::from([]),
             incarnation: Incarnation::default(),
             scratch: None,
+            familiar: http::Familiar::default(),
+            answers: http::BeatAnswer::new(),
             batch: Vec::new(),
             outbox: Outbox::default(),
             counters,
@@ -280,9 +286,18 @@ impl Shard {
     /// These inputs are about to be received. A guess at the beats they hold brings their
     /// sessions into cache together, so that the waits for memory overlap; nothing more.
     pub fn expect<'a>(&self, inputs: impl Iterator<Item = &'a [u8]>) {
-        if self.tracker.len() >= EXPECT_SESSIONS_MIN {
-            self.tracker.expect(inputs.flat_map(http::likely_beats));
+        if self.tracker.len() < EXPECT_SESSIONS_MIN {
+            return;
         }
+        let beats = inputs.flat_map(|input| {
+            let familiar = self.familiar.beat(input, &self.settings.http);
+            // What follows a familiar one is looked up together with it, see `serve_run`.
+            let alone = familiar.filter(|beat| beat.len == input.len());
+            let others = if familiar.is_some() { b"" } else { input };
+            let alone = alone.map(|beat| (beat.group, beat.member));
+            alone.into_iter().chain(http::likely_beats(others))
+        });
+        self.tracker.expect(beats);
     }
 
     /// Takes in a message.

@@ -459,13 +459,7 @@ impl Shard {
             Kind::Renewal(renewal) => self.renewed(*renewal, beaten),
             Kind::Beat | Kind::Batch { .. } => {
                 let mut bytes = Vec::new();
-                http::beat(
-                    &mut bytes,
-                    beaten.version,
-                    beaten.id,
-                    beaten.timeout,
-                    manner.close,
-                );
+                self.write_beat(&mut bytes, beaten, manner.close);
                 self.answer(place, bytes);
             }
         }

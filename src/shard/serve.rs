@@ -54,6 +54,15 @@ impl Manner {
 }
 
 impl Manner {
+    /// Of a heartbeat that asks for nothing.
+    pub(super) const PLAIN_BEAT: Manner = Manner {
+        head_only: true,
+        close: false,
+        minimal: false,
+        session: None,
+        floor: None,
+    };
+
     /// A beat that another server has sent on.
     pub(super) fn forwarded(session: Option<SessionId>, floor: Option<GroupVersion>) -> Manner {
         Manner {
@@ -94,6 +103,12 @@ impl Shard {
                 blocked = true;
                 break;
             }
+            let run = self.serve_run(conn, rest, now, out);
+            if run > 0 {
+                used += run;
+                continue;
+            }
+            let open = &mut self.conns[conn.index as usize];
             match http::parse(rest, &mut open.progress, &self.settings.http) {
                 Ok(None) => break,
                 Ok(Some(request)) => match self.request(conn, &request, rest, now, out) {
@@ -103,6 +118,7 @@ impl Shard {
                     }
                     Ok(Some(Step::Done | Step::Parked)) => {
                         self.counters.requests.add(1);
+                        self.familiar.learn(rest, &request);
                         used += request.total_len();
                         let keep_alive = request.keep_alive;
                         let open = &mut self.conns[conn.index as usize];

@@ -207,6 +207,12 @@ impl<M: Clone> Net<M> {
         packet.expect("each slot is delivered once")
     }
 
+    /// Lets `change` put something else in the place of a message under way; false if it took
+    /// none.
+    pub fn alter(&mut self, change: impl FnMut(&mut Packet<M>) -> bool) -> bool {
+        self.packets.iter_mut().flatten().any(change)
+    }
+
     /// Connects two servers unless they are connected or a way between them is closed; the
     /// connection's generation.
     pub fn connect(&mut self, a: usize, b: usize) -> Option<u32> {
@@ -377,6 +383,30 @@ mod tests {
         assert_eq!(net.reopen(0, 1, true), [slot]);
         assert!(!net.closed(0, 1));
         assert_eq!(net.arrive(&mut random, slot), Arrival::InTime);
+    }
+
+    #[test]
+    fn one_message_under_way_is_altered_and_only_one_that_is_taken() {
+        let (mut net, mut random) = net();
+        net.connect(0, 1);
+        let sent = [3, 4, 4].map(|round| {
+            let sending = net.send(0, &mut random, 0, 1, ping(round));
+            sending.arrives.unwrap().1
+        });
+        let mut four_to_nine = |packet: &mut Packet| {
+            let four = packet.message == ping(4);
+            if four {
+                packet.message = ping(9);
+            }
+            four
+        };
+        assert!(net.alter(&mut four_to_nine));
+        let mut come: Vec<_> = sent.map(|slot| net.packet(slot).message.clone()).into();
+        assert_eq!(come.remove(0), ping(3));
+        assert!(come.contains(&ping(4)) && come.contains(&ping(9)));
+        assert!(net.alter(&mut four_to_nine));
+        sent.iter().for_each(|&slot| drop(net.take(slot)));
+        assert!(!net.alter(four_to_nine), "none is under way any more");
     }
 
     #[test]

@@ -60,10 +60,21 @@ fn with_its_guards(plant: Plant) -> Plants {
     }
 }
 
-/// Why no seed can find this fault: among peers and hosts that are otherwise sound, the line that
-/// it takes away never decides anything. It is defence in depth, and the scenarios that fail
-/// without it bring in what must not come from elsewhere: a backup put back against all rules, a
-/// message no peer says, a report no host gives.
+/// The name that a fault of the scripts' host has in that of the world.
+#[must_use]
+pub fn in_world(neglect: &str) -> Option<&'static str> {
+    let mut faults = HostPlant::ALL.iter();
+    let known = |plant: &&HostPlant| {
+        let twin = plant.in_scripts();
+        twin.is_some_and(|twin| twin.name() == neglect)
+    };
+    faults.find(known).map(|plant| plant.name())
+}
+
+/// Why no seed of the random world can find this fault: among peers and hosts that are otherwise
+/// sound, the line that it takes away never decides anything. It is defence in depth. What it
+/// stands against must come from elsewhere, and the stories in which a server is lied to bring it
+/// in: a message no peer says, a report no host gives.
 #[must_use]
 pub fn defends(name: &str) -> Option<&'static str> {
     DEFENCES
@@ -107,6 +118,11 @@ impl HostPlant {
     pub fn in_scripts(self) -> Option<Neglect> {
         match self {
             HostPlant::ReportsBeforeSync => Some(Neglect::ReportsBeforeSync),
+            HostPlant::ForgetsFailure => Some(Neglect::ForgetsFailure),
+            HostPlant::RestoresEarly => Some(Neglect::RestoresEarly),
+            HostPlant::SnapshotsLate => Some(Neglect::SnapshotsLate),
+            HostPlant::BlocksOnRead => Some(Neglect::BlocksOnRead),
+            HostPlant::CutsDamage => Some(Neglect::CutsDamage),
             HostPlant::SameNonce => Some(Neglect::SameNonce),
             _ => None,
         }
@@ -120,6 +136,8 @@ crate::plant::plants! {
         ReportsBeforeSync = "host-reports-before-sync",
         /// A sync that failed is tried again, and believed the second time.
         RetriesFailedSync = "host-retries-failed-sync",
+        /// A failed write or sync is reported as if it had been made.
+        ForgetsFailure = "host-forgets-failure",
         /// An epoch is reported durable before it is written.
         ReportsEpochBeforeWrite = "host-reports-epoch-before-write",
         /// A report about the disk outlives the run it belongs to.
@@ -130,12 +148,20 @@ crate::plant::plants! {
         SkipsDelivery = "host-skips-delivery",
         /// A snapshot holds what is durable and not what is committed (ZOOKEEPER-2845).
         SnapshotsUncommitted = "host-snapshots-uncommitted",
+        /// A snapshot holds what was delivered since it began.
+        SnapshotsLate = "host-snapshots-late",
+        /// Pieces of a snapshot take the place of the application's state as they come.
+        RestoresEarly = "host-restores-early",
         /// A snapshot is received and the application not restored from it (ZOOKEEPER-3642).
         KeepsStateOnInstall = "host-keeps-state-on-install",
         /// What is committed is replayed before the log holds it.
         ReplaysTooSoon = "host-replays-too-soon",
         /// Reads for a learner skip a transaction now and then.
         ReadsWithHoles = "host-reads-with-holes",
+        /// No message is handed to the core while a read of the disk is under way.
+        BlocksOnRead = "host-blocks-on-read",
+        /// A damaged log is cut where the damage is, and the server votes with the rest.
+        CutsDamage = "host-cuts-damage",
         /// Every run draws the same number at its start.
         SameNonce = "host-same-nonce",
         /// A restarted server is told it holds no data, though it does.
@@ -168,11 +194,9 @@ mod tests {
         let known = |name| Planted::in_scripts(name).map(Neglect::name);
         assert_eq!(known("host-same-nonce"), Some("script-same-nonce"));
         assert_eq!(known("host-skips-delivery"), None);
-        for plant in HostPlant::ALL {
-            if let Some(neglect) = plant.in_scripts() {
-                let name = neglect.name().replace("script-", "host-");
-                assert_eq!(name, plant.name());
-            }
+        for neglect in Neglect::ALL {
+            let name = neglect.name().replace("script-", "host-");
+            assert_eq!(Planted::in_scripts(&name), Some(*neglect), "{name}");
         }
     }
 }

@@ -35,6 +35,9 @@ pub struct Stage {
     pub planted: Planted,
     /// The server that has gone on to another phase last in this step.
     pub entered: Option<usize>,
+    /// The server that a story has lied to: it may withdraw rather than give up what it knows to
+    /// be committed.
+    pub deceived: Option<usize>,
     /// Servers that have stopped in this step, and what becomes of them.
     pub fallen: Vec<Fallen>,
 }

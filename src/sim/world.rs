@@ -88,6 +88,7 @@ impl World {
                 profile,
                 planted,
                 entered: None,
+                deceived: None,
                 fallen: Vec::new(),
             },
             hosts,
@@ -381,7 +382,7 @@ impl World {
             self.stage.net.take(packet);
             return;
         }
-        if host.pauses > 0 {
+        if host.is_held_up(&self.stage) {
             host.deferred.push(event);
             return;
         }

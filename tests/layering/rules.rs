@@ -134,6 +134,7 @@ const UNSAFE: &[&str] = &[
     "runtime/hugepages.rs",
     "runtime/poller.rs",
     "runtime/preflight.rs",
+    "session/prefetch.rs",
 ];
 
 /// The longest file, in lines.

@@ -22,7 +22,7 @@ pub(super) fn try_all(args: &Args) -> ExitCode {
     if missed.is_empty() {
         let defences = names().filter(|name| plants::defends(name).is_some());
         let (count, defences) = (names().count(), defences.count());
-        println!("{count} plants, all found; {defences} of them are defences, by scenarios alone");
+        println!("{count} plants, all found; {defences} of them are defences, by lies alone");
         return ExitCode::SUCCESS;
     }
     println!("not found: {}", missed.join(", "));
@@ -39,7 +39,8 @@ pub(super) fn try_one(name: &str, args: &Args) -> ExitCode {
 }
 
 /// Looks for a plant and prints how it was found, if it was. One of the world must be found by a
-/// seed, of the random world or of a story; a defence, and one of the scripts' host, by a scenario.
+/// seed, of the random world or of a story; one of the scripts' host by a scenario, and it is found
+/// by a seed under the name it has in the world's host.
 fn is_found(name: &str, args: &Args) -> bool {
     let guarded = tell::guarded_by(name);
     let failed: Vec<&str> = guarded
@@ -51,13 +52,16 @@ fn is_found(name: &str, args: &Args) -> bool {
         failed => format!("scenario {}", failed.join(", ")),
     };
     if Planted::named(name).is_none() {
-        println!("{name}: {scenarios}");
-        return !failed.is_empty();
+        let in_world = plants::in_world(name);
+        let twin = in_world.map_or_else(String::new, |twin| format!("; in the world {twin}"));
+        println!("{name}: {scenarios}{twin}");
+        return !failed.is_empty() && in_world.is_some();
     }
     let defends = plants::defends(name);
     let (from, to) = args.seeds;
     let soon = to.min(from + SOON);
-    // The cheapest first. That a defence decides nothing has other proofs than many seeds.
+    // The cheapest first. That a defence decides nothing in the random world has other proofs
+    // than many seeds.
     let mut seed = by_seeds(name, args, (from, soon), None);
     seed = seed.or_else(|| by_stories(name, args, (from, soon)));
     if soon < to && defends.is_none() {
@@ -68,7 +72,7 @@ fn is_found(name: &str, args: &Args) -> bool {
     let told = seed.as_deref().unwrap_or(&none);
     let why = defends.map_or_else(String::new, |why| format!("; defence in depth: {why}"));
     println!("{name}: {scenarios}; {told}{why}");
-    seed.is_some() || defends.is_some() && !failed.is_empty()
+    seed.is_some()
 }
 
 fn by_stories(name: &str, args: &Args, seeds: (u64, u64)) -> Option<String> {

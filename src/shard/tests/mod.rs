@@ -8,5 +8,6 @@ mod forwarded;
 mod oracle;
 mod overload;
 mod random;
+mod runs;
 mod time;
 mod world;

@@ -6,7 +6,7 @@ use super::super::observe::Observation;
 use super::super::plants::HostPlant;
 use super::super::probes::Probe;
 use super::super::stage::Stage;
-use super::Host;
+use super::{Host, Server};
 use crate::types::Zxid;
 use crate::zab::{Barrier, Entry, Ready, Replay};
 
@@ -168,6 +168,18 @@ impl Host {
         self.input(stage, |peer, now| {
             peer.on_read(now, read.learner, read.tenure, piece);
         });
+        if self.pauses == 0 && stage.planted.has(HostPlant::BlocksOnRead) {
+            for event in std::mem::take(&mut self.deferred) {
+                stage.queue.put(stage.now, event);
+            }
+        }
+    }
+
+    /// True if what comes has to wait, for this server is paused, or blocks by a plant.
+    pub fn is_held_up(&self, stage: &Stage) -> bool {
+        let blocks = stage.planted.has(HostPlant::BlocksOnRead);
+        let reads = |server: &Server| !server.reads.is_empty();
+        self.pauses > 0 || blocks && self.server.as_deref().is_some_and(reads)
     }
 }
 

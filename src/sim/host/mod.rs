@@ -303,7 +303,13 @@ impl Host {
         self.pump(stage);
         self.take_payloads(stage, ready);
         if let Some(fault) = &ready.fenced {
-            if *fault != Fault::WriteFailed {
+            let lied_to = stage.deceived == Some(self.at);
+            let in_order = match fault {
+                Fault::WriteFailed => true,
+                Fault::CommittedWouldBeLost { .. } => lied_to,
+                _ => false,
+            };
+            if !in_order {
                 let what = format!("server {} withdraws: {fault}", self.id());
                 stage.judge.condemn(stage.now, what);
             }

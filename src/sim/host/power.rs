@@ -11,8 +11,9 @@ use super::super::plants::HostPlant;
 use super::super::probes::Probe;
 use super::super::random::Span;
 use super::super::stage::{Fallen, HostEvent, Stage};
-use super::{Host, Server, Sync};
-use crate::log::{Log, OpenError, Recovered, Settings as LogSettings};
+use super::{Host, Server, SimDisk, Sync};
+use crate::log::disk::Disk as _;
+use crate::log::{Corruption, Log, OpenError, Recovered, Settings as LogSettings};
 use crate::time::Millis;
 use crate::types::{Epoch, Incarnation, Zxid};
 use crate::zab::{Boot, Peer, Phase, Ready, Settings, Summary};
@@ -97,7 +98,14 @@ impl Host {
     }
 
     fn open(&mut self, stage: &mut Stage, settings: LogSettings) -> Result<Opened, OpenError> {
-        let opened = match Log::open(self.disk.clone(), settings) {
+        let mut opened = Log::open(self.disk.clone(), settings);
+        if let Err(OpenError::Corrupt { corruption, .. }) = &opened
+            && stage.planted.has(HostPlant::CutsDamage)
+        {
+            cut_off(&self.disk, corruption);
+            opened = Log::open(self.disk.clone(), settings);
+        }
+        let opened = match opened {
             Err(OpenError::Corrupt { .. }) if self.damaged => {
                 stage.probes.hit(Probe::SetAside);
                 // If this is interrupted, the next start may do the rest.
@@ -266,6 +274,22 @@ pub(super) fn read_snapshot(log: &Log<super::SimDisk>, zxid: Zxid) -> Option<App
     let mut reader = log.open_snapshot(zxid).ok()?;
     reader.read_to_end(&mut bytes).ok()?;
     App::restore(&bytes).filter(|app| app.applied == zxid)
+}
+
+/// Leaves nothing of a log from where it is damaged; for a plant.
+fn cut_off(disk: &SimDisk, damage: &Corruption) {
+    let names = disk.list().unwrap_or_default();
+    let segments = || names.iter().filter(|name| name.starts_with("segment-"));
+    for name in segments().filter(|name| **name == damage.file) {
+        let mut bytes = disk.bytes(name);
+        let from = bytes.len().min(damage.offset as usize);
+        bytes[from..].fill(0);
+        disk.put(name, &bytes);
+    }
+    for name in segments().filter(|name| **name > damage.file) {
+        // What cannot be removed is found to be damaged again.
+        let _ = disk.remove(name);
+    }
 }
 
 /// How long a server stays down that lost power.

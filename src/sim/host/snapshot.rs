@@ -19,6 +19,8 @@ pub(super) struct OwnSnapshot {
     writer: SnapshotWriter<SimDisk>,
     /// The rest of its content.
     rest: Vec<u8>,
+    /// True until a piece of it is written.
+    whole: bool,
 }
 
 impl Host {
@@ -50,6 +52,7 @@ impl Host {
                 zxid: app.applied,
                 writer,
                 rest: app.save(),
+                whole: true,
             });
             self.on_disk(stage, stage.profile.disk.sync, HostEvent::Snapshot);
         }
@@ -66,6 +69,15 @@ impl Host {
         if snapshot.rest.is_empty() {
             return self.finish_snapshot(stage, snapshot);
         }
+        if snapshot.whole && stage.planted.has(HostPlant::SnapshotsLate) {
+            let zxid = snapshot.zxid;
+            snapshot.rest = App {
+                applied: zxid,
+                ..server.app
+            }
+            .save();
+        }
+        snapshot.whole = false;
         let piece = snapshot.rest.len().min(PIECE_BYTES);
         if snapshot.writer.write_all(&snapshot.rest[..piece]).is_ok() {
             snapshot.rest.drain(..piece);

@@ -94,7 +94,7 @@ impl Host {
             Write::CurrentEpoch(epoch) => self.make_current(stage, *epoch),
             Write::Truncate(to) => self.truncate(stage, *to),
             Write::SnapshotBegin(zxid) => self.receive_begin(*zxid),
-            Write::SnapshotPiece(bytes) => self.receive_piece(bytes),
+            Write::SnapshotPiece(bytes) => self.receive_piece(stage, bytes),
             Write::SnapshotEnd(zxid) => self.receive_end(stage, *zxid),
         };
         match done {
@@ -126,7 +126,9 @@ impl Host {
         } else {
             Probe::DiskError
         });
-        self.input(stage, |peer, _| peer.on_write_failed());
+        if !stage.planted.has(HostPlant::ForgetsFailure) {
+            self.input(stage, |peer, _| peer.on_write_failed());
+        }
         if let Some(wished) = wished {
             self.report(stage, wished);
         }
@@ -217,7 +219,7 @@ impl Host {
         Ok(None)
     }
 
-    fn receive_piece(&mut self, bytes: &[u8]) -> Done {
+    fn receive_piece(&mut self, stage: &Stage, bytes: &[u8]) -> Done {
         let Some(server) = &mut self.server else {
             return Ok(None);
         };
@@ -225,6 +227,10 @@ impl Host {
             let written = receiver.write_all(bytes);
             written?;
             server.received.extend_from_slice(bytes);
+        }
+        if stage.planted.has(HostPlant::RestoresEarly) {
+            // What part of a snapshot there is makes no state yet, and leaves none.
+            server.app = App::restore(&server.received).unwrap_or_default();
         }
         Ok(None)
     }

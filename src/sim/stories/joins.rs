@@ -35,6 +35,12 @@ pub(super) const ALL: &[Story] = &[
         play: long_snapshot,
         servers: (3, 0),
     },
+    Story {
+        name: "26-a-slow-read-for-a-learner",
+        about: "a learner is sent what a slow disk gives, and the others go on meanwhile",
+        play: slow_read,
+        servers: (3, 0),
+    },
 ];
 
 fn late_joiner(scene: &mut Scene) {
@@ -122,3 +128,35 @@ fn long_snapshot(scene: &mut Scene) {
     });
     scene.world.stage.profile.disk.read = Span::new(20, 500);
 }
+
+fn slow_read(scene: &mut Scene) {
+    let limits = &mut scene.world.stage.profile.limits;
+    limits.window_entries_max = 0;
+    limits.read_bytes_max = 8;
+    let leader = scene.lead();
+    let (late, other) = (scene.follower(0), scene.follower(1));
+    scene.kill(late);
+    scene.commit(leader, 20);
+    let read = std::mem::replace(
+        &mut scene.world.stage.profile.disk.read,
+        Span::new(400_000, 700_000),
+    );
+    scene.start(late);
+    scene.until("it is being sent what it lacks", |world| {
+        world.hosts[late].phase() == Some(Phase::Synchronization)
+    });
+    for _ in 0..10 {
+        let zxid = scene.propose(leader, 1);
+        scene.within_ms(AT_ONCE_MS, "the others commit meanwhile", |world| {
+            let server = world.hosts[other].server.as_ref();
+            server.is_some_and(|server| server.app.applied >= zxid)
+        });
+        let pause_ms = scene.draw(200);
+        scene.pass_ms(pause_ms);
+    }
+    scene.world.stage.profile.disk.read = read;
+    scene.lead();
+}
+
+/// Longer than any commit takes for which nobody has to wait, and shorter than the slow read.
+const AT_ONCE_MS: u64 = 100;

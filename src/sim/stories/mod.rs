@@ -7,6 +7,7 @@
 mod crashes;
 mod disks;
 mod joins;
+mod lies;
 mod networks;
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::plants::Planted;
 use super::profile::Profile;
 use super::world::{Outcome, World};
 use crate::types::Zxid;
-use crate::zab::Phase;
+use crate::zab::{Body, Message, Phase};
 
 /// One story.
 #[derive(Clone, Copy)]
@@ -38,7 +39,13 @@ pub struct Scene {
 
 /// Every story.
 pub fn all() -> impl Iterator<Item = Story> {
-    let parts = [crashes::ALL, disks::ALL, joins::ALL, networks::ALL];
+    let parts = [
+        crashes::ALL,
+        disks::ALL,
+        joins::ALL,
+        networks::ALL,
+        lies::ALL,
+    ];
     parts.into_iter().flatten().copied()
 }
 
@@ -74,8 +81,31 @@ impl Scene {
 
     /// The same, where less than a minute is part of the story too.
     pub fn within_ms(&mut self, ms: u64, what: &str, mut case: impl FnMut(&World) -> bool) {
+        self.go_on(ms, what, |world| case(world));
+    }
+
+    /// Lets the world go on until a message from `from` to `to` is under way that `change` puts
+    /// something else in the place of, which no sound server says.
+    pub fn falsify(
+        &mut self,
+        what: &str,
+        from: usize,
+        to: usize,
+        mut change: impl FnMut(&mut Body) -> bool,
+    ) {
+        self.go_on(60_000, what, |world| {
+            world.stage.net.alter(|packet| match &mut packet.message {
+                Message::Link { body, .. } => {
+                    (packet.from, packet.to) == (from, to) && change(body)
+                }
+                Message::Vote(_) => false,
+            })
+        });
+    }
+
+    fn go_on(&mut self, ms: u64, what: &str, mut case: impl FnMut(&mut World) -> bool) {
         let limit = self.world.stage.now + ms * 1_000;
-        while !case(&self.world) && self.world.stage.judge.violation().is_none() {
+        while self.world.stage.judge.violation().is_none() && !case(&mut self.world) {
             if self.world.stage.now >= limit {
                 let now = self.world.stage.now;
                 let what = format!("the story stops before {what}: {}", self.world.describe());
@@ -83,6 +113,11 @@ impl Scene {
             }
             self.world.step();
         }
+    }
+
+    /// A number below `bound`, drawn from the seed.
+    pub fn draw(&mut self, bound: u64) -> u64 {
+        self.world.stage.random.below(bound)
     }
 
     /// Lets the world go on until somebody leads and everybody else follows; the leader.

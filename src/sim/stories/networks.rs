@@ -142,7 +142,7 @@ fn ahead(scene: &mut Scene) {
 }
 
 /// `alone` starts, chooses an epoch with `heard_of`, which it is not told of, and loses power.
-fn chooses_unheard(scene: &mut Scene, alone: usize, heard_of: usize) {
+pub(super) fn chooses_unheard(scene: &mut Scene, alone: usize, heard_of: usize) {
     let before = accepted(&scene.world, heard_of);
     scene.start(alone);
     let before = before.max(accepted(&scene.world, alone));

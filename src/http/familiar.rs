@@ -1,0 +1,256 @@
+//! Heartbeats whose heads end as an earlier one did.
+//!
+//! The heartbeats of a client differ in their paths alone: what follows the path, from
+//! ` HTTP/1.1` to the empty line, is what its library says each time, and the clients of one
+//! server mostly share a library and a `Host`. What such an end means was worked out when it
+//! was first read. So the ends of the last few plain heartbeats are kept, and a head that ends
+//! in the same bytes means the same: nothing in the reading of an end depends on what stands
+//! before it but the limits, which are looked at here too.
+//!
+//! This only ever says what [`parse`](super::parse()) and [`route`](super::route()) would say,
+//! sooner; of all else it says nothing.
+
+use super::headers::Headers;
+use super::name;
+use super::parse::{Limits, Method, Request};
+use super::scan;
+
+/// The ends that are known.
+#[derive(Debug, Default)]
+pub struct Familiar {
+    ends: [Vec<u8>; ENDS],
+    /// The one to be forgotten next.
+    oldest: usize,
+}
+
+/// `HEAD /G/M` with two names that stand for themselves and headers that ask for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FamiliarBeat<'a> {
+    /// The group, a valid name.
+    pub group: &'a [u8],
+    /// The member, a valid name.
+    pub member: &'a [u8],
+    /// Bytes of the whole request.
+    pub len: usize,
+}
+
+impl Familiar {
+    /// The heartbeat that `input` begins with, if it is a plain one and its end is known.
+    ///
+    /// Cost: one pass over the path, one comparison of the rest.
+    #[inline]
+    #[must_use]
+    pub fn beat<'a>(&self, input: &'a [u8], limits: &Limits) -> Option<FamiliarBeat<'a>> {
+        let path = input.strip_prefix(METHOD)?;
+        let (group, rest) = path.split_at(scan::path_name_len(path));
+        let rest = rest.strip_prefix(b"/")?;
+        let (member, rest) = rest.split_at(scan::path_name_len(rest));
+        let is_end = |end: &&Vec<u8>| !end.is_empty() && rest.starts_with(end);
+        let end_len = self.ends.iter().find(is_end)?.len();
+        let target_len = b"/".len() + group.len() + b"/".len() + member.len();
+        let len = input.len() - rest.len() + end_len;
+        if target_len > limits.target_bytes_max || len > limits.head_bytes_max {
+            return None;
+        }
+        name::check_pair(group, member).ok()?;
+        Some(FamiliarBeat { group, member, len })
+    }
+
+    /// Keeps the end of `request`, which `input` begins with and which was read under the same
+    /// limits as all that is asked later, if it is a plain heartbeat.
+    pub fn learn(&mut self, input: &[u8], request: &Request<'_>) {
+        let is_plain = request.method == Method::Head
+            && request.keep_alive
+            && request.body_len == 0
+            && !request.expect_continue
+            && request.headers == Headers::default();
+        if !is_plain {
+            return;
+        }
+        let head = &input[..request.head_len];
+        // An empty line before the request is seldom enough.
+        let Some(target) = head.strip_prefix(b"HEAD ") else {
+            return;
+        };
+        let end = &target[scan::find(target, b' ')..];
+        if end.len() > END_BYTES_MAX || self.ends.iter().any(|known| known == end) {
+            return;
+        }
+        let forgotten = &mut self.ends[self.oldest];
+        forgotten.clear();
+        forgotten.extend_from_slice(end);
+        self.oldest = (self.oldest + 1) % ENDS;
+    }
+}
+
+const METHOD: &[u8] = b"HEAD /";
+/// As many as there are likely to be kinds of clients at a time; each costs a comparison.
+const ENDS: usize = 4;
+/// Longer ends are read in full.
+const END_BYTES_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{Progress, Route, Scratch, parse, route};
+    use proptest::prelude::*;
+
+    const END: &str = " HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n";
+
+    fn knowing(heads: &[&str]) -> Familiar {
+        let mut familiar = Familiar::default();
+        for head in heads {
+            learn(&mut familiar, head.as_bytes());
+        }
+        familiar
+    }
+
+    fn learn(familiar: &mut Familiar, input: &[u8]) {
+        let limits = Limits::default();
+        if let Ok(Some(request)) = parse(input, &mut Progress::default(), &limits) {
+            familiar.learn(input, &request);
+        }
+    }
+
+    fn names<'a>(familiar: &Familiar, input: &'a str) -> Option<(&'a str, &'a str)> {
+        let beat = familiar.beat(input.as_bytes(), &Limits::default())?;
+        let text = |name| std::str::from_utf8(name).expect("UTF-8");
+        Some((text(beat.group), text(beat.member)))
+    }
+
+    #[test]
+    fn a_heartbeat_that_ends_as_the_last_one_is_known() {
+        let familiar = knowing(&[&format!("HEAD /g/a{END}")]);
+        let next = format!("HEAD /other/b.c{END}HEAD /g");
+        assert_eq!(names(&familiar, &next), Some(("other", "b.c")));
+        let beat = familiar.beat(next.as_bytes(), &Limits::default()).unwrap();
+        assert_eq!(beat.len, next.len() - "HEAD /g".len());
+        for cut in 0..beat.len {
+            assert_eq!(names(&familiar, &next[..cut]), None, "cut at {cut}");
+        }
+        assert_eq!(names(&Familiar::default(), &next), None);
+    }
+
+    #[test]
+    fn an_end_that_asks_for_anything_is_not_learned() {
+        let ends = [
+            " HTTP/1.0\r\nHost: x\r\n\r\n",
+            " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            " HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n",
+            " HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n",
+            " HTTP/1.1\r\nHost: x\r\nx-group-version: 3\r\n\r\n",
+            " HTTP/1.1\r\nHost: x\r\nx-session-id: 00000000000000000000000000000001\r\n\r\n",
+            " HTTP/1.1\r\nHost: x\r\nx-session-id: nonsense\r\n\r\n",
+            " HTTP/1.1\r\nHost: x\r\nIf-None-Match: *\r\n\r\n",
+        ];
+        for end in ends {
+            let head = format!("HEAD /g/a{end}");
+            assert_eq!(names(&knowing(&[&head]), &head), None, "{end}");
+        }
+        let get = format!("GET /g/a{END}");
+        assert_eq!(names(&knowing(&[&get]), &format!("HEAD /g/a{END}")), None);
+    }
+
+    #[test]
+    fn an_unusual_path_is_left_to_those_who_read_it_in_full() {
+        let familiar = knowing(&[&format!("HEAD /g/a{END}")]);
+        for path in [
+            "/g",
+            "/g/",
+            "//m",
+            "/g/config",
+            "/-/livez",
+            "/./m",
+            "/g/..",
+            "/g/a/b",
+            "/g/a?x=1",
+            "/%67/a",
+            "/g/é",
+            "/g/a\"",
+        ] {
+            assert_eq!(
+                names(&familiar, &format!("HEAD {path}{END}")),
+                None,
+                "{path}"
+            );
+        }
+        let long = "x".repeat(256);
+        assert_eq!(names(&familiar, &format!("HEAD /g/{long}{END}")), None);
+        assert_eq!(names(&familiar, &format!("HEAD /{long}/m{END}")), None);
+        assert!(names(&familiar, &format!("HEAD /g/{}{END}", &long[1..])).is_some());
+    }
+
+    #[test]
+    fn the_limits_hold() {
+        let head = format!("HEAD /g/abc{END}");
+        let familiar = knowing(&[&head]);
+        let of = |target_bytes_max, head_bytes_max| Limits {
+            target_bytes_max,
+            head_bytes_max,
+            ..Limits::default()
+        };
+        let is_known = |limits| familiar.beat(head.as_bytes(), &limits).is_some();
+        assert!(is_known(of(6, head.len())));
+        assert!(!is_known(of(5, head.len())));
+        assert!(!is_known(of(6, head.len() - 1)));
+    }
+
+    #[test]
+    fn a_few_ends_are_kept_and_the_oldest_goes_first() {
+        let heads: Vec<_> = (0..=ENDS)
+            .map(|kind| format!("HEAD /g/a HTTP/1.1\r\nHost: x{kind}\r\n\r\n"))
+            .collect();
+        let mut familiar = Familiar::default();
+        for head in &heads[..ENDS] {
+            learn(&mut familiar, head.as_bytes());
+            learn(&mut familiar, head.as_bytes());
+        }
+        assert!(
+            heads[..ENDS]
+                .iter()
+                .all(|head| names(&familiar, head).is_some())
+        );
+        learn(&mut familiar, heads[ENDS].as_bytes());
+        assert_eq!(names(&familiar, &heads[0]), None);
+        assert!(
+            heads[1..]
+                .iter()
+                .all(|head| names(&familiar, head).is_some())
+        );
+        let long = format!(
+            "HEAD /g/a HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n",
+            "b".repeat(1024)
+        );
+        learn(&mut familiar, long.as_bytes());
+        assert_eq!(names(&familiar, &long), None);
+        assert!(
+            names(&familiar, &heads[1]).is_some(),
+            "nothing was forgotten for it"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_familiar_is_what_a_full_reading_says(
+            known in "(HEAD|GET) /[a-c%/.-]{1,4}[ ?]HTTP/1.[01]\r\nHost: [a-b]\r\n(Prefer: x\r\n|If-Match: \\*\r\n)?\r\n",
+            path in prop_oneof!["/[a-c]{1,2}/[a-c]{1,2}", "[ -~é]{1,6}", "/(g|-|\\.\\.)/(m|config|\\.)"],
+            cut in 0usize..64,
+        ) {
+            let mut familiar = knowing(&["HEAD /g/m HTTP/1.1\r\nHost: a\r\n\r\n"]);
+            learn(&mut familiar, known.as_bytes());
+            let at = known.find(" HTTP").unwrap_or(known.len());
+            let whole = format!("HEAD {path}{}", &known[at..]);
+            let input = &whole.as_bytes()[..whole.len().min(cut)];
+            for input in [input, whole.as_bytes()] {
+                let Some(beat) = familiar.beat(input, &Limits::default()) else { continue };
+                let request = parse(input, &mut Progress::default(), &Limits::default());
+                let request = request.expect("it is well").expect("it is whole");
+                prop_assert_eq!(request.total_len(), beat.len);
+                prop_assert!(request.keep_alive);
+                let mut scratch = Scratch::new();
+                let route = route(&request, &mut scratch).expect("it leads somewhere");
+                prop_assert_eq!(route, Route::Beat { group: beat.group, member: beat.member });
+            }
+        }
+    }
+}
