@@ -3,14 +3,25 @@
 //! | file | about |
 //! |---|---|
 //! | `commands` | each command, in both forms, and each exit code |
+//! | `ensemble` | what happens to them when servers of an ensemble are lost |
 //! | `keep` | `join --keep`, and the client's own thread |
 //! | `snapshot` | backup and restore of a data directory |
 //! | `watch` | what `watch` shows |
 
 #[path = "../common/mod.rs"]
 mod common;
+#[allow(dead_code, reason = "its own tests use the rest")]
+#[path = "../cluster/network.rs"]
+mod network;
+#[allow(dead_code, reason = "its own tests use the rest")]
+#[path = "../cluster/relay.rs"]
+mod relay;
+#[allow(dead_code, reason = "its own tests use the rest")]
+#[path = "../cluster/ensemble.rs"]
+mod servers;
 
 mod commands;
+mod ensemble;
 mod keep;
 mod snapshot;
 mod watch;
