@@ -23,9 +23,12 @@ use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 /// Runs the command that `args` spell, the program's name first, to its end.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -74,6 +77,18 @@ fn one_line(error: &clap::Error) -> String {
     let line = useful.collect::<Vec<_>>().join("; ").replace(":;", ":");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     format!("{line}; --help shows what there is")
+}
+
+/// Calls `heard` at each SIGTERM and SIGINT, from a thread of its own, until it says that nobody
+/// listens any more.
+fn hear_signals(heard: impl Fn() -> bool + Send + 'static) -> Result<(), Failure> {
+    let refused = |error| Failure::fatal(format!("cannot hear signals: {error}"));
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(refused)?;
+    let hear = move || {
+        let _ = signals.forever().all(|_| heard());
+    };
+    let thread = thread::Builder::new().name("signals".into()).spawn(hear);
+    thread.map(drop).map_err(refused)
 }
 
 /// Why a command ended before its time.

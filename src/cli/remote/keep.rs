@@ -1,17 +1,14 @@
 //! `systole join --keep`: a member for as long as the process lives.
 
 use std::collections::HashSet;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use super::output::{Output, note};
 use super::{Place, failure, refused_code};
-use crate::cli::{Failure, UNAVAILABLE};
+use crate::cli::{Failure, UNAVAILABLE, hear_signals};
 use crate::client::{Client, Event, Terms};
 use crate::time::Millis;
 
@@ -29,8 +26,8 @@ pub(super) fn run(
     output: &Output,
 ) -> Result<(), Failure> {
     let (tell, told) = channel();
-    hear_signals(tell.clone())
-        .map_err(|error| Failure::fatal(format!("cannot hear signals: {error}")))?;
+    let signal = tell.clone();
+    hear_signals(move || signal.send(Told::Signal).is_ok())?;
     let member = client.keep(terms, move |event| {
         // The other end goes away when the command is over.
         let _ = tell.send(Told::Event(event));
@@ -152,16 +149,4 @@ fn value(event: &Event) -> Value {
         Event::Replaced(problem) => json!({"event": "replaced", "code": problem.code}),
         Event::Refused(problem) => json!({"event": "refused", "code": problem.code}),
     }
-}
-
-fn hear_signals(tell: Sender<Told>) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            for _ in signals.forever() {
-                let _ = tell.send(Told::Signal);
-            }
-        })
-        .map(drop)
 }
