@@ -31,6 +31,7 @@
 mod beat;
 mod change;
 mod conn;
+mod discovery;
 mod document;
 mod forwarded;
 mod lease;
@@ -498,6 +499,8 @@ enum Purpose {
     List(document::ListJob),
     /// A stored config.
     Config(change::ConfigJob),
+    /// A group's members, for Prometheus.
+    Targets(discovery::TargetsJob),
     /// The cluster page.
     Cluster(Place, serve::Manner),
     /// Beats that look for their session.
