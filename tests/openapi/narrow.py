@@ -1,6 +1,6 @@
 """Narrows the document (stdin to stdout) to what can be asked thousands of times.
 
-Two parameters keep a client waiting on purpose, and one takes away the body that the checks
+Some parameters keep a client waiting on purpose, and one takes away the body that the checks
 look at. All other freedom is left to Schemathesis.
 """
 
@@ -11,17 +11,15 @@ document = json.load(sys.stdin)
 parameters = document["components"]["parameters"]
 # A long poll waits as long as it is told to.
 parameters["Wait"]["schema"] = {"type": "string", "enum": ["0", "1ms", "0.002"]}
-# A server that is behind the version asked for waits a second, and then says 503.
-parameters["Floor"]["schema"] = {"type": "string", "enum": ["0"]}
-parameters["Floor"]["example"] = "0"
-# The answer has neither body nor media type then, as it should.
+# `x-group-version` above what there is waits for a second, and is answered 503: rightly, but not
+# what we look for here. After `return=minimal` there is neither body nor media type.
+left_out = {"#/components/parameters/Floor", "#/components/parameters/Prefer"}
 for item in document["paths"].values():
     for operation in item.values():
         if isinstance(operation, dict) and "parameters" in operation:
             operation["parameters"] = [
                 parameter
                 for parameter in operation["parameters"]
-                if parameter.get("$ref") != "#/components/parameters/Prefer"
+                if parameter.get("$ref") not in left_out
             ]
-# Parameters' examples are people's; Schemathesis draws from the schemas.
 json.dump(document, sys.stdout)
