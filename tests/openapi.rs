@@ -64,7 +64,8 @@ routes! {
     Route::BeatAndGet { .. } => "beatAndGet",
     Route::Join { .. } => "join",
     Route::Leave { .. } => "leave",
-    Route::GetGroup { .. } => "getGroup",
+    // A GET of a group too: what it accepts makes the difference.
+    Route::GetGroup { .. } | Route::Watch { .. } => "getGroup",
     Route::DeleteGroup { .. } => "deleteGroup",
     Route::ListGroups { .. } => "listGroups",
     Route::GetConfig { member: None, .. } => "getGroupConfig",
@@ -145,6 +146,17 @@ fn every_route_has_its_operation_and_every_operation_its_route() {
     for name in ROUTES {
         assert!(named.contains(name), "{name} is not in the document");
     }
+}
+
+#[test]
+fn a_group_is_documented_as_an_event_stream_too() {
+    let document = document();
+    let get = &document["paths"]["/{group}"]["get"];
+    let accept = "Accept: text/event-stream\r\n";
+    let watched = routed("GET", "/g", accept, |route| {
+        matches!(route, Ok(Route::Watch { .. }))
+    });
+    assert!(watched && get["responses"]["200"]["content"]["text/event-stream"].is_object());
 }
 
 #[test]

@@ -46,5 +46,5 @@ pub use openapi::OPENAPI;
 pub use parse::{Limits, Method, Progress, Request, begins_with_head_method, parse};
 pub use problem::{Code, Problem};
 pub use query::duration;
-pub use respond::{Answer, BeatAnswer, CONTINUE, Length};
+pub use respond::{Answer, BeatAnswer, CONTINUE, LAST_CHUNK, Length, piece};
 pub use route::{CONFIG_BYTES_MAX, Page, Route, Scratch, config_text, route};
