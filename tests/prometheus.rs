@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::{Client, Server, Setup, poll, skipped};
+use common::{Server, Setup, poll, skipped};
 use serde_json::{Value, json};
 
 fn text(name: &str) -> String {
@@ -260,14 +260,9 @@ impl Prometheus {
 
     /// What one of its pages says, if it answers.
     fn ask(&self, target: &str) -> Option<Value> {
-        let address = format!("127.0.0.1:{}", self.port)
-            .parse()
-            .expect("an address");
-        let mut client = Client::try_connect(address, Duration::from_secs(5)).ok()?;
-        let request = common::request("GET", target, &[], b"");
-        client.send(&request).ok()?;
-        let answer = client.try_answer_to("GET").ok()?;
-        (answer.status == 200).then(|| answer.json())
+        let url = format!("http://127.0.0.1:{}{target}", self.port);
+        let mut answer = ureq::get(url).call().ok()?;
+        answer.body_mut().read_json().ok()
     }
 
     /// Addresses and labels of the job's targets, by name.
