@@ -79,6 +79,7 @@ const IMPURE: &[&[&str]] = &[
     &["glommio"],
     &["flume"],
     &["rustix"],
+    &["sd_notify"],
     &["libc"],
     &["memmap2"],
     &["signal_hook"],
@@ -114,6 +115,8 @@ const OWNED: &[(&[&str], &[&str])] = &[
     (&["glommio"], &["runtime"]),
     (&["flume"], &["runtime", "server"]),
     (&["memmap2"], &["log"]),
+    // It writes to a socket that the environment names.
+    (&["sd_notify"], &["runtime"]),
     (&["std", "fs"], &["log", "cli"]),
 ];
 
