@@ -125,6 +125,15 @@ pub enum Route<'a> {
     Histograms,
     /// `GET /-/cluster`.
     Cluster,
+    /// `GET /-/openapi.json`.
+    OpenApi,
+    /// `GET /-/sd/prometheus`.
+    Targets {
+        /// The group whose active members are the targets.
+        group: &'a [u8],
+        /// The port of members that name none.
+        port: Option<u16>,
+    },
 }
 
 /// Which part of a sorted list to show.
@@ -212,7 +221,7 @@ fn find<'a>(request: &Request<'a>, scratch: &'a mut Scratch) -> Result<Route<'a>
         return on_group(request, group, after);
     };
     let group = match name::segment(first, group) {
-        Ok(b"-") => return own_page(request, second, third),
+        Ok(b"-") => return own_page(request, second, third, after),
         Ok(name) => checked(name, name::check_group(name), "group")?,
         Err(fault) => return Err(bad_name("group", first, fault)),
     };
@@ -403,15 +412,18 @@ fn own_page<'a>(
     request: &Request<'a>,
     page: &[u8],
     below: Option<&[u8]>,
+    text: &'a mut NameBuffer,
 ) -> Result<Route<'a>, Problem> {
     let route = match (page, below) {
         (b"heartbeats", None) => return batch(request),
+        (b"sd", Some(b"prometheus")) => return targets(request, text),
+        (b"openapi.json", None) => Route::OpenApi,
         (b"livez", None) => Route::Livez,
         (b"readyz", None) => Route::Readyz,
         (b"metrics", None) => Route::Metrics,
         (b"histograms", None) => Route::Histograms,
         (b"cluster", None) => Route::Cluster,
-        (b"openapi.json" | b"ui", None) | (b"sd", Some(b"prometheus")) => {
+        (b"ui", None) => {
             return Err(Problem::new(Code::NotImplemented).detail("this page comes later"));
         }
         _ => return Err(unknown_page()),
@@ -419,6 +431,19 @@ fn own_page<'a>(
     reading(request)?;
     no_query(request)?;
     Ok(route)
+}
+
+fn targets<'a>(request: &Request<'a>, text: &'a mut NameBuffer) -> Result<Route<'a>, Problem> {
+    reading(request)?;
+    let query = query::read(request.query, &["group", "port"], text)?;
+    let Some(group) = query.group else {
+        return Err(Problem::new(Code::BadParameter).detail("group must be given: ?group=NAME"));
+    };
+    let verdict = name::check_any(group).and_then(|()| name::check_group(group));
+    Ok(Route::Targets {
+        group: checked(group, verdict, "group")?,
+        port: query.port,
+    })
 }
 
 fn batch<'a>(request: &Request<'a>) -> Result<Route<'a>, Problem> {

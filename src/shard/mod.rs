@@ -35,6 +35,7 @@
 mod beat;
 mod change;
 mod conn;
+mod discovery;
 mod document;
 mod events;
 mod expiry;
@@ -541,6 +542,8 @@ enum Purpose {
     List(document::ListJob),
     /// A stored config.
     Config(change::ConfigJob),
+    /// A group's members, for Prometheus.
+    Targets(discovery::TargetsJob),
     /// A group that is to be watched.
     Watch(u32),
     /// A document for those who wait for one group.

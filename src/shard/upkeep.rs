@@ -80,6 +80,7 @@ impl Shard {
             Purpose::List(job) => self.on_list(job, answer),
             Purpose::Config(job) => self.on_config(job, answer),
             Purpose::Cluster(place, manner) => self.on_cluster(place, manner, answer, now),
+            Purpose::Targets(job) => self.on_targets(job, answer),
             Purpose::Search(search) => self.on_judged(search, answer, now),
             Purpose::Expiry(_) | Purpose::Watch(_) | Purpose::Shared(_) => {}
         }

@@ -89,6 +89,7 @@ const IMPURE: &[&[&str]] = &[
     &["glommio"],
     &["flume"],
     &["rustix"],
+    &["sd_notify"],
     &["libc"],
     &["memmap2"],
     &["signal_hook"],
@@ -124,6 +125,8 @@ const OWNED: &[(&[&str], &[&str])] = &[
     (&["glommio"], &["runtime"]),
     (&["flume"], &["runtime", "server"]),
     (&["memmap2"], &["log"]),
+    // It writes to a socket that the environment names.
+    (&["sd_notify"], &["runtime"]),
     (&["std", "fs"], &["log", "cli"]),
 ];
 

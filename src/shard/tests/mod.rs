@@ -3,6 +3,7 @@
 mod beats;
 mod client;
 mod connections;
+mod discovery;
 mod ensemble;
 mod expiry;
 mod forwarded;
