@@ -116,6 +116,26 @@ pub enum Route<'a> {
     Histograms,
     /// `GET /-/cluster`.
     Cluster,
+    /// `GET /-/ui` and what belongs to it.
+    Ui {
+        /// Which file of the page.
+        file: UiFile,
+        /// `If-None-Match`.
+        known: Option<EtagList<'a>>,
+    },
+}
+
+/// A file of the page at `/-/ui`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UiFile {
+    /// `/-/ui`.
+    Page,
+    /// `/-/ui/style.css`.
+    Style,
+    /// `/-/ui/app.js`.
+    Script,
+    /// `/-/ui/icon.svg`.
+    Icon,
 }
 
 /// Which part of a sorted list to show.
@@ -397,7 +417,11 @@ fn own_page<'a>(
         (b"metrics", None) => Route::Metrics,
         (b"histograms", None) => Route::Histograms,
         (b"cluster", None) => Route::Cluster,
-        (b"openapi.json" | b"ui", None) | (b"sd", Some(b"prometheus")) => {
+        (b"ui", None | Some(b"")) => ui(request, UiFile::Page),
+        (b"ui", Some(b"style.css")) => ui(request, UiFile::Style),
+        (b"ui", Some(b"app.js")) => ui(request, UiFile::Script),
+        (b"ui", Some(b"icon.svg")) => ui(request, UiFile::Icon),
+        (b"openapi.json", None) | (b"sd", Some(b"prometheus")) => {
             return Err(Problem::new(Code::NotImplemented).detail("this page comes later"));
         }
         _ => return Err(unknown_page()),
@@ -405,6 +429,11 @@ fn own_page<'a>(
     reading(request)?;
     no_query(request)?;
     Ok(route)
+}
+
+fn ui<'a>(request: &Request<'a>, file: UiFile) -> Route<'a> {
+    let known = request.headers.if_none_match;
+    Route::Ui { file, known }
 }
 
 fn batch<'a>(request: &Request<'a>) -> Result<Route<'a>, Problem> {

@@ -41,6 +41,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 mod transit;
+mod ui;
 mod upkeep;
 
 use std::collections::VecDeque;

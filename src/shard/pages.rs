@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::conn::{Class, ConnId};
 use super::serve::{Manner, Step};
-use super::{Place, Purpose, Shard};
+use super::{Place, Purpose, Shard, ui};
 use crate::http::{Answer, Code, Problem, Route};
 use crate::mail::{Answer as CoreAnswer, Cluster, What};
 use crate::metrics::ShardCounters;
@@ -46,6 +46,10 @@ impl Shard {
             Route::Cluster => self.park(conn, Class::Other, What::Cluster, |place| {
                 Purpose::Cluster(place, manner)
             }),
+            Route::Ui { file, known } => {
+                ui::show(*file, *known, manner, out);
+                Ok(Step::Done)
+            }
             _ => Err(Problem::new(Code::NotImplemented)),
         }
     }
