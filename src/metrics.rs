@@ -83,6 +83,11 @@ counters! {
         lease_left_ms gauge "systole_lease_left_milliseconds" "How long the server's lease still runs, ms; alone, always its full length.",
         lease_refusals counter "systole_lease_refusals_total" "Heartbeats and joins refused because the lease had lapsed.",
         forwarded counter "systole_forwarded_total" "Heartbeats acknowledged on the word of the server that owns the session.",
+        watchers gauge "systole_watchers" "Clients that wait for a group to change: event streams and long polls.",
+        watch_events counter "systole_watch_events_total" "Events sent to event streams, each counted once for each stream.",
+        watch_snapshots counter "systole_watch_snapshots_total" "Event streams that were sent a snapshot: new ones, and those too old to be resumed.",
+        watch_dropped counter "systole_watchers_dropped_total" "Event streams ended because their client read too slowly.",
+        watch_refused counter "systole_watchers_refused_total" "Watchers refused because the server had as many as it may have.",
         forwarded_in counter "systole_heartbeats_forwarded_in_total" "Heartbeats that another server sent on, for sessions held here.",
     }
 }
@@ -104,6 +109,7 @@ counters! {
         groups gauge "systole_groups" "Groups known.",
         members gauge "systole_members_active" "Members with a live session.",
         inactive gauge "systole_members_inactive" "Members known by their config only.",
+        watched gauge "systole_groups_watched" "Groups whose events are kept because somebody watches them, or did lately.",
         in_flight gauge "systole_proposals_in_flight" "Transactions proposed and not yet committed.",
         moves counter "systole_moves_total" "Sessions moved to this server.",
         orphans counter "systole_orphans_expired_total" "Sessions of lost owners whose expiry this server proposed as the leader.",

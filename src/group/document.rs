@@ -265,7 +265,7 @@ fn put_member(entry: &Entry<'_>, first: &mut bool, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-fn put_config(config: Option<ConfigView<'_>>, out: &mut Vec<u8>) {
+pub(super) fn put_config(config: Option<ConfigView<'_>>, out: &mut Vec<u8>) {
     match config {
         None => out.extend_from_slice(b"null"),
         Some(config) if config.json => out.extend_from_slice(config.bytes),

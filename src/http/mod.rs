@@ -44,5 +44,5 @@ pub use name::{NAME_BYTES_MAX, NameFault};
 pub use parse::{Limits, Method, Progress, Request, begins_with_head_method, parse};
 pub use problem::{Code, Problem};
 pub use query::duration;
-pub use respond::{Answer, BeatAnswer, CONTINUE, Length};
+pub use respond::{Answer, BeatAnswer, CONTINUE, LAST_CHUNK, Length, piece};
 pub use route::{CONFIG_BYTES_MAX, Page, Route, Scratch, UiFile, config_text, route};

@@ -236,6 +236,21 @@ impl Default for BeatAnswer {
 /// More than the longest answer to a heartbeat takes.
 const BEAT_BYTES_MAX: usize = 240;
 
+/// Appends a piece of a body that comes in chunks (RFC 9112, 7.1), or that ends with the
+/// connection; an empty one in chunks would be the end.
+pub fn piece(out: &mut Vec<u8>, bytes: &[u8], chunked: bool) {
+    debug_assert!(!bytes.is_empty(), "an empty chunk is the end");
+    if !chunked {
+        return out.extend_from_slice(bytes);
+    }
+    out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The end of a body that comes in chunks.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 /// The interim answer to `Expect: 100-continue`: go on, send the body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 

@@ -4,6 +4,7 @@ use crate::time::Millis;
 use crate::types::GroupVersion;
 
 use super::etag::EtagList;
+use super::headers::digits;
 use super::name::{self, NAME_BUFFER, NameBuffer, NameFault};
 use super::parse::{Method, Request};
 use super::problem::{Code, Problem, quoted};
@@ -59,12 +60,20 @@ pub enum Route<'a> {
         group: &'a [u8],
         /// Which members to show.
         page: Page<'a>,
-        /// Wait until the group's version is above this.
+        /// Wait until the group's version is above this; absent, above what it is now.
         version: Option<GroupVersion>,
-        /// Wait so long at most. Refused as not available yet, so it is absent for now.
+        /// Wait so long at most. With neither this nor a version nobody waits.
         wait: Option<Millis>,
         /// Pass a flush barrier first.
         consistent: bool,
+    },
+    /// `GET /G` with `Accept: text/event-stream`.
+    Watch {
+        /// The group.
+        group: &'a [u8],
+        /// Go on after this version: `Last-Event-ID`, or else `?version=`. Absent if neither
+        /// was given, or the former is no version.
+        resume: Option<GroupVersion>,
     },
     /// `DELETE /G`.
     DeleteGroup {
@@ -303,12 +312,17 @@ fn on_group<'a>(
     match request.method {
         Method::Get | Method::Head => {
             plain(request)?;
+            if request.headers.accepts_event_stream {
+                let query = query::read(request.query, &["version"], after)?;
+                // An empty id is how a client says that it has none.
+                let resume = match request.headers.last_event_id {
+                    Some(id) if !id.is_empty() => digits(id).map(GroupVersion),
+                    _ => query.version,
+                };
+                return Ok(Route::Watch { group, resume });
+            }
             let taken = &["after", "limit", "version", "wait", "consistent"];
             let query = query::read(request.query, taken, after)?;
-            if request.headers.accepts_event_stream || query.wait.is_some() {
-                return Err(Problem::new(Code::NotImplemented)
-                    .detail("watching a group by long poll or event stream comes later"));
-            }
             Ok(Route::GetGroup {
                 group,
                 page: page(&query),

@@ -103,7 +103,8 @@ impl ShardLoop {
             }
             // What was carried away may have woken a connection.
             let idle = rounds.idle && !self.sockets.is_busy() && self.late.is_empty();
-            if idle && !self.served.shard.wheel_behind() && !self.served.shard.has_asks() {
+            let shard = &self.served.shard;
+            if idle && !shard.wheel_behind() && !shard.has_asks() && !shard.has_due() {
                 self.sockets.poller().ready().await?;
             } else {
                 // Lets the executor look after itself; it comes back at once.
@@ -116,7 +117,8 @@ impl ShardLoop {
     fn rounds(&mut self) -> io::Result<Rounds> {
         let mut rounds = Rounds::default();
         let shard = &self.served.shard;
-        let pressed = shard.wheel_behind() || shard.has_asks() || !self.late.is_empty();
+        let pressed =
+            shard.wheel_behind() || shard.has_asks() || shard.has_due() || !self.late.is_empty();
         for _ in 0..ROUNDS {
             let inbox = &self.served.inbox;
             let wait_ns = match (pressed, inbox.has_mail()) {
@@ -168,6 +170,9 @@ impl ShardLoop {
 
     /// Carries away what the shard has to say.
     fn carry(&mut self) {
+        if self.served.shard.has_due() {
+            self.served.shard.fan_out(clock::now());
+        }
         let outbox = self.served.shard.outbox();
         for conn in outbox.woken.drain(..) {
             self.sockets.resume(conn);

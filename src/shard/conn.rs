@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use super::document::Stream;
+use super::document::Pieces;
+use super::events::Events;
 use super::{Place, Shard};
 use crate::http;
 use crate::time::Millis;
@@ -65,8 +66,10 @@ pub(super) struct Conn {
     first_seq: u32,
     /// What the answers under way are to.
     under_way: Class,
-    /// A document that is being sent in pieces.
+    /// What is being sent in pieces.
     pub(super) stream: Option<Box<Stream>>,
+    /// The group that the connection waits for, by its place in the shard's room.
+    pub(super) hangs: Option<u32>,
     /// No request after those under way is served: close once they are answered.
     pub(super) last: bool,
     /// The client sends no more.
@@ -85,6 +88,14 @@ pub(super) enum Class {
     Beat,
     /// Anything else is alone.
     Other,
+}
+
+/// An answer's body that is sent piece by piece.
+pub(super) enum Stream {
+    /// A long document.
+    Document(Pieces),
+    /// What happens in a group, for as long as the client listens.
+    Events(Events),
 }
 
 enum Reply {
@@ -125,6 +136,7 @@ impl Conn {
             first_seq: 0,
             under_way: Class::Other,
             stream: None,
+            hangs: None,
             last: false,
             ended: false,
             since: now,
@@ -161,6 +173,19 @@ impl Conn {
     pub(super) fn is_clear(&self) -> bool {
         self.replies.is_empty() && self.stream.is_none()
     }
+
+    /// The events it is being sent, if it is.
+    pub(super) fn events(&mut self) -> Option<&mut Events> {
+        match self.stream.as_deref_mut() {
+            Some(Stream::Events(events)) => Some(events),
+            _ => None,
+        }
+    }
+
+    /// True if it listens to events: it is read only to notice its end.
+    fn listens(&self) -> bool {
+        matches!(self.stream.as_deref(), Some(Stream::Events(_)))
+    }
 }
 
 impl Shard {
@@ -189,6 +214,7 @@ impl Shard {
             return;
         };
         if place.open && place.generation == conn.generation {
+            let hung = place.hangs;
             *place = Conn {
                 open: false,
                 ..Conn::new(conn.generation, Millis(0))
@@ -196,6 +222,9 @@ impl Shard {
             self.counters
                 .connections
                 .set(self.counters.connections.get() - 1);
+            if let Some(spot) = hung {
+                self.leave_room(conn, spot);
+            }
         }
     }
 
@@ -204,6 +233,9 @@ impl Shard {
         let Some(open) = self.conn(conn) else {
             return Next::Close;
         };
+        if open.listens() {
+            return open.rest();
+        }
         if open.last {
             // Whatever comes after the last request is not read as one.
             return open.rest();
@@ -245,11 +277,15 @@ impl Shard {
         };
         open.since = now;
         loop {
-            if let Some(stream) = &mut open.stream {
-                if stream.send(out) {
-                    return Next::More;
+            match open.stream.as_deref_mut() {
+                Some(Stream::Document(pieces)) => {
+                    if pieces.send(out) {
+                        return Next::More;
+                    }
+                    open.stream = None;
                 }
-                open.stream = None;
+                Some(Stream::Events(_)) => return self.send_events(conn, out),
+                None => {}
             }
             if out.len() >= output_bytes_max {
                 return Next::More;
@@ -283,11 +319,24 @@ impl Shard {
             return Next::Close;
         };
         open.ended = true;
-        open.rest()
+        if open.hangs.is_some() && !open.listens() {
+            self.stop_waiting(conn);
+        }
+        self.conn(conn).map_or(Next::Close, |open| open.rest())
     }
 
     /// Looks whether the connection has been silent, or a request incomplete, for too long.
     pub fn review(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Option<Next> {
+        if let Some(open) = self.conn(conn) {
+            let silent = now.since(open.since);
+            if let Some(events) = open.events() {
+                // It may have been woken meanwhile, so it is asked for more in any case.
+                return events.comment(silent, out).then(|| {
+                    open.since = now;
+                    Next::More
+                });
+            }
+        }
         let Shard {
             settings,
             conns,
@@ -345,7 +394,10 @@ impl Shard {
 impl Conn {
     /// What to do when nothing more can be done now.
     pub(super) fn rest(&self) -> Next {
-        if self.is_clear() && (self.last || self.ended) {
+        if self.listens() {
+            // Who listens and sends no more is gone.
+            if self.ended { Next::Close } else { Next::Read }
+        } else if self.is_clear() && (self.last || self.ended) {
             Next::Close
         } else if self.last || self.blocked || self.ended {
             // Who reads the end of the input once more would close over the answers owed.

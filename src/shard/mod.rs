@@ -15,6 +15,9 @@
 //! | `lease` | whether a promise may be made now |
 //! | `change` | joins, leaves, configs: questions to the core and their answers |
 //! | `document` | group documents: rendered once a version, sent in pieces |
+//! | `watch` | long polls and event streams: who gets what when something has happened |
+//! | `room` | who waits for which group, and who is to be looked at next |
+//! | `events` | what one listener is sent |
 //! | `pages` | the server's own pages |
 //! | `transit` | sessions on their way between shards: what was said of them meanwhile |
 //! | `upkeep` | the tick: expiry, stalls, timeouts; sessions dealt, ended, handed over |
@@ -32,10 +35,12 @@ mod beat;
 mod change;
 mod conn;
 mod document;
+mod events;
 mod forwarded;
 mod lease;
 mod pages;
 mod plant;
+mod room;
 mod search;
 mod serve;
 #[cfg(test)]
@@ -43,6 +48,7 @@ mod tests;
 mod transit;
 mod ui;
 mod upkeep;
+mod watch;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -63,8 +69,10 @@ use conn::Conn;
 use document::Documents;
 use forwarded::Settling;
 use lease::Lease;
+use room::Room;
 use search::Search;
 use transit::{Claim, Handover, Transit};
+use watch::Dice;
 
 /// What a shard is told when it is built.
 #[derive(Clone, Debug)]
@@ -91,6 +99,8 @@ pub struct Settings {
     pub http: http::Limits,
     /// Answers of one connection that may be under way; beyond that, it is not read.
     pub pipelined_max: usize,
+    /// Clients of the whole server that may wait for groups to change; more are refused (503).
+    pub watchers_max: u64,
     /// Output of one connection that is gathered before it is sent, bytes.
     pub output_bytes_max: usize,
     /// How long a request may take to arrive whole.
@@ -161,6 +171,9 @@ pub struct Shard {
     /// Documents asked for by clients that are ahead of this server.
     behind: Vec<document::DocumentJob>,
     documents: Documents,
+    /// Who waits for groups to change.
+    room: Room,
+    dice: Dice,
     /// Sessions found due and not yet proposed for expiry, with the proof of which.
     due: VecDeque<SessionId>,
     due_slots: Vec<Slot>,
@@ -244,6 +257,8 @@ impl Shard {
             searches: Vec::new(),
             behind: Vec::new(),
             documents: Documents::default(),
+            room: Room::default(),
+            dice: Dice::new(seeds[0].wrapping_add(u64::from(settings.index))),
             due: VecDeque::new(),
             due_slots: Vec::new(),
             expiring: 0,
@@ -387,12 +402,14 @@ impl Shard {
         !self.tracker.is_empty()
             || self.parked.len() > 0
             || !self.behind.is_empty()
+            || self.room.needs_tick()
             || self.counters.connections.get() > 0
     }
 
     /// Called before anything comes in. If the shard went without its tick, nothing was
     /// here that could have missed it: that was rest and no stall to be made good.
     fn wake(&mut self, now: Millis) {
+        self.room.now = now;
         if !self.needs_tick() {
             self.turned = now;
             self.lease.forgive(now);
@@ -450,7 +467,10 @@ impl Shard {
     /// True once the shard has been stopped and owes nobody an answer.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.phase == Phase::Stopping && self.parked.len() == 0 && self.behind.is_empty()
+        self.phase == Phase::Stopping
+            && self.parked.len() == 0
+            && self.behind.is_empty()
+            && self.room.watchers() == 0
     }
 
     /// How many sessions it holds.
@@ -499,6 +519,10 @@ enum Purpose {
     List(document::ListJob),
     /// A stored config.
     Config(change::ConfigJob),
+    /// A group that is to be watched.
+    Watch(u32),
+    /// A document for those who wait for one group.
+    Shared(u32),
     /// The cluster page.
     Cluster(Place, serve::Manner),
     /// Beats that look for their session.

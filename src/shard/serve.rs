@@ -2,6 +2,7 @@
 
 use super::conn::{Class, ConnId, Next};
 use super::document::{DocumentAsk, Shown};
+use super::watch::Poll;
 use super::{Phase, Place, Shard};
 use crate::http::{self, Answer, Code, Problem, Request, Route};
 use crate::mail::What;
@@ -273,12 +274,24 @@ impl Shard {
             Route::GetGroup {
                 group,
                 page,
+                version,
+                wait,
                 consistent,
-                ..
             } => {
                 self.must_serve()?;
                 let ask = DocumentAsk::new(request, page);
-                self.get_group(conn, group, ask, consistent, manner, out)
+                if version.is_none() && wait.is_none() {
+                    return self.get_group(conn, group, ask, consistent, manner, out);
+                }
+                let poll = Poll {
+                    above: version,
+                    wait,
+                };
+                self.poll_group(conn, group, ask, (poll, consistent), manner, now)
+            }
+            Route::Watch { group, resume } => {
+                self.must_serve()?;
+                self.listen(conn, group, resume, manner, now)
             }
             Route::ListGroups { page } => {
                 self.must_serve()?;

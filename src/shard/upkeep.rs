@@ -32,6 +32,11 @@ impl Shard {
                 }
             }
             Tell::Beats { from, token, beats } => self.on_beats(from, token, &beats, now),
+            Tell::Notice {
+                group,
+                version,
+                notice,
+            } => self.on_notice(&group, version, notice),
             Tell::Lease { until } => self.on_lease(until, now),
             Tell::Reset => self.reset(now),
             Tell::Ready {
@@ -60,8 +65,11 @@ impl Shard {
             debug_assert!(false, "an answer to a question that was not asked");
             return;
         };
-        if let Purpose::Expiry(lapsed) = purpose {
-            return self.on_expired(lapsed, answer, now);
+        match purpose {
+            Purpose::Expiry(lapsed) => return self.on_expired(lapsed, answer, now),
+            Purpose::Watch(spot) => return self.on_watching(spot, answer),
+            Purpose::Shared(spot) => return self.on_shared_document(spot, answer),
+            _ => {}
         }
         self.asked -= 1;
         match purpose {
@@ -72,7 +80,7 @@ impl Shard {
             Purpose::Config(job) => self.on_config(job, answer),
             Purpose::Cluster(place, manner) => self.on_cluster(place, manner, answer, now),
             Purpose::Search(search) => self.on_judged(search, answer, now),
-            Purpose::Expiry(_) => {}
+            Purpose::Expiry(_) | Purpose::Watch(_) | Purpose::Shared(_) => {}
         }
     }
 
@@ -190,6 +198,7 @@ impl Shard {
         self.wheel_behind = false;
         self.settling.clear();
         self.transit.reset();
+        self.reset_room();
     }
 
     fn end(&mut self, slot: Slot, now: Millis) {
@@ -262,6 +271,7 @@ impl Shard {
         self.propose_expiries();
         self.resume_searches(now);
         self.resume_behind();
+        self.tick_room(now);
         self.counters.sessions.set(self.tracker.len() as u64);
     }
 

@@ -276,16 +276,51 @@ fn parameters_a_route_does_not_take_are_refused() {
 }
 
 #[test]
+fn a_group_is_watched_by_waiting_or_by_listening() {
+    let (group, page) = (GROUP, Page::default());
+    let wait = |version, wait| Route::GetGroup {
+        group,
+        page,
+        version,
+        wait,
+        consistent: false,
+    };
+    let one = Some(GroupVersion(1));
+    let half = Some(Millis(500));
+    takes("GET", "/g?wait=500ms", "", wait(None, half));
+    takes("HEAD", "/g?version=1&wait=0.5", "", wait(one, half));
+    takes("GET", "/g?version=1", "", wait(one, None));
+    let listen = |resume| Route::Watch { group, resume };
+    let accept = "Accept: text/event-stream\r\n";
+    takes("GET", "/g", accept, listen(None));
+    takes("HEAD", "/g?version=1", accept, listen(one));
+    for (id, resume) in [("1", one), ("", one), ("soon", None), ("1.0", None)] {
+        let headers = format!("{accept}Last-Event-ID: {id}\r\n");
+        takes("GET", "/g?version=1", &headers, listen(resume));
+    }
+    refuses(&[
+        ("GET", "/g?wait=soon", "", Code::BadParameter),
+        ("GET", "/g?version=x&wait=1", "", Code::BadParameter),
+        ("GET", "/g?wait=30s", accept, Code::UnknownParameter),
+        ("GET", "/g?limit=3", accept, Code::UnknownParameter),
+        ("PUT", "/g", accept, Code::MethodNotAllowed),
+    ]);
+    let member = b"m";
+    takes(
+        "GET",
+        "/g/m",
+        accept,
+        Route::BeatAndGet {
+            group,
+            member,
+            page,
+        },
+    );
+}
+
+#[test]
 fn what_is_promised_for_later_says_so() {
     refuses(&[
-        ("GET", "/g?wait=30s", "", Code::NotImplemented),
-        ("GET", "/g?version=1&wait=30s", "", Code::NotImplemented),
-        (
-            "GET",
-            "/g",
-            "Accept: text/event-stream\r\n",
-            Code::NotImplemented,
-        ),
         ("GET", "/-/openapi.json", "", Code::NotImplemented),
         ("GET", "/-/sd/prometheus?group=g", "", Code::NotImplemented),
     ]);
