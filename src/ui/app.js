@@ -51,10 +51,12 @@ function facts(list, pairs) {
     el("div", null, el("dt", null, term), value instanceof Node ? value : el("dd", null, value))));
 }
 
+/** A row of a table; a number stands to the right, and so does `{ number: text }`. */
 function row(...cells) {
-  return el("tr", null, ...cells.map((cell) =>
-    el("td", typeof cell === "number" || cell.number ? { class: "number" } : null,
-      cell.number ?? (typeof cell === "number" ? count(cell) : cell))));
+  return el("tr", null, ...cells.map((cell) => {
+    if (typeof cell === "number") return el("td", { class: "number" }, count(cell));
+    return cell.number === undefined ? el("td", null, cell) : el("td", { class: "number" }, cell.number);
+  }));
 }
 
 const count = (n) => n.toLocaleString("en");
@@ -68,9 +70,10 @@ function rate(perSecond) {
 
 /** Seconds, in the unit that suits. */
 function duration(seconds) {
-  if (seconds < 1e-3) return (seconds * 1e6).toFixed(0) + " µs";
-  if (seconds < 1) return (seconds * 1e3).toPrecision(3) + " ms";
-  return seconds.toPrecision(3) + " s";
+  const digits = (n) => String(Number(n.toPrecision(3)));
+  if (seconds < 1e-3) return digits(seconds * 1e6) + " µs";
+  if (seconds < 1) return digits(seconds * 1e3) + " ms";
+  return digits(seconds) + " s";
 }
 
 // ---------------------------------------------------------------- theme and address
@@ -177,7 +180,7 @@ function showCluster(cluster) {
   $("servers").replaceChildren(...cluster.servers.map((one) => {
     const leads = one.id === cluster.leader ? ", leads" : "";
     const state = el("span", { class: one.state === "lost" ? "bad" : "good" }, one.state + leads);
-    return row(one.id, one.endpoint, state);
+    return row({ number: one.id }, one.endpoint, state);
   }));
 }
 
@@ -237,7 +240,7 @@ function drawBeats() {
 
 const LATENCIES = [
   ["systole_heartbeat_seconds", "Heartbeat"],
-  ["systole_expiry_lateness_seconds", "Expiry, late by"],
+  ["systole_expiry_lateness_seconds", "Expiry lateness"],
   ["systole_log_sync_seconds", "Log sync"],
 ];
 const QUANTILES = ["0.5", "0.9", "0.99", "0.999"];
@@ -382,11 +385,7 @@ async function openStream() {
   showStream("connecting");
   if (watched.lastId === "") {
     try {
-      const answer = await get(path(group) + "?limit=1");
-      if (group !== watched.group) return;
-      // 404: a stream may be opened all the same, and waits until there is such a group.
-      if (!answer.ok && answer.status !== 404) throw new Error(await refusal(answer));
-      if (answer.ok) await measure(answer, group);
+      await measure(group);
     } catch {
       return retryStream();
     }
@@ -412,13 +411,15 @@ async function openStream() {
   }
 }
 
-async function measure(answer, group) {
-  const { active_count: active, inactive_count: inactive } = await answer.json();
-  if (active + inactive <= LIVE_MEMBERS_MAX) return;
-  watched.lastId = answer.headers.get("x-group-version");
-  Object.assign(watched, { version: Number(watched.lastId), exists: true, active, inactive });
-  watched.paged = { after: null, more: false };
+/** Looks the group up in the list. If there is none, its stream waits until there is one. */
+async function measure(group) {
+  const answer = await get(`/?after=${before(group)}&limit=1`);
+  if (!answer.ok) throw new Error(await refusal(answer));
+  const [found] = (await answer.json()).groups;
+  if (found?.name !== group || found.active + found.inactive <= LIVE_MEMBERS_MAX) return;
   await turnPage(null, group);
+  if (group !== watched.group) return;
+  Object.assign(watched, { lastId: String(found.version), version: found.version, exists: true });
 }
 
 function closeStream() {
@@ -723,7 +724,8 @@ function drawTimeline() {
   const said = `${count(sums.join)} joins, ${count(sums.expire)} expiries, ${count(sums.leave)} leaves`;
   $("timeline").setAttribute("aria-label", `In the ${$("window").selectedOptions[0].text}: ${said}`);
   $("axis-from").textContent = clock((end - span) * 1000);
-  $("timeline-peak").textContent = `highest bar: ${count(top)} in ${duration(step)}`;
+  const quiet = sums.join + sums.expire + sums.leave === 0;
+  $("timeline-peak").textContent = quiet ? "" : `highest bar: ${count(top)} in ${duration(step)}`;
   const entry = (kind, what) => el("li", null, el("i", { class: kind }), `${count(sums[kind])} ${what}`);
   $("legend").replaceChildren(
     entry("join", "joins"), entry("expire", "expiries"), entry("leave", "leaves"));
