@@ -8,11 +8,14 @@ mod common;
 mod files;
 #[path = "ui/fleet.rs"]
 mod fleet;
+#[path = "ui/lone.rs"]
+mod lone;
 
 use std::time::Duration;
 
 use browser::Browser;
 use common::{Client, Deadline, Server, Setup, now};
+use lone::Lone;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -101,7 +104,7 @@ fn a_member_with_a_config_becomes_inactive_and_its_config_is_shown() {
     browser.wait_for("!document.getElementById('group-hint').hidden");
     join(&mut client, "g", "m", "10m", r#"{"port":5432}"#);
     browser.wait_for(&shows("m", "active"));
-    browser.value("document.querySelector('.member').click()");
+    browser.click(".member");
     browser.wait_for(
         "document.getElementById('member-config').textContent.includes('\"port\": 5432')",
     );
@@ -129,7 +132,7 @@ fn names_and_configs_are_text_whatever_they_hold() {
     open(&server, &mut browser, &group);
     browser.wait_for(&shows(HOSTILE, "active"));
     browser.wait_for(&shows("__proto__", "active"));
-    browser.value("document.querySelector('.member').click()");
+    browser.click(".member");
     let shown = browser.value("document.getElementById('member-config').textContent");
     assert_eq!(shown, config);
     browser.wait_for("document.querySelector('#groups .name') !== null");
@@ -166,7 +169,7 @@ fn the_theme_is_the_systems_until_another_is_chosen() {
     assert_eq!(browser.value(ground), light);
     // The button goes from auto to light to dark, and the choice outlives the page.
     for theme in [light, dark] {
-        browser.value("document.getElementById('theme').click()");
+        browser.click("#theme");
         assert_eq!(browser.value(ground), theme);
     }
     browser.open("about:blank?");
@@ -190,14 +193,11 @@ fn groups_are_found_by_how_their_names_begin_and_turned_by_pages() {
     let names = "[...document.querySelectorAll('#groups .name')].map((n) => n.textContent).join()";
     let count = "document.querySelectorAll('#groups li').length";
     browser.wait_for(&format!("{count} === 50"));
-    browser.value("document.getElementById('groups-next').click()");
+    browser.click("#groups-next");
     browser.wait_for(&format!("{count} === 13"));
-    browser.value(
-        "const box = document.getElementById('group-search'); box.value = 'b'; \
-         box.dispatchEvent(new Event('input'))",
-    );
+    browser.enter("group-search", "b");
     browser.wait_for(&format!("{names} === 'b,b1'"));
-    browser.value("document.querySelector('#groups a').click()");
+    browser.click("#groups a");
     browser.wait_for("document.getElementById('group-title').textContent === 'b'");
     browser.wait_for(&shows("m", "active"));
     browser.assert_clean(&origin(&server));
@@ -260,10 +260,7 @@ fn a_large_group_is_shown_without_drawing_all_of_it() {
         assert!(drawn < 60, "{drawn} rows after {key}");
     }
     let wanted = fleet::member(count / 2);
-    browser.value(&format!(
-        "const box = document.getElementById('member-search'); box.value = '{wanted}'; \
-         box.dispatchEvent(new Event('input'))"
-    ));
+    browser.enter("member-search", &wanted);
     browser.wait_for(&shows(&wanted, "active"));
     assert_eq!(browser.value(rows), 1);
     client
@@ -271,6 +268,57 @@ fn a_large_group_is_shown_without_drawing_all_of_it() {
         .expect(204);
     browser.wait_for(&format!("{rows} === 0"));
     browser.assert_clean(&origin(&server));
+}
+
+#[test]
+fn a_group_that_is_too_large_to_be_held_is_shown_by_pages() {
+    let Some((server, mut browser)) = start() else {
+        return;
+    };
+    let mut client = server.client();
+    fleet::fill(&mut client, "large", 1_200);
+    open(&server, &mut browser, "large&live=1000");
+    let first = "document.querySelector('.member .name')?.textContent";
+    let facts = "document.querySelector('#group-facts dd').textContent";
+    browser.wait_for(&format!("{first} === '{}'", fleet::member(0)));
+    assert_eq!(browser.value(facts), "1,200");
+    for page in 1..3 {
+        browser.click("#page-next");
+        browser.wait_for(&format!("{first} === '{}'", fleet::member(500 * page)));
+    }
+    assert_eq!(
+        browser.value("document.getElementById('page-next').disabled"),
+        true
+    );
+    // Events are told of all members, and move those of the page.
+    client
+        .ask("DELETE", &format!("/large/{}", fleet::member(1_000)))
+        .expect(204);
+    browser.wait_for(&format!("{first} === '{}'", fleet::member(1_001)));
+    join(&mut client, "large", "a", "10m", "");
+    join(&mut client, "large", "b", "10m", "");
+    browser.wait_for(&format!("{facts} === '1,201'"));
+    browser.enter("member-search", "node-00050");
+    browser.wait_for("document.getElementById('members-count').textContent === '10 of 1,201'");
+    assert_eq!(
+        browser.value("document.getElementById('page-next').disabled"),
+        true
+    );
+    browser.assert_clean(&origin(&server));
+}
+
+#[test]
+fn a_server_that_is_not_ready_says_so_on_its_page() {
+    let Some(mut browser) = Browser::start() else {
+        return;
+    };
+    let server = Lone::start();
+    browser.open(&format!("http://{}/-/ui#group=g", server.address));
+    browser.wait_for("document.getElementById('ready').textContent === 'not ready'");
+    browser.wait_for(
+        "document.getElementById('alert').textContent.startsWith('This server is not ready')",
+    );
+    browser.wait_for("document.getElementById('ensemble').textContent.includes('Leadernone')");
 }
 
 /// Pictures for `tests/ui/screenshots.sh`, if it asks for them; the same page is looked at in any
@@ -307,6 +355,7 @@ fn the_page_lives_while_members_beat_come_and_go() {
         .expect(204);
     for group in ["database", "fleet"] {
         open(&server, &mut browser, group);
+        browser.enter("window", "60");
         let deadline = Deadline::after(Duration::from_secs(seconds as u64));
         let mut turn = 0;
         while !deadline.passed() {

@@ -10,7 +10,7 @@ const POLL_MS = 2000;
 /** A poll that is not answered by then counts as lost. */
 const ANSWER_MS = 4000;
 /** Between attempts to open the stream again; doubled each time, with jitter. */
-const RETRY_MS = { min: 500, max: 10000 };
+const RETRY_MS = { min: 500, max: 8000 };
 const GROUPS_PER_PAGE = 50;
 /** A group of more members is shown by pages; a smaller one whole, and live. */
 const LIVE_MEMBERS_MAX = 200000;
@@ -25,7 +25,7 @@ const TIMELINE_S = 3600;
 const BARS = 60;
 /** How long a row is marked that has just changed. */
 const FRESH_MS = 4000;
-const BEATS_POINTS = 150;
+const BEATS_POINTS = 60;
 /** Events that come within this are drawn together. */
 const DRAW_MS = 100;
 
@@ -78,7 +78,8 @@ function duration(seconds) {
 
 // ---------------------------------------------------------------- theme and address
 
-/** What the address says after `#`: the group, and a theme if the page is to have that one. */
+/** What the address says after `#`: the `group`; a `theme`, for a screen on a wall; and `live`, to
+ * show groups by pages that have more members than that. */
 function place() {
   return new URLSearchParams(location.hash.slice(1));
 }
@@ -235,7 +236,7 @@ function drawBeats() {
   const line = points.map((value, i) => `${x(i).toFixed(1)} ${(38 - (36 * value) / top).toFixed(1)}`);
   $("beats-line").replaceChildren(svg("path", { d: line.length > 1 ? "M" + line.join("L") : "M0 0" }));
   $("beats-line").setAttribute("aria-label",
-    `Beats a second in the last five minutes, at most ${rate(top)}`);
+    `Beats a second in the last two minutes, at most ${rate(top)}`);
 }
 
 const LATENCIES = [
@@ -306,13 +307,17 @@ function groupLink(group) {
   const title = `${group.active} active, ${group.inactive} inactive, version ${group.version}`;
   const link = el("a", { href: hashOf(group.name), title },
     el("span", { class: "name" }, group.name),
-    el("span", { class: "muted" }, count(group.active)));
+    el("span", { class: "muted count" }, count(group.active)));
   link.dataset.group = group.name;
   if (group.name === watched.group) link.setAttribute("aria-current", "true");
   return el("li", null, link);
 }
 
-const hashOf = (group) => "#" + new URLSearchParams({ group });
+function hashOf(group) {
+  const next = place();
+  next.set("group", group);
+  return "#" + next;
+}
 
 function startGroups() {
   $("group-search").addEventListener("input", () => {
@@ -345,7 +350,8 @@ const watched = {
   shown: [],
   /** The member the list stands on. */
   chosen: null,
-  /** Too many to be shown whole: a page after this name, and whether there is another. */
+  /** If there are too many to be held: the name the page comes after, whether there is another
+   * page, and the group's version that it shows. */
   paged: null,
   events: [],
   /** Second → counts by kind. */
@@ -416,10 +422,12 @@ async function measure(group) {
   const answer = await get(`/?after=${before(group)}&limit=1`);
   if (!answer.ok) throw new Error(await refusal(answer));
   const [found] = (await answer.json()).groups;
-  if (found?.name !== group || found.active + found.inactive <= LIVE_MEMBERS_MAX) return;
+  const most = Number(place().get("live")) || LIVE_MEMBERS_MAX;
+  if (found?.name !== group || found.active + found.inactive <= most) return;
   await turnPage(null, group);
   if (group !== watched.group) return;
-  Object.assign(watched, { lastId: String(found.version), version: found.version, exists: true });
+  const { version } = watched.paged;
+  Object.assign(watched, { lastId: String(version), version, exists: true });
 }
 
 function closeStream() {
@@ -433,6 +441,9 @@ function retryStream() {
   closeStream();
   const { retry } = watched;
   showStream("reconnecting");
+  // Refused again and again: perhaps the server has never seen the version to go on from, as
+  // after a restore. Then what there is counts.
+  if (retry.ms >= RETRY_MS.max / 2) watched.lastId = "";
   retry.timer = setTimeout(openStream, retry.ms * (0.5 + Math.random()));
   retry.ms = Math.min(retry.ms * 2, RETRY_MS.max);
 }
@@ -456,6 +467,8 @@ function takeEvent(kind, data) {
     else if (kind === "config" && data.member === null) watched.config = data.config;
     else applyTo(kind, data);
     if (!known) record(kind, data);
+    // The group's next life may count from 0.
+    if (kind === "remove") Object.assign(watched, { version: null, lastId: "" });
   }
   drawSoon();
 }
@@ -490,7 +503,8 @@ function takeMembers(active, inactive) {
 
 const order = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 
-function applyTo(kind, { member: name, config, session, inactive }) {
+function applyTo(kind, { member: name, config, session, inactive, version }) {
+  if (watched.paged && version <= watched.paged.version) return; // The page shows it already.
   const old = watched.members.get(name);
   const next = { config: old?.config ?? null, active: old?.active ?? false, session: old?.session, changed: Date.now() };
   if (kind === "join") Object.assign(next, { active: true, session, config });
@@ -540,7 +554,8 @@ async function turnPage(after, group = watched.group) {
   Object.assign(watched, { active: page.active_count, inactive: page.inactive_count, config: page.config });
   takeMembers(page.active_members, page.inactive_members);
   const found = watched.names.filter((name) => name.startsWith(prefix));
-  watched.paged = { after, more: page.truncated && found.length === watched.names.length };
+  const more = page.truncated && found.length === watched.names.length;
+  watched.paged = { after, more, version: Number(answer.headers.get("x-group-version")) };
   watched.names = found;
   $("members").scrollTop = 0;
   drawSoon();
@@ -588,6 +603,9 @@ function draw() {
   ]);
   $("group-config").hidden = watched.config === null;
   $("group-config-text").textContent = shape(watched.config);
+  // The list is asked for less often.
+  const listed = $("groups").querySelector("[aria-current] .count");
+  if (listed && watched.version !== null) listed.textContent = count(watched.active);
   filter();
   drawMembers();
   drawMember();
@@ -770,6 +788,11 @@ function startGroup() {
   });
   $("page-first").addEventListener("click", () => turnPage(null).catch(() => {}));
   $("page-next").addEventListener("click", () => turnPage(watched.names.at(-1)).catch(() => {}));
+  // As a link it would take the group out of the address.
+  $("skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    $("members").focus();
+  });
   addEventListener("hashchange", choose);
   addEventListener("resize", drawMembers);
   document.addEventListener("visibilitychange", drawSoon);

@@ -99,6 +99,22 @@ impl Browser {
         }
     }
 
+    /// Clicks on the first element that a selector finds.
+    #[track_caller]
+    pub(crate) fn click(&mut self, selector: &str) {
+        self.value(&format!("document.querySelector('{selector}').click()"));
+    }
+
+    /// Gives a field or a choice a value, as typing or choosing would.
+    #[track_caller]
+    pub(crate) fn enter(&mut self, id: &str, value: &str) {
+        self.value(&format!(
+            "(() => {{ const field = document.getElementById('{id}'); field.value = {}; \
+             for (const kind of ['input', 'change']) field.dispatchEvent(new Event(kind)); }})()",
+            json!(value)
+        ));
+    }
+
     /// What an expression is in the page.
     #[track_caller]
     pub(crate) fn value(&mut self, expression: &str) -> Value {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use super::common::{Setup, skipped};
+use super::common::{Client, Setup, skipped};
+use super::lone::Lone;
 
 const FILES: [(&str, &str, &str); 4] = [
     (
@@ -78,6 +79,18 @@ fn a_file_that_the_browser_has_is_not_sent_again() {
 }
 
 #[test]
+fn the_page_is_served_before_the_server_is_ready() {
+    let server = Lone::start();
+    let mut client = Client::connect(server.address);
+    client
+        .ask("GET", "/-/readyz")
+        .expect_problem(503, "not_ready");
+    for (path, ..) in FILES {
+        client.ask("GET", path).expect(200);
+    }
+}
+
+#[test]
 fn a_head_tells_of_a_file_without_sending_it() {
     let server = Setup::new().start();
     let answer = server.client().ask("HEAD", "/-/ui/app.js").expect(200);
@@ -134,9 +147,8 @@ fn the_script_asks_only_for_elements_that_the_page_has() {
 /// WCAG 2.2, 1.4.3 (AA): 4.5 for text; 1.4.11: 3 for what is no text.
 #[test]
 fn text_stands_out_from_its_ground_in_both_themes() {
-    let themes = themes();
-    assert_eq!(themes.len(), 3, "light, and dark in two places");
-    assert_eq!(themes[1], themes[2], "dark is dark, however it is chosen");
+    let [light, dark] = themes();
+    assert!(light.len() > 8 && light.len() == dark.len(), "{light:?}");
     let text = ["text", "muted", "accent", "good", "warn", "bad"];
     let mut pairs: Vec<(&str, &str, f64)> = Vec::new();
     for ground in ["card", "ground"] {
@@ -146,7 +158,7 @@ fn text_stands_out_from_its_ground_in_both_themes() {
         pairs.push((text, "chosen", 4.5));
     }
     pairs.push(("bad", "bad-ground", 4.5));
-    for theme in &themes {
+    for theme in [light, dark] {
         for (text, ground, least) in &pairs {
             let ratio = contrast(theme[*text], theme[*ground]);
             assert!(ratio >= *least, "{text} on {ground}: {ratio:.2}");
@@ -154,22 +166,29 @@ fn text_stands_out_from_its_ground_in_both_themes() {
     }
 }
 
-/// The colours of each block that gives them.
-fn themes() -> Vec<BTreeMap<&'static str, [u8; 3]>> {
-    let style = FILES[1].2;
-    let blocks = style
-        .split('{')
-        .map(|block| block.split('}').next().unwrap_or_default());
-    let colours = blocks.map(|block| {
-        let lines = block.lines().filter_map(|line| {
-            let (name, value) = line.trim().strip_prefix("--")?.split_once(": #")?;
-            let value = u32::from_str_radix(value.strip_suffix(';')?, 16).ok()?;
-            let [_, red, green, blue] = value.to_be_bytes();
-            Some((name, [red, green, blue]))
-        });
-        lines.collect::<BTreeMap<_, _>>()
-    });
-    colours.filter(|colours| !colours.is_empty()).collect()
+/// The colours of each theme: a line `--name: light-dark(#rrggbb, #rrggbb);` for each.
+fn themes() -> [BTreeMap<&'static str, [u8; 3]>; 2] {
+    let mut themes = [BTreeMap::new(), BTreeMap::new()];
+    for line in FILES[1].2.lines() {
+        let Some((name, pair)) = line.trim().split_once(": light-dark(") else {
+            continue;
+        };
+        let name = name.strip_prefix("--").expect("a variable");
+        let pair = pair.strip_suffix(");").expect("the line's end");
+        let colours = pair.split(", ").map(colour).collect::<Vec<_>>();
+        assert_eq!(colours.len(), 2, "{line}");
+        for (theme, colour) in themes.iter_mut().zip(colours) {
+            theme.insert(name, colour);
+        }
+    }
+    themes
+}
+
+fn colour(text: &str) -> [u8; 3] {
+    let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6);
+    let value = u32::from_str_radix(digits.expect("a colour"), 16).expect("hex digits");
+    let [_, red, green, blue] = value.to_be_bytes();
+    [red, green, blue]
 }
 
 /// The contrast ratio of WCAG 2.2.

@@ -46,16 +46,14 @@ pub(crate) fn live(client: &mut Client, group: &str, turn: usize) {
     for _ in 0..PIPELINED {
         client.answer_to("HEAD").expect(204);
     }
-    // Bursts, so that the timeline has a shape.
-    let burst = [1, 0, 0, 2, 0, 5, 1, 0, 3, 0][turn / 16 % 10];
-    if turn % 16 == 0 {
-        for index in 0..burst {
-            let target = format!("/{group}/job-{}-{index}?timeout=2", turn / 16);
-            client.ask("PUT", &target).expect(201);
+    // Bursts of different sizes, so that the timeline has a shape.
+    if turn.is_multiple_of(TURNS) {
+        let burst = turn / TURNS;
+        for index in 0..burst * burst % 7 {
+            let job = format!("/{group}/job-{burst}-{index}");
+            client.ask("PUT", &format!("{job}?timeout=2")).expect(201);
             if index % 3 == 2 {
-                client
-                    .ask("DELETE", &target[..target.len() - "?timeout=2".len()])
-                    .expect(204);
+                client.ask("DELETE", &job).expect(204);
             }
         }
     }
@@ -86,4 +84,6 @@ pub(crate) fn png(base64: &str) -> Vec<u8> {
 }
 
 const PIPELINED: usize = 64;
+/// From one burst to the next.
+const TURNS: usize = 24;
 const PAUSE: Duration = Duration::from_millis(30);
