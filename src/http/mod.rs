@@ -47,4 +47,4 @@ pub use parse::{Limits, Method, Progress, Request, begins_with_head_method, pars
 pub use problem::{Code, Problem};
 pub use query::duration;
 pub use respond::{Answer, BeatAnswer, CONTINUE, LAST_CHUNK, Length, piece};
-pub use route::{CONFIG_BYTES_MAX, Page, Route, Scratch, config_text, route};
+pub use route::{CONFIG_BYTES_MAX, Page, Route, Scratch, UiFile, config_text, route};

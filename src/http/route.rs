@@ -134,6 +134,26 @@ pub enum Route<'a> {
         /// The port of members that name none.
         port: Option<u16>,
     },
+    /// `GET /-/ui` and what belongs to it.
+    Ui {
+        /// Which file of the page.
+        file: UiFile,
+        /// `If-None-Match`.
+        known: Option<EtagList<'a>>,
+    },
+}
+
+/// A file of the page at `/-/ui`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UiFile {
+    /// `/-/ui`.
+    Page,
+    /// `/-/ui/style.css`.
+    Style,
+    /// `/-/ui/app.js`.
+    Script,
+    /// `/-/ui/icon.svg`.
+    Icon,
 }
 
 /// Which part of a sorted list to show.
@@ -423,9 +443,10 @@ fn own_page<'a>(
         (b"metrics", None) => Route::Metrics,
         (b"histograms", None) => Route::Histograms,
         (b"cluster", None) => Route::Cluster,
-        (b"ui", None) => {
-            return Err(Problem::new(Code::NotImplemented).detail("this page comes later"));
-        }
+        (b"ui", None | Some(b"")) => ui(request, UiFile::Page),
+        (b"ui", Some(b"style.css")) => ui(request, UiFile::Style),
+        (b"ui", Some(b"app.js")) => ui(request, UiFile::Script),
+        (b"ui", Some(b"icon.svg")) => ui(request, UiFile::Icon),
         _ => return Err(unknown_page()),
     };
     reading(request)?;
@@ -444,6 +465,11 @@ fn targets<'a>(request: &Request<'a>, text: &'a mut NameBuffer) -> Result<Route<
         group: checked(group, verdict, "group")?,
         port: query.port,
     })
+}
+
+fn ui<'a>(request: &Request<'a>, file: UiFile) -> Route<'a> {
+    let known = request.headers.if_none_match;
+    Route::Ui { file, known }
 }
 
 fn batch<'a>(request: &Request<'a>) -> Result<Route<'a>, Problem> {

@@ -49,6 +49,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 mod transit;
+mod ui;
 mod upkeep;
 mod watch;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::conn::{Class, ConnId};
 use super::serve::{Manner, Step};
-use super::{Place, Purpose, Shard};
+use super::{Place, Purpose, Shard, ui};
 use crate::http::{self, Answer, Code, Problem, Route};
 use crate::mail::{Answer as CoreAnswer, Cluster, What};
 use crate::metrics::ShardCounters;
@@ -48,6 +48,10 @@ impl Shard {
             }),
             Route::OpenApi => Ok(Self::plain(out, manner, JSON, http::OPENAPI)),
             Route::Targets { group, port } => self.get_targets(conn, group, *port, manner),
+            Route::Ui { file, known } => {
+                ui::show(*file, *known, manner, out);
+                Ok(Step::Done)
+            }
             _ => Err(Problem::new(Code::NotImplemented)),
         }
     }

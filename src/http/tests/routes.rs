@@ -181,6 +181,28 @@ fn the_servers_own_pages_are_found() {
 }
 
 #[test]
+fn the_page_and_its_files_are_found() {
+    for (path, file) in [
+        ("/-/ui", UiFile::Page),
+        ("/-/ui/", UiFile::Page),
+        ("/-/ui/style.css", UiFile::Style),
+        ("/-/ui/app.js", UiFile::Script),
+        ("/-/ui/icon.svg", UiFile::Icon),
+    ] {
+        takes("GET", path, "", Route::Ui { file, known: None });
+        let known = EtagList::parse(b"\"7\"");
+        let more = "If-None-Match: \"7\"\r\n";
+        takes("HEAD", path, more, Route::Ui { file, known });
+    }
+    refuses(&[
+        ("GET", "/-/ui/other.js", "", Code::UnknownPage),
+        ("GET", "/-/ui/app.js/x", "", Code::UnknownPage),
+        ("POST", "/-/ui", "", Code::MethodNotAllowed),
+        ("GET", "/-/ui?x", "", Code::UnknownParameter),
+    ]);
+}
+
+#[test]
 fn escaped_names_are_the_names_they_spell() {
     let beat = Route::Beat {
         group: b"g ",
@@ -309,11 +331,6 @@ fn a_group_is_watched_by_waiting_or_by_listening() {
             page,
         },
     );
-}
-
-#[test]
-fn what_is_promised_for_later_says_so() {
-    refuses(&[("GET", "/-/ui", "", Code::NotImplemented)]);
 }
 
 #[test]
