@@ -8,12 +8,12 @@ mod member;
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use common::{Deadline, Server, Setup, poll, skipped};
+use common::{Deadline, Killed, Server, Setup, poll, skipped};
 use rustix::process::{Pid, Signal, kill_process};
 use systole::client::Terms;
 use systole::time::Millis;
@@ -91,17 +91,6 @@ fn run(name: &str, program: &str) {
     });
     let ended = || child.0.try_wait().expect("to look at it");
     assert!(poll(TIME, "its end", ended).success());
-}
-
-/// A process that is not left behind.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]

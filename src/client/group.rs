@@ -132,12 +132,18 @@ impl Group {
     pub fn get_after(&self, version: GroupVersion, wait: Millis) -> Result<Document, Error> {
         let path = group_path(&self.name);
         let target = format!("{path}?version={version}&wait={}ms", wait.0);
-        // What is waited for is no lack of an answer.
+        let call = Call::new("GET", target);
+        // Servers stretch a wait by up to a sixteenth. What is waited for is no lack of an answer.
+        let within = wait + Millis(wait.0 / 16) + LONG_POLL_SLACK;
         let patient = self
             .client
             .clone()
-            .with_patience(self.client.patience + wait);
-        let answer = done(patient.send(&Call::new("GET", target))?)?;
+            .with_patience(self.client.patience + within);
+        let asked = patient.ask(|endpoint, _| {
+            let answer = patient.http.call(endpoint, &call, within);
+            answer.map(|answer| (answer, ()))
+        });
+        let answer = done(asked?.0)?;
         self.document(answer)
     }
 
@@ -340,6 +346,9 @@ pub(super) fn done(answer: Answer) -> Result<Answer, Error> {
         _ => Err(Error::Refused(answer.problem())),
     }
 }
+
+/// How much later than its time a long poll may be answered.
+const LONG_POLL_SLACK: Millis = Millis(3_000);
 
 #[cfg(test)]
 mod tests {

@@ -41,8 +41,9 @@ impl Watch {
     /// event that was given.
     ///
     /// # Errors
-    /// `Refused` with status 404 if there is no such group. `Unreachable` or `Unavailable` once
-    /// all servers were asked in vain; a further call asks again, and misses nothing.
+    /// `Unreachable` or `Unavailable` once all servers were asked in vain; a further call asks
+    /// again, and misses nothing. `Refused` if they will not have it. That there is no such group
+    /// is no error: it is waited for.
     #[expect(
         clippy::should_implement_trait,
         reason = "an iterator that gave an error would be over"

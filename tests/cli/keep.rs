@@ -144,7 +144,8 @@ fn who_cannot_join_at_all_is_told_why() {
         "--endpoint",
         "127.0.0.1:1",
         "--command-timeout",
-        "400ms",
+        // Longer than any pause between two attempts.
+        "2500ms",
     ];
     let mut nowhere = Kept::start(&server, &nowhere);
     nowhere.says("could not join; 127.0.0.1:1: connection refused");

@@ -5,8 +5,9 @@
 //! | `commands` | each command, in both forms, and each exit code |
 //! | `ensemble` | what happens to them when servers of an ensemble are lost |
 //! | `keep` | `join --keep`, and the client's own thread |
+//! | `listening` | `watch` and long polls against servers |
 //! | `snapshot` | backup and restore of a data directory |
-//! | `watch` | what `watch` shows |
+//! | `watch` | `watch` against a server that cuts its streams as the test likes |
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -23,6 +24,7 @@ mod servers;
 mod commands;
 mod ensemble;
 mod keep;
+mod listening;
 mod snapshot;
 mod watch;
 

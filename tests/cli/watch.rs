@@ -2,12 +2,12 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Ended, run_to_end, systole};
+use crate::common::{Ended, Killed, run_to_end, systole};
 
 /// Something that listens like a server.
 struct Stub {
@@ -164,17 +164,6 @@ fn a_watcher_outlives_its_servers_and_goes_on_when_one_is_back() {
             .contains("watching again")
     );
     drop(kept);
-}
-
-/// A process that is not left behind.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 fn lines(pipe: Option<impl std::io::Read + Send + 'static>) -> Receiver<String> {

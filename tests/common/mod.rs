@@ -46,6 +46,17 @@ impl Dice {
     }
 }
 
+/// A process that is not left behind.
+pub(crate) struct Killed(pub(crate) std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Says why a test did not test anything, and that this is no failure.
 pub(crate) fn skipped(why: &str) {
     println!("SKIPPED: {why}");

@@ -1,7 +1,8 @@
 //! `systole join --keep`: a member for as long as the process lives.
 
 use std::collections::HashSet;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -15,6 +16,8 @@ use crate::time::Millis;
 enum Told {
     Event(Event),
     Signal,
+    /// The time for the first join is over.
+    Late,
 }
 
 /// Joins within `within`, and stays until a signal, or until the member is out for good.
@@ -28,6 +31,7 @@ pub(super) fn run(
     let (tell, told) = channel();
     let signal = tell.clone();
     hear_signals(move || signal.send(Told::Signal).is_ok())?;
+    late_after(Duration::from_millis(within.0), tell.clone())?;
     let member = client.keep(terms, move |event| {
         // The other end goes away when the command is over.
         let _ = tell.send(Told::Event(event));
@@ -38,34 +42,44 @@ pub(super) fn run(
         output,
         failed: HashSet::new(),
     };
-    let outcome = stay(&told, &mut speaker, Duration::from_millis(within.0));
+    let outcome = stay(&told, &mut speaker);
     // Leaves, unless it is out already.
     drop(member);
-    while let Ok(Told::Event(event)) = told.try_recv() {
-        speaker.say(&event)?;
+    for told in told.try_iter() {
+        if let Told::Event(event) = told {
+            speaker.say(&event)?;
+        }
     }
     outcome
 }
 
-fn stay(told: &Receiver<Told>, speaker: &mut Speaker<'_>, within: Duration) -> Result<(), Failure> {
+/// Sends [`Told::Late`] after `within`.
+fn late_after(within: Duration, tell: Sender<Told>) -> Result<(), Failure> {
+    let wait = move || {
+        let (_open, nothing) = channel::<()>();
+        let _ = nothing.recv_timeout(within);
+        let _ = tell.send(Told::Late);
+    };
+    let thread = thread::Builder::new().name("late".into()).spawn(wait);
+    let refused = |error| Failure::fatal(format!("cannot start a thread: {error}"));
+    thread.map(drop).map_err(refused)
+}
+
+fn stay(told: &Receiver<Told>, speaker: &mut Speaker<'_>) -> Result<(), Failure> {
     let mut joined = false;
     let mut why = "no answer in time".to_owned();
     loop {
-        let next = match joined {
-            true => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            false => told.recv_timeout(within),
-        };
-        let event = match next {
+        let event = match told.recv() {
             Ok(Told::Event(event)) => event,
-            Ok(Told::Signal) => return Ok(()),
-            Err(RecvTimeoutError::Timeout) => {
+            Ok(Told::Late) if joined => continue,
+            Ok(Told::Late) => {
                 return Err(Failure {
                     sentence: format!("{} could not join; {why}", speaker.place),
                     code: UNAVAILABLE,
                 });
             }
             // The thread that hears signals holds the other end for as long as this lives.
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Ok(Told::Signal) | Err(_) => return Ok(()),
         };
         speaker.say(&event)?;
         match event {

@@ -6,9 +6,10 @@
 /// One event of a group's stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// The group's version after it, as the stream has it: what a resumption names.
+    /// The group's version after it: what a resumption names. Of several events of one version
+    /// the last alone has it.
     pub id: Option<u64>,
-    /// `snapshot`, `join`, `leave`, `expire` or `config`.
+    /// `snapshot`, `join`, `leave`, `expire`, `config` or `remove`.
     pub kind: String,
     /// JSON: of a snapshot the group's document, of the others whom it is about.
     pub data: String,

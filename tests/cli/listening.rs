@@ -1,0 +1,154 @@
+//! `watch` against servers, and what becomes of it when they are lost.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use systole::client::Client;
+use systole::time::Millis;
+use systole::types::GroupVersion;
+
+use crate::common::{Deadline, Killed, Setup, now, systole};
+use crate::servers::Ensemble;
+use crate::{json, printed};
+
+const TIME: Duration = Duration::from_secs(20);
+
+/// `systole watch` in the background, and its lines.
+fn watch(endpoints: &str, group: &str) -> (Killed, Receiver<String>) {
+    let mut child = systole()
+        .args(["watch", group, "--endpoint", endpoints])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program");
+    let pipe = BufReader::new(child.stdout.take().expect("piped"));
+    let (tell, told) = channel();
+    thread::spawn(move || {
+        for line in pipe.lines().map_while(Result::ok) {
+            let _ = tell.send(line);
+        }
+    });
+    (Killed(child), told)
+}
+
+#[track_caller]
+fn next(told: &Receiver<String>) -> Vec<String> {
+    let line = told.recv_timeout(TIME).expect("an event");
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn what_happens_in_a_group_is_shown_as_it_happens() {
+    let server = Setup::new()
+        .flag("--shards", "1")
+        .flag("--pin", "off")
+        .start();
+    printed(&server, &["join", "db/db1", "--timeout", "1h"]);
+    let (_watch, told) = watch(&server.address().to_string(), "db");
+    assert_eq!(
+        next(&told),
+        ["0", "snapshot", "1", "active,", "0", "inactive:", "db1"]
+    );
+    printed(&server, &["join", "db/db2", "--timeout", "200ms"]);
+    assert_eq!(next(&told)[..3], ["1", "join", "db2"]);
+    assert_eq!(next(&told)[..3], ["2", "expire", "db2"]);
+    printed(&server, &["leave", "db/db1"]);
+    assert_eq!(next(&told)[..3], ["3", "leave", "db1"]);
+}
+
+#[test]
+fn a_watcher_whose_server_is_killed_goes_on_without_a_gap() {
+    let mut ensemble = Ensemble::of_three();
+    let lost = ensemble.follower();
+    let at = |i: usize| ensemble.addresses()[i].to_string();
+    let all = (0..3).map(|step| at((lost + step) % 3)).collect::<Vec<_>>();
+    let others = Client::new(&all[1..]).expect("a client");
+    let group = others.group("db").expect("a name");
+    let join = |name: &str| {
+        let mut terms = systole::client::Terms::new("db", name);
+        terms.timeout = Some(Millis::from_secs(3_600));
+        group.join(&terms).expect("to join");
+    };
+    join("m0");
+    let (_watch, told) = watch(&all.join(","), "db");
+    assert_eq!(next(&told)[1], "snapshot");
+    join("m1");
+    assert_eq!(next(&told)[..3], ["1", "join", "m1"]);
+    ensemble.kill(lost);
+    for n in 2..10 {
+        join(&format!("m{n}"));
+    }
+    for n in 2..10 {
+        assert_eq!(
+            next(&told)[..3],
+            [n.to_string(), "join".to_owned(), format!("m{n}")]
+        );
+    }
+}
+
+#[test]
+fn a_long_poll_comes_back_with_the_change_or_with_the_same_when_its_time_is_over() {
+    let server = Setup::new()
+        .flag("--shards", "1")
+        .flag("--pin", "off")
+        .start();
+    printed(&server, &["join", "db/db1", "--timeout", "1h"]);
+    // Of two servers none may be asked for long, unless waiting is what is asked for.
+    let here = server.address().to_string();
+    let client = Client::new([&here, "127.0.0.1:1"]).expect("a client");
+    let group = client.group("db").expect("a name");
+    let same = group
+        .get_after(GroupVersion(0), Millis(300))
+        .expect("a document");
+    assert_eq!(same.version, GroupVersion(0));
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| group.get_after(GroupVersion(0), Millis(15_000)));
+        Deadline::after(Duration::from_millis(3_500)).pass();
+        json(&server, &["join", "db/db2", "--json"]);
+        let changed = waits.join().expect("no panic").expect("a document");
+        assert_eq!(
+            (changed.version, changed.active.len()),
+            (GroupVersion(1), 2)
+        );
+    });
+}
+
+#[test]
+fn a_member_that_is_killed_is_shown_to_be_gone_a_timeout_later_and_hardly_more() {
+    let server = Setup::new()
+        .flag("--shards", "1")
+        .flag("--pin", "off")
+        .start();
+    let endpoint = server.address().to_string();
+    printed(&server, &["join", "db/stays", "--timeout", "1h"]);
+    let (_watch, told) = watch(&endpoint, "db");
+    next(&told);
+    let mut took = Vec::new();
+    for _ in 0..5 {
+        let args = [
+            "join",
+            "db/db1",
+            "--keep",
+            "--timeout",
+            "600ms",
+            "--endpoint",
+        ];
+        let mut command = systole();
+        command.args(args).arg(&endpoint).stderr(Stdio::null());
+        let member = Killed(command.spawn().expect("the program"));
+        assert_eq!(next(&told)[1..], ["join", "db1"]);
+        // Long enough for beats to have come.
+        Deadline::after(Duration::from_millis(700)).pass();
+        let killed = now();
+        drop(member);
+        assert_eq!(next(&told)[1..], ["expire", "db1"]);
+        took.push(killed.elapsed());
+    }
+    took.sort();
+    println!("expiries were shown {took:?} after the kill");
+    // One or two of them may meet a busy machine.
+    assert!(took[2] <= Duration::from_millis(600 + 100), "{took:?}");
+}
