@@ -1,5 +1,8 @@
 //! Watching where things cross: news on the way, clients that go, groups that come and go.
 
+use std::rc::Rc;
+
+use super::super::document::Rendered;
 use super::ensemble::tell;
 use super::watch::{ids, joins, listen, names, text};
 use super::world::World;
@@ -206,4 +209,24 @@ fn whoever_listens_to_nothing_says_so_in_text() {
     let retry = text.lines().find_map(|line| line.strip_prefix("retry: "));
     let retry: u64 = retry.expect("a time").parse().expect("milliseconds");
     assert!((500..2_500).contains(&retry), "{retry}");
+}
+
+#[test]
+fn a_poll_is_not_answered_with_the_older_document_of_others() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    joins(&mut world, client, 0..2);
+    listen(&mut world, 0, None);
+    // What some of many are still to be answered with when the group changes again.
+    let old = world.replica.state().document(b"g").expect("a group");
+    let rendered = Rendered::new(old.clone());
+    joins(&mut world, client, 2..3);
+    let index = world.shards[0].room.find(b"g").expect("a spot");
+    for line in ["GET /g?version=2&wait=0", "GET /g?wait=0"] {
+        let spot = world.shards[0].room.spot_mut(index);
+        spot.document = Some((old.clone(), Rc::clone(&rendered)));
+        let poller = world.connect(0);
+        polls(&mut world, poller, line);
+        assert_eq!(world.last(poller).version(), Some(2), "{line}");
+    }
 }
