@@ -230,3 +230,18 @@ fn a_poll_is_not_answered_with_the_older_document_of_others() {
         assert_eq!(world.last(poller).version(), Some(2), "{line}");
     }
 }
+
+#[test]
+fn a_listener_rests_in_one_place_however_often_it_is_looked_at() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    joins(&mut world, client, 0..1);
+    let listener = listen(&mut world, 0, None);
+    for _ in 0..5 {
+        world.pass(15_000);
+        world.review(listener);
+    }
+    assert_eq!(text(&world, listener).matches(":\n\n").count(), 5);
+    let index = world.shards[0].room.find(b"g").expect("a spot");
+    assert_eq!(world.shards[0].room.resting(index), 1);
+}
