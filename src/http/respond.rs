@@ -27,6 +27,8 @@ pub struct Answer {
     pub problem: Option<&'static str>,
     /// `Cache-Control: no-store`.
     pub no_store: bool,
+    /// What a page for browsers is sent with: see [`PAGE`].
+    pub page: bool,
     /// `Connection: close`.
     pub close: bool,
 }
@@ -54,6 +56,7 @@ impl Default for Answer {
             retry_after_s: None,
             problem: None,
             no_store: false,
+            page: false,
             close: false,
         }
     }
@@ -114,6 +117,9 @@ impl Answer {
         }
         if self.no_store {
             out.extend_from_slice(NO_STORE);
+        }
+        if self.page {
+            out.extend_from_slice(PAGE);
         }
         if self.close {
             out.extend_from_slice(CLOSE);
@@ -250,6 +256,16 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// More than the head of any answer takes.
 const HEAD_BYTES_GUESS: usize = 384;
+
+/// A page may be kept but is asked for again each time, by its `ETag`. It takes nothing from
+/// elsewhere, is shown in nobody's frame, and where the browser can (trusted types), a script
+/// of ours that makes HTML of a text fails instead.
+const PAGE: &[u8] = b"\r\ncache-control: no-cache\
+    \r\ncontent-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'\
+    \r\nx-content-type-options: nosniff\
+    \r\nreferrer-policy: no-referrer";
 
 const VERSION: &[u8; 19] = b"\r\nx-group-version: ";
 const SESSION_ID: &[u8; 16] = b"\r\nx-session-id: ";
@@ -416,6 +432,7 @@ mod tests {
             retry_after_s: Some(u32::MAX),
             problem: None,
             no_store: true,
+            page: true,
             close: true,
         };
         let head = text(|out| answer.write(out, b"", false));

@@ -159,10 +159,47 @@ fn the_servers_own_pages_are_found() {
         ("metrics", Route::Metrics),
         ("histograms", Route::Histograms),
         ("cluster", Route::Cluster),
+        ("openapi.json", Route::OpenApi),
+        (
+            "sd/prometheus?port=9100&group=a%20b+c",
+            Route::Targets {
+                group: b"a b c",
+                port: Some(9_100),
+            },
+        ),
+        (
+            "sd/prometheus?group=g",
+            Route::Targets {
+                group: b"g",
+                port: None,
+            },
+        ),
     ] {
         takes("GET", &format!("/-/{page}"), "", route);
         takes("HEAD", &format!("/-/{page}"), "", route);
     }
+}
+
+#[test]
+fn the_page_and_its_files_are_found() {
+    for (path, file) in [
+        ("/-/ui", UiFile::Page),
+        ("/-/ui/", UiFile::Page),
+        ("/-/ui/style.css", UiFile::Style),
+        ("/-/ui/app.js", UiFile::Script),
+        ("/-/ui/icon.svg", UiFile::Icon),
+    ] {
+        takes("GET", path, "", Route::Ui { file, known: None });
+        let known = EtagList::parse(b"\"7\"");
+        let more = "If-None-Match: \"7\"\r\n";
+        takes("HEAD", path, more, Route::Ui { file, known });
+    }
+    refuses(&[
+        ("GET", "/-/ui/other.js", "", Code::UnknownPage),
+        ("GET", "/-/ui/app.js/x", "", Code::UnknownPage),
+        ("POST", "/-/ui", "", Code::MethodNotAllowed),
+        ("GET", "/-/ui?x", "", Code::UnknownParameter),
+    ]);
 }
 
 #[test]
@@ -297,11 +334,19 @@ fn a_group_is_watched_by_waiting_or_by_listening() {
 }
 
 #[test]
-fn what_is_promised_for_later_says_so() {
+fn targets_are_those_of_a_group_that_is_named() {
     refuses(&[
-        ("GET", "/-/openapi.json", "", Code::NotImplemented),
-        ("GET", "/-/ui", "", Code::NotImplemented),
-        ("GET", "/-/sd/prometheus?group=g", "", Code::NotImplemented),
+        ("GET", "/-/sd/prometheus", "", Code::BadParameter),
+        ("GET", "/-/sd/prometheus?port=1", "", Code::BadParameter),
+        ("GET", "/-/sd/prometheus?group=", "", Code::BadName),
+        ("GET", "/-/sd/prometheus?group=a%2Fb", "", Code::BadName),
+        ("GET", "/-/sd/prometheus?group=-", "", Code::ReservedName),
+        (
+            "GET",
+            "/-/sd/prometheus?group=g&after=a",
+            "",
+            Code::UnknownParameter,
+        ),
     ]);
 }
 
