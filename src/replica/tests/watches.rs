@@ -124,3 +124,44 @@ fn a_removed_group_has_no_version_and_is_remembered() {
         "its removal is not kept"
     );
 }
+
+#[test]
+fn nothing_of_before_leads_on_to_a_state_that_was_replaced() {
+    let mut fleet = Fleet::running(3);
+    let leader = fleet.leader_of();
+    let behind = fleet.followers()[0];
+    fleet.join(behind, 1, "m", 60_000);
+    fleet.run(100);
+    watch(&mut fleet, behind, 2);
+    let (version, _) = ring(&mut fleet, behind, 2);
+    assert_eq!(version, Some(0));
+    fleet.isolate(behind);
+    for n in 0..10 {
+        fleet.join(leader, 10 + n, &format!("n{n}"), 60_000);
+    }
+    fleet.run(2_000);
+    for id in fleet.ids() {
+        if id.0 != behind {
+            fleet.snapshot(id.0);
+        }
+    }
+    fleet.heal();
+    fleet.run(4_000);
+    assert_eq!(noticed(&fleet, behind), Vec::<String>::new());
+    watch(&mut fleet, behind, 3);
+    let (version, kept) = ring(&mut fleet, behind, 3);
+    assert_eq!(version, Some(10));
+    assert_eq!(
+        kept.after(Rank::of(GroupVersion(0))),
+        None,
+        "ten are not known"
+    );
+    let next = kept.after(Rank::of(GroupVersion(10)));
+    fleet.join(leader, 40, "last", 60_000);
+    fleet.run(100);
+    assert_eq!(noticed(&fleet, behind), ["join 11"]);
+    watch(&mut fleet, behind, 4);
+    let (_, kept) = ring(&mut fleet, behind, 4);
+    assert_eq!(kept.after(Rank::of(GroupVersion(10))), next);
+    assert_eq!(kept.end(), next.expect("a place") + 1);
+}
