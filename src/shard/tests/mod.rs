@@ -5,6 +5,7 @@ mod client;
 mod connections;
 mod discovery;
 mod ensemble;
+mod expiry;
 mod forwarded;
 mod oracle;
 mod overload;
