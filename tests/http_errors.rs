@@ -266,11 +266,8 @@ fn a_timeout_out_of_bounds_is_422_and_names_the_bounds() {
 #[test]
 fn what_is_not_built_yet_is_501_and_says_so() {
     let (_server, mut client, _) = server();
-    let wait = client.ask("GET", "/g?version=5&wait=1s");
-    wait.expect_problem(501, "not_implemented");
-    let events = [("accept", "text/event-stream")];
-    let events = client.ask_with("GET", "/g", &events, b"");
-    events.expect_problem(501, "not_implemented");
+    let page = client.ask("GET", "/-/ui");
+    page.expect_problem(501, "not_implemented");
 }
 
 #[test]

@@ -444,3 +444,7 @@ impl Feed {
         self.closed = self.events.len();
     }
 }
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;

@@ -88,6 +88,12 @@ impl Room {
         self.len() > 0
     }
 
+    /// How many connections rest on a spot, those included that are gone.
+    #[cfg(test)]
+    pub(super) fn resting(&self, index: u32) -> usize {
+        self.spots[index as usize].resting.len()
+    }
+
     pub(super) fn find(&self, group: &[u8]) -> Option<u32> {
         self.by_name.get(group).copied()
     }

@@ -255,10 +255,6 @@ impl Shard {
             return;
         };
         let spot = self.room.spot_mut(index);
-        // Otherwise it stands in the ring that the core is about to send.
-        if !spot.known {
-            return;
-        }
         if notice.rank() < spot.ring.newest() {
             // A removed group was forgotten, and counts from 0 again.
             spot.ring.restart(Rank::NOTHING);
@@ -275,7 +271,6 @@ impl Shard {
         for index in self.room.all() {
             let spot = self.room.spot_mut(index);
             spot.life += 1;
-            spot.document = None;
             // If the core has not answered yet, it will from the new state.
             if spot.known {
                 self.ask_to_watch(index);

@@ -1,5 +1,6 @@
-//! Replicas together: sessions, leases and beats between servers.
+//! Replicas together: sessions, leases, beats between servers, and who watches what.
 
 mod leases;
 mod sessions;
+mod watches;
 mod world;

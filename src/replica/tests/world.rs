@@ -27,6 +27,8 @@ pub(super) struct Server {
     pub(super) endpoints: Arc<[String]>,
     /// Beats that other servers sent on, to be answered by the test.
     pub(super) asked: Vec<(ServerId, u64, Arc<[Beat]>)>,
+    /// What was told of watched groups: the event and the version after it.
+    pub(super) noticed: Vec<String>,
     joins: BTreeMap<u64, Place>,
 }
 
@@ -66,6 +68,7 @@ impl Machine for Server {
             ready: None,
             endpoints: Arc::from([]),
             asked: Vec::new(),
+            noticed: Vec::new(),
             joins: BTreeMap::new(),
         }
     }
@@ -155,6 +158,18 @@ impl Server {
             } => (self.ready, self.endpoints) = (Some(incarnation), endpoints),
             Tell::Endpoints(endpoints) => self.endpoints = endpoints,
             Tell::Beats { from, token, beats } => self.asked.push((from, token, beats)),
+            Tell::Notice {
+                version, notice, ..
+            } => {
+                let text = String::from_utf8_lossy(notice.text()).into_owned();
+                let name = text
+                    .lines()
+                    .next()
+                    .and_then(|line| line.strip_prefix("event: "));
+                let version = version.map_or("none".to_owned(), |version| version.to_string());
+                self.noticed
+                    .push(format!("{} {version}", name.unwrap_or_default()));
+            }
             _ => {}
         }
     }

@@ -12,4 +12,5 @@ mod random;
 mod runs;
 mod time;
 mod watch;
+mod watch_edges;
 mod world;

@@ -21,7 +21,7 @@ impl Told {
 }
 
 /// Opens a stream of `/g` on `shard`.
-fn listen(world: &mut World, shard: usize, last: Option<u64>) -> usize {
+pub(super) fn listen(world: &mut World, shard: usize, last: Option<u64>) -> usize {
     let client = world.connect(shard);
     let last = last.map_or(String::new(), |id| format!("last-event-id: {id}\r\n"));
     world.write(client, "GET /g", &format!("{ACCEPT}{last}"), b"");
@@ -30,7 +30,7 @@ fn listen(world: &mut World, shard: usize, last: Option<u64>) -> usize {
 }
 
 /// The text of a stream that goes on, or has ended.
-fn text(world: &World, client: usize) -> String {
+pub(super) fn text(world: &World, client: usize) -> String {
     if let Some((_, response)) = world.clients[client].answers.last() {
         return response.text().to_owned();
     }
@@ -74,18 +74,18 @@ fn told(world: &World, client: usize) -> Vec<Told> {
         .collect()
 }
 
-fn names(world: &World, client: usize) -> Vec<String> {
+pub(super) fn names(world: &World, client: usize) -> Vec<String> {
     let told = told(world, client).into_iter();
     told.map(|told| told.name).collect()
 }
 
-fn ids(world: &World, client: usize) -> Vec<u64> {
+pub(super) fn ids(world: &World, client: usize) -> Vec<u64> {
     let told = told(world, client).into_iter();
     told.filter_map(|told| told.id).collect()
 }
 
 /// Changes `/g` `count` times by members that join: versions go on by as many.
-fn joins(world: &mut World, client: usize, names: std::ops::Range<u32>) {
+pub(super) fn joins(world: &mut World, client: usize, names: std::ops::Range<u32>) {
     for name in names {
         let answer = world.ask(client, &format!("PUT /g/m{name}?timeout=1h"));
         assert_eq!(answer.status, 201);
