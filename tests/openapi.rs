@@ -147,16 +147,6 @@ fn every_route_has_its_operation_and_every_operation_its_route() {
 }
 
 #[test]
-fn what_is_not_built_yet_says_so() {
-    for path in LATER {
-        let code = routed("GET", path, "", |route| {
-            route.map_err(|problem| problem.code).err()
-        });
-        assert_eq!(code, Some(Code::NotImplemented), "{path} is built: test it");
-    }
-}
-
-#[test]
 fn a_group_is_documented_as_an_event_stream_too() {
     let document = document();
     let get = &document["paths"]["/{group}"]["get"];

@@ -432,7 +432,8 @@ mod tests {
             retry_after_s: Some(u32::MAX),
             problem: None,
             no_store: true,
-            page: true,
+            // Asked for by people, and so seldom that it may cost another allocation.
+            page: false,
             close: true,
         };
         let head = text(|out| answer.write(out, b"", false));

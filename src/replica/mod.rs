@@ -658,9 +658,12 @@ impl Replica {
         let counters = &self.counters;
         let state = &self.node.app().state;
         counters.watched.set(self.watches.len() as u64);
-        counters.groups.set(state.groups_len() as u64);
+        // The group in which the servers keep their endpoints is none of the clients'.
+        let servers = state.document(endpoints::SERVERS);
+        let own = servers.map_or((0, 0), |servers| (1, u64::from(servers.counts().1)));
+        counters.groups.set(state.groups_len() as u64 - own.0);
         counters.members.set(self.active);
-        let members = state.members_len();
+        let members = state.members_len() - own.1;
         counters.inactive.set(members.saturating_sub(self.active));
         counters.in_flight.set(self.node.peer().in_flight() as u64);
     }

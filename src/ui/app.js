@@ -339,6 +339,7 @@ const watched = {
   lastId: "",
   version: null,
   config: null,
+  /** Whether there is such a group; null before the server has said. */
   exists: null,
   /** Name → { config, active, session, changed }. */
   members: new Map(),
@@ -422,8 +423,13 @@ async function measure(group) {
   const answer = await get(`/?after=${before(group)}&limit=1`);
   if (!answer.ok) throw new Error(await refusal(answer));
   const [found] = (await answer.json()).groups;
+  if (group !== watched.group) return;
+  if (found?.name !== group) {
+    watched.exists = false;
+    return drawSoon();
+  }
   const most = Number(place().get("live")) || LIVE_MEMBERS_MAX;
-  if (found?.name !== group || found.active + found.inactive <= most) return;
+  if (found.active + found.inactive <= most) return;
   await turnPage(null, group);
   if (group !== watched.group) return;
   const { version } = watched.paged;
@@ -591,11 +597,12 @@ function draw() {
     $("group-hint").hidden = false;
     return;
   }
-  const { exists } = watched;
-  $("group-hint").hidden = exists !== false && watched.version !== null;
-  $("group-hint").textContent = exists === false
-    ? "This group has been removed. It appears again when someone joins."
-    : "Nothing is known of this group yet. It appears when someone joins.";
+  $("group-hint").hidden = watched.exists === true;
+  $("group-hint").textContent = watched.exists === null
+    ? "Waiting for the server to tell of this group."
+    : watched.events[0]?.kind === "remove"
+      ? "This group has been removed. It appears again when someone joins."
+      : "There is no such group yet. It appears when someone joins.";
   facts($("group-facts"), [
     ["Active", count(watched.active)],
     ["Inactive", count(watched.inactive)],

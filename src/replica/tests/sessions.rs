@@ -451,6 +451,22 @@ fn an_expiry_asked_by_a_follower_is_done_and_told() {
 }
 
 #[test]
+fn the_servers_own_group_is_not_counted_among_the_clients_groups() {
+    let mut fleet = Fleet::running(3);
+    fleet.run(1_000);
+    let counted = |fleet: &Fleet| {
+        let counters = &fleet.server(1).replica.counters;
+        let members = (counters.members.get(), counters.inactive.get());
+        (counters.groups.get(), members)
+    };
+    assert_eq!(fleet.server(1).endpoints.len(), 3, "they have it");
+    assert_eq!(counted(&fleet), (0, (0, 0)));
+    fleet.join(1, 1, "m", 60_000);
+    fleet.run(100);
+    assert_eq!(counted(&fleet), (1, (1, 0)));
+}
+
+#[test]
 fn every_server_knows_where_clients_reach_the_others() {
     let mut fleet = Fleet::running(3);
     fleet.run(1_000);
