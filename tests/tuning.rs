@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use common::{Deadline, Server, Setup};
+use common::{Deadline, Server, Setup, now, skipped};
 use systole::config::{
     BATCH_WINDOW_US_MAX, BUSY_POLL_US_MAX, RING_DEPTH_MAX, RING_DEPTH_MIN, SEGMENT_MIB_MIN,
     SOCKET_BUFFER_KIB_MAX, SOCKET_BUFFER_KIB_MIN, TUNING_KEYS, env_name,
@@ -283,4 +283,40 @@ fn a_segment_is_as_long_as_it_is_told_to_be() {
     assert!(!lengths.is_empty());
     let told = u64::from(SEGMENT_MIB_MIN) << 20;
     assert!(lengths.iter().all(|bytes| *bytes == told), "{lengths:?}");
+}
+
+#[test]
+fn a_lone_join_waits_for_the_batch_window_and_for_nothing_without_one() {
+    let quickest = |window_us| {
+        let server = turned(&[("batch-window-us", window_us)]);
+        let mut client = server.client();
+        let joins = (0..20).map(|member| {
+            let began = now();
+            client.ask("PUT", &format!("/g/m{member}")).expect(201);
+            began.elapsed()
+        });
+        joins.min().expect("some joins")
+    };
+    let window = Duration::from_micros(BATCH_WINDOW_US_MAX.into());
+    assert!(quickest(BATCH_WINDOW_US_MAX) >= window);
+    assert!(quickest(0) < window);
+}
+
+#[test]
+fn huge_pages_are_asked_for_unless_they_are_off() {
+    if !Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+        return skipped("this kernel has no huge pages to ask for");
+    }
+    let asked = |how: &str| {
+        let variable = format!("{}={how}", env_name("tuning.huge-pages"));
+        let server = Setup::new().within(&["env".to_owned(), variable]).start();
+        // The memory is there with the first session.
+        server.client().ask("PUT", "/g/m").expect(201);
+        let maps = fs::read_to_string(format!("/proc/{}/smaps", server.id()));
+        let maps = maps.expect("the server's memory");
+        let mut flags = maps.lines().filter(|line| line.starts_with("VmFlags:"));
+        flags.any(|line| line.split(' ').any(|flag| flag == "hg"))
+    };
+    assert!(asked("on"));
+    assert!(!asked("off"));
 }

@@ -32,9 +32,8 @@ joins() {
 disk() {
     local files="$1" file began
     for ((file = 0; file < files; file++)); do
-        dd if=/dev/zero of="$WORK_DIR/probe-$file" bs=4k count=500 status=none
+        dd if=/dev/zero of="$WORK_DIR/probe-$file" bs=4k count=500 conv=fsync status=none
     done
-    sync
     began="$(date +%s%N)"
     for ((file = 0; file < files; file++)); do
         dd if=/dev/zero of="$WORK_DIR/probe-$file" bs=4k count=500 oflag=dsync conv=notrunc status=none &
