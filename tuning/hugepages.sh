@@ -22,7 +22,11 @@ rows() {
     setting_row huge-pages on "the server asks for huge pages where its sessions lie"
 }
 
-set_it() { remember thp-enabled "$(chosen)"; echo madvise >"$FILE"; }
+set_it() {
+    [ "$(chosen)" = never ] || { echo "nothing to do"; return; }
+    remember thp-enabled never
+    echo madvise >"$FILE"
+}
 
 put_back() {
     local value
