@@ -8,6 +8,7 @@
 
 mod file;
 mod limits;
+mod tuning;
 mod value;
 
 use std::fmt;
@@ -18,6 +19,10 @@ use crate::time::{Millis, TICK_MS};
 use crate::types::ServerId;
 
 pub use limits::Limits;
+pub use tuning::{
+    BATCH_WINDOW_US_MAX, BUSY_POLL_US_MAX, RING_DEPTH_MAX, RING_DEPTH_MIN, SEGMENT_MIB_MAX,
+    SEGMENT_MIB_MIN, SOCKET_BUFFER_KIB_MAX, SOCKET_BUFFER_KIB_MIN, TUNING_KEYS, Tuning,
+};
 pub use value::duration;
 
 /// What a server runs with. Every field is valid by itself and with the others.
@@ -52,6 +57,8 @@ pub struct Settings {
     pub lease: Millis,
     /// The least severe messages that are written to stderr.
     pub log_level: LogLevel,
+    /// How the machine is used.
+    pub tuning: Tuning,
     /// The maximum of everything; not settable from outside.
     pub limits: Limits,
 }
@@ -60,7 +67,8 @@ impl Settings {
     /// Merges the sources, reads each value and checks the relations between them.
     ///
     /// # Errors
-    /// The first thing that is wrong, in the order of [`KEYS`], the file's own errors first.
+    /// The first thing that is wrong, in the order of [`KEYS`] and then [`TUNING_KEYS`], the
+    /// file's own errors first.
     pub fn from_sources(sources: &Sources<'_>) -> Result<Settings, ConfigError> {
         let file = match sources.file {
             Some((name, text)) => file::parse(name, text)?,
@@ -83,6 +91,7 @@ impl Settings {
             max_timeout: find("max-timeout").read(value::duration)?,
             lease: find("lease").read(value::duration)?,
             log_level: find("log-level").read(LogLevel::read)?,
+            tuning: Tuning::read(find)?,
             limits: Limits::DEFAULT,
         };
         settings.check_timeouts()?;
@@ -394,7 +403,8 @@ impl Given {
             Some((Origin::Env(name), text))
         };
         let default = || {
-            let (_, text) = KEYS.iter().find(|(name, _)| *name == key)?;
+            let mut every = KEYS.iter().chain(&TUNING_KEYS);
+            let (_, text) = every.find(|(name, _)| *name == key)?;
             text.map(|text| (Origin::Default(key), text.to_owned()))
         };
         Given {
@@ -424,10 +434,14 @@ impl Given {
     }
 }
 
-/// The environment variable of a setting: `data-dir` is `SYSTOLE_DATA_DIR`.
+/// The environment variable of a setting: `data-dir` is `SYSTOLE_DATA_DIR`, and
+/// `tuning.ring-depth` is `SYSTOLE_TUNING_RING_DEPTH`.
 #[must_use]
 pub fn env_name(key: &str) -> String {
-    format!("SYSTOLE_{}", key.to_ascii_uppercase().replace('-', "_"))
+    format!(
+        "SYSTOLE_{}",
+        key.to_ascii_uppercase().replace(['-', '.'], "_")
+    )
 }
 
 fn data_dir(text: &str) -> Result<PathBuf, String> {
@@ -437,7 +451,7 @@ fn data_dir(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-/// Every setting and its default; no default means that it may be absent.
+/// Every setting that has a flag, and its default; no default means that it may be absent.
 pub const KEYS: [(&str, Option<&str>); 13] = [
     ("id", Some("1")),
     ("listen", Some("127.0.0.1:8640")),

@@ -1,40 +1,35 @@
 #!/usr/bin/env bash
-# Locked memory: the rings of io_uring.
+# Locked memory: the rings of io_uring
 #
-# Why: each executor (every shard, and the core) locks half a MiB for its rings, and the
-# server does not start if the limit is below that.
-# Recommended: 8 MiB, the default of recent distributions; 512 KiB an executor is needed.
-# Measured: with 8 MiB 40 executors started; below 512 KiB an executor none did. More than is
-# needed changes nothing, so there is no effect on speed to measure.
-# For good: LimitMEMLOCK=8M in the unit, or memlock in /etc/security/limits.conf.
-#
-# usage: memlock.sh check [PID] | apply PID | undo PID
-#   PID is the shell from which the server will be started: limits are inherited. Without
-#   one, check looks at the present shell.
+# Why: the server does not start if it may not lock 1 MiB. Kernels before 5.12 take half a MiB
+# for each shard and for the core out of it; later ones count the rings elsewhere.
+# Recommended: 8 MiB, the default of recent distributions. More than is needed changes nothing.
+# For good: LimitMEMLOCK=8M in the unit, or memlock in /etc/security/limits.conf. For a shell:
+# ulimit -l 8192. Back: the old number.
 . "$(dirname "$0")/lib.sh"
 WANTED=$((8 * 1024 * 1024))
 
-hard_limit() { awk '/^Max locked memory/ { print $5 }' "/proc/$1/limits"; }
-
-check() {
-    local pid="${1:-$PPID}" current
-    current="$(hard_limit "$pid")"
-    say "locked memory, process $pid" "hard limit $current bytes, recommended $WANTED"
-    at_least "$current" "$WANTED"
+rows() {
+    local now needed=$((1024 * 1024))
+    now="$(limit_of "locked memory")"
+    row locked-memory "$now" "$WANTED" \
+        "$(if at_least "$now" "$WANTED"; then echo ok; elif at_least "$now" "$needed"; then echo note; else echo differs; fi)" \
+        "the server does not start below 1 MiB" \
+        "LimitMEMLOCK=8M in the unit; ulimit -l 8192"
 }
 
-apply() {
-    local pid="${1:?apply needs the process id of the shell that starts the server}"
-    remember "memlock-$pid" "$(prlimit --pid "$pid" --memlock --output SOFT,HARD --noheadings --raw | tr ' ' ':')"
-    prlimit --pid "$pid" --memlock="$WANTED:$WANTED"
-    check "$pid"
-}
-
-undo() {
-    local pid="${1:?undo needs the process id that apply was given}" limits
-    limits="$(recall "memlock-$pid")" || { echo "nothing to undo for process $pid"; return; }
-    prlimit --pid "$pid" --memlock="$limits"
-    forget "memlock-$pid"
+measurement() {
+    ROUNDS=1
+    local limit shards outcome
+    printf '| limit, bytes | shards | what a server does |\n|---|---|---|\n'
+    for limit in 262144 1048576 8388608; do
+        for shards in 1 8; do
+            outcome="starts"
+            UNDER="prlimit --memlock=$limit:$limit" server "$limit-$shards" -- --shards "$shards" 2>&- ||
+                outcome="ends: ${LAST_WORDS#systole: }"
+            printf '| %s | %s | %s |\n' "$limit" "$shards" "$outcome"
+        done
+    done
 }
 
 run_command "$@"

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
-use crate::config::{KEYS, LogLevel, Settings, Sources, env_name};
+use crate::config::{KEYS, LogLevel, Settings, Sources, TUNING_KEYS, env_name};
 use crate::server;
 
 /// The flags of `serve`, as text: [`Settings`] reads flag, variable and file alike.
@@ -93,7 +93,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
 fn settings(flags: &Flags) -> Result<Settings, Failure> {
     // Text that is not UTF-8 must not be mended silently: a directory of another name would
     // be made.
-    for (key, _) in KEYS {
+    for (key, _) in KEYS.into_iter().chain(TUNING_KEYS) {
         let name = env_name(key);
         if std::env::var_os(&name).is_some_and(|value| value.to_str().is_none()) {
             return Err(Failure::usage(format!("{name} is not UTF-8")));

@@ -65,8 +65,6 @@ pub struct Limits {
     pub peer_queue_bytes_max: usize,
     /// Messages that may wait for another server; the same happens at the limit.
     pub peer_queue_frames_max: usize,
-    /// Bytes of one log segment; preallocated, so this much must be free on the disk.
-    pub segment_bytes: u32,
     /// Bytes logged since the last snapshot that make the core start the next one. With it the
     /// length of a replay is bounded.
     pub snapshot_log_bytes: u64,
@@ -98,7 +96,6 @@ impl Limits {
         shard_mail_max: 4_096,
         peer_queue_bytes_max: 128 * MIB,
         peer_queue_frames_max: 1 << 20,
-        segment_bytes: 64 * MIB as u32,
         snapshot_log_bytes: 32 * MIB as u64,
         snapshots_kept: 2,
         stall_min: Millis(50),
@@ -127,9 +124,6 @@ const _: () = {
     assert!(limits.pipelined_max < limits.changes_per_shard_max);
     // Changes must leave room for the searches of beats.
     assert!(limits.changes_per_shard_max < limits.asks_per_shard_max);
-    // A batch of the longest transactions, each with a config of 64 KiB, may need several
-    // segments; one transaction must fit one.
-    assert!(limits.segment_bytes as usize > 16 * limits.body_bytes_max);
     // What follows the last snapshot is replayed at a start, at a microsecond or two for each
     // of about 64 bytes: a second's worth at most, unless the snapshots themselves are longer.
     assert!(limits.snapshot_log_bytes <= 64 * MIB as u64);

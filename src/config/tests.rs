@@ -258,9 +258,83 @@ fn auto_leaves_a_core_to_zab_and_runs_at_least_one_shard() {
 fn every_setting_has_a_place_in_the_environment() {
     assert_eq!(env_name("data-dir"), "SYSTOLE_DATA_DIR");
     // A directory may be called anything; every other setting refuses a control character.
-    for (key, _) in KEYS.into_iter().filter(|(key, _)| *key != "data-dir") {
+    let every = KEYS.into_iter().chain(TUNING_KEYS);
+    for (key, _) in every.filter(|(key, _)| *key != "data-dir") {
         let name = env_name(key);
         let text = refusal(&[], &[(&name, "\u{1}")], None);
         assert!(text.starts_with(&name), "{key}: {text}");
     }
+}
+
+#[test]
+fn the_tuning_table_is_read_in_both_spellings_and_beaten_by_the_environment() {
+    let file = "id = 7\n[tuning]\nring_depth = 64\nhuge-pages = \"off\"\nsegment-mib = 32\n";
+    let env = [("SYSTOLE_TUNING_SEGMENT_MIB", "1024")];
+    let given = settings(&[], &env, Some(file)).unwrap();
+    assert_eq!(given.id, ServerId(7));
+    assert_eq!(given.tuning.ring_depth, 64);
+    assert!(!given.tuning.huge_pages);
+    assert_eq!(given.tuning.segment_bytes(), 1 << 30);
+    let left_alone = settings(&[], &[], None).unwrap().tuning;
+    let defaults = Tuning {
+        batch_window_us: 0,
+        busy_poll_us: 0,
+        huge_pages: true,
+        ring_depth: 256,
+        segment_mib: 64,
+        socket_buffer_kib: 0,
+    };
+    assert_eq!(left_alone, defaults);
+}
+
+#[test]
+fn every_knob_takes_both_ends_of_its_range_and_nothing_beyond() {
+    let ranges = [
+        ("batch-window-us", 0, BATCH_WINDOW_US_MAX),
+        ("busy-poll-us", 0, BUSY_POLL_US_MAX),
+        ("ring-depth", RING_DEPTH_MIN, RING_DEPTH_MAX),
+        ("segment-mib", SEGMENT_MIB_MIN, SEGMENT_MIB_MAX),
+        (
+            "socket-buffer-kib",
+            SOCKET_BUFFER_KIB_MIN,
+            SOCKET_BUFFER_KIB_MAX,
+        ),
+    ];
+    for (key, least, most) in ranges {
+        let file = |value: i64| format!("[tuning]\n{key} = {value}");
+        for value in [least, most] {
+            let text = file(value.into());
+            assert!(settings(&[], &[], Some(&text)).is_ok(), "{text}");
+        }
+        for value in [i64::from(least) - 1, i64::from(most) + 1] {
+            let text = refusal(&[], &[], Some(&file(value)));
+            let bounds = format!("is not a whole number from {least} to {most}");
+            assert!(text.contains(&bounds), "{key}: {text}");
+            let place = format!("systole.toml:2: tuning.{key}");
+            assert!(text.starts_with(&place), "{key}: {text}");
+        }
+    }
+    let text = refusal(&[], &[], Some("[tuning]\nhuge-pages = 'maybe'"));
+    assert!(text.ends_with("is neither on nor off"), "{text}");
+}
+
+#[test]
+fn a_knob_is_known_in_its_table_and_nowhere_else() {
+    assert_eq!(
+        refusal(&[], &[], Some("[tuning]\nring-dept = 64")),
+        "systole.toml:2: \"tuning.ring-dept\" is no setting: did you mean tuning.ring-depth?"
+    );
+    for (text, key) in [
+        ("ring-depth = 64", "ring-depth"),
+        ("tuning = 64", "tuning"),
+        ("[tuning]\nid = 1", "tuning.id"),
+        ("'tuning.ring-depth' = 64", "tuning.ring-depth"),
+    ] {
+        let said = refusal(&[], &[], Some(text));
+        assert!(said.contains(&format!("{key:?} is no setting")), "{said}");
+    }
+    assert_eq!(
+        refusal(&[], &[], Some("[tuning]\nring-depth = 64\nring_depth = 64")),
+        "systole.toml:3: \"tuning.ring_depth\" is given twice"
+    );
 }

@@ -143,6 +143,23 @@ pub(super) fn ensemble(text: &str) -> Result<Vec<(ServerId, String)>, String> {
     Ok(servers)
 }
 
+/// Reads a whole number from `least` to `most`.
+pub(super) fn whole_number(text: &str, least: u32, most: u32) -> Result<u32, String> {
+    let number = text.parse().ok();
+    number
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| format!("is not a whole number from {least} to {most}"))
+}
+
+/// Reads `on` or `off`.
+pub(super) fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("is neither on nor off".to_owned()),
+    }
+}
+
 /// The candidate that is most like `word`, if any is like enough to be what was meant.
 pub(super) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     candidates

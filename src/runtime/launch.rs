@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use flume::Sender;
 use glommio::{LocalExecutorBuilder, Placement};
@@ -21,7 +22,7 @@ use super::recover::{Parts, recover, seeds};
 use super::shard::ShardLoop;
 use super::sockets::{Sockets, listener};
 use super::watchdog::Watched;
-use crate::config::{Pin, Settings};
+use crate::config::{Pin, Settings, Tuning};
 use crate::http;
 use crate::mail::{Mail, ShardIndex, Tell};
 use crate::metrics::{Latency, Registry, ShardCounters};
@@ -61,8 +62,8 @@ pub struct Plan {
     pub shard_queue_max: usize,
     /// Proposals in flight at a time.
     pub in_flight_max: usize,
-    /// Bytes of a log segment.
-    pub segment_bytes: u32,
+    /// How the machine is used.
+    pub tuning: Tuning,
     /// Limits of the core's loop.
     pub pipeline: PipelineLimits,
 }
@@ -116,9 +117,10 @@ impl Plan {
             core_queue_max: limits.core_mail_max,
             shard_queue_max: limits.shard_mail_max,
             in_flight_max: (limits.asks_per_shard_max + EXPIRIES_MAX) * usize::from(shards),
-            segment_bytes: limits.segment_bytes,
+            tuning: settings.tuning.clone(),
             pipeline: PipelineLimits {
                 batch_max: limits.core_batch_max,
+                batch_window: Duration::from_micros(settings.tuning.batch_window_us.into()),
                 snapshot_log_bytes: limits.snapshot_log_bytes,
                 snapshots_kept: limits.snapshots_kept,
             },
@@ -231,7 +233,7 @@ pub fn launch(plan: Plan, events: &Sender<Event>) -> io::Result<Running> {
     };
     let watched = watched(&registry, &shards, &core);
     for ((index, inbox), latencies) in inboxes.into_iter().enumerate().zip(latencies) {
-        let listener = listener(plan.listen)?;
+        let listener = listener(plan.listen, plan.tuning.socket_buffer_kib * 1_024)?;
         let parts = ShardParts {
             settings: ShardSettings {
                 index: index as ShardIndex,
@@ -244,6 +246,7 @@ pub fn launch(plan: Plan, events: &Sender<Event>) -> io::Result<Running> {
             registry: registry.clone(),
             core: core.clone(),
             shards: shards.clone(),
+            tuning: plan.tuning.clone(),
         };
         start_shard(&plan, index, parts, events.clone())?;
     }
@@ -274,6 +277,7 @@ struct ShardParts {
     registry: Registry,
     core: Sender<ToCore>,
     shards: Vec<MailSender<Mail>>,
+    tuning: Tuning,
 }
 
 fn start_shard(
@@ -283,7 +287,14 @@ fn start_shard(
     events: Sender<Event>,
 ) -> io::Result<()> {
     let cpu = plan.cpus.get(index).copied();
-    on_executor(format!("shard-{index}"), cpu, events, move || async move {
+    let executor = Executor {
+        name: format!("shard-{index}"),
+        cpu,
+        ring_depth: plan.tuning.ring_depth,
+        // Its loop looks at the sockets itself.
+        spin: Duration::ZERO,
+    };
+    on_executor(executor, events, move || async move {
         match run_shard(parts).await {
             Ok(()) => Event::ShardEnded,
             Err(error) => Event::Failed(format!("shard {index} failed: {error}")),
@@ -301,6 +312,7 @@ async fn run_shard(parts: ShardParts) -> io::Result<()> {
         registry,
         core,
         shards,
+        tuning,
     } = parts;
     let index = settings.index;
     let counters: Arc<ShardCounters> = Arc::clone(&registry.shards[usize::from(index)]);
@@ -314,8 +326,11 @@ async fn run_shard(parts: ShardParts) -> io::Result<()> {
         Rc::new(registry),
         now,
     );
-    shard.advise_memory(hugepages::ask);
+    if tuning.huge_pages {
+        shard.advise_memory(hugepages::ask);
+    }
     ShardLoop::new(index, sockets, shard, inbox, core, shards)?
+        .polling(tuning.busy_poll_us)
         .run()
         .await
 }
@@ -328,7 +343,13 @@ fn start_core(plan: Plan, parts: Parts, events: Sender<Event>) -> io::Result<()>
         .or(plan.cpus.last())
         .copied();
     let report = events.clone();
-    on_executor("core".to_owned(), cpu, events, move || async move {
+    let executor = Executor {
+        name: "core".to_owned(),
+        cpu,
+        ring_depth: plan.tuning.ring_depth,
+        spin: Duration::from_micros(plan.tuning.busy_poll_us.into()),
+    };
+    on_executor(executor, events, move || async move {
         match recover(plan, parts) {
             Ok((pipeline, found)) => {
                 let serving = |state: &_| drop(report.send(Event::Serving(found.describe(state))));
@@ -342,19 +363,36 @@ fn start_core(plan: Plan, parts: Parts, events: Sender<Event>) -> io::Result<()>
     })
 }
 
-/// Runs `task` on an executor of its own, on a thread of its own, and sends its last word.
-fn on_executor<F: Future<Output = Event>>(
+/// How an executor is made.
+struct Executor {
     name: String,
     cpu: Option<usize>,
+    /// A shard has one wait in its ring; the core a sync, a timer, and up to four waits for
+    /// each other server.
+    ring_depth: u32,
+    /// How long it looks at its rings before it sleeps.
+    spin: Duration,
+}
+
+/// Runs `task` on an executor of its own, on a thread of its own, and sends its last word.
+fn on_executor<F: Future<Output = Event>>(
+    executor: Executor,
     events: Sender<Event>,
     task: impl FnOnce() -> F + Send + 'static,
 ) -> io::Result<()> {
+    let Executor {
+        name,
+        cpu,
+        ring_depth,
+        spin,
+    } = executor;
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
     let body = move || {
         let executor = LocalExecutorBuilder::new(placement)
             // Registered buffers are for O_DIRECT files, and there are none.
             .io_memory(IO_MEMORY_BYTES)
-            .ring_depth(RING_DEPTH)
+            .ring_depth(ring_depth as usize)
+            .spin_before_park(spin)
             .make();
         let event = match executor {
             Ok(executor) => executor.run(task()),
@@ -391,6 +429,3 @@ fn watched(
 
 /// Locked memory an executor asks for its buffers.
 const IO_MEMORY_BYTES: usize = 64 * 1024;
-/// Entries of an executor's ring: a shard has one wait in it, the core a sync, a timer, and up
-/// to four waits for each other server.
-const RING_DEPTH: usize = 256;

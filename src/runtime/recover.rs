@@ -126,7 +126,7 @@ fn open(plan: &Plan, alone: bool) -> Result<(FileLog, Recovered), String> {
     })?;
     let [salt, ..] = seeds();
     let settings = LogSettings {
-        segment_bytes: plan.segment_bytes,
+        segment_bytes: plan.tuning.segment_bytes(),
         // Others may ask for more than this server needs for itself.
         snapshot_is_enough: alone,
         ..LogSettings::new(salt)

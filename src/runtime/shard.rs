@@ -29,6 +29,9 @@ pub struct ShardLoop {
     /// Messages to shards whose inbox was full.
     late: Vec<(ShardIndex, Pass)>,
     ticks: u64,
+    /// How long the loop looks for more input before it sleeps, and until when it now does.
+    polling_ns: u64,
+    polls_until_ns: u64,
 }
 
 /// What some turns came to.
@@ -75,7 +78,16 @@ impl ShardLoop {
             shards,
             late,
             ticks: 0,
+            polling_ns: 0,
+            polls_until_ns: 0,
         })
+    }
+
+    /// The same, looking for more input for so long after the last before it sleeps.
+    #[must_use]
+    pub fn polling(mut self, polling_us: u32) -> ShardLoop {
+        self.polling_ns = u64::from(polling_us) * 1_000;
+        self
     }
 
     /// Serves until the core says stop and every answer owed has been sent.
@@ -103,7 +115,8 @@ impl ShardLoop {
                 }
             }
             // What was carried away may have woken a connection.
-            let idle = rounds.idle && !self.sockets.is_busy() && self.late.is_empty();
+            let idle =
+                rounds.idle && !self.polls() && !self.sockets.is_busy() && self.late.is_empty();
             let shard = &self.served.shard;
             if idle && !shard.is_behind() && !shard.has_asks() && !shard.has_due() {
                 self.sockets.poller().ready().await?;
@@ -121,9 +134,10 @@ impl ShardLoop {
             let shard = &self.served.shard;
             let pressed =
                 shard.is_behind() || shard.has_asks() || shard.has_due() || !self.late.is_empty();
+            let polls = self.polls();
             let inbox = &self.served.inbox;
             let wait_ns = match (pressed, inbox.has_mail()) {
-                (false, false) => BRIEF_NS,
+                (false, false) if !polls => BRIEF_NS,
                 (false, true) if inbox.is_held() => HELD_NS,
                 _ => 0,
             };
@@ -131,6 +145,9 @@ impl ShardLoop {
             if turn.tick {
                 self.ticker.acknowledge();
                 rounds.ticked = true;
+            }
+            if self.polling_ns > 0 && turn.events > usize::from(turn.tick) {
+                self.polls_until_ns = clock::now_ns() + self.polling_ns;
             }
             if turn.bell {
                 self.served.inbox.rung();
@@ -146,6 +163,11 @@ impl ShardLoop {
             }
         }
         Ok(rounds)
+    }
+
+    /// True while the loop looks for input without sleeping.
+    fn polls(&self) -> bool {
+        self.polling_ns > 0 && clock::now_ns() < self.polls_until_ns
     }
 
     /// Takes in some of the mail that has come.

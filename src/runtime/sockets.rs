@@ -176,11 +176,12 @@ const STUCK_MS_MAX: u64 = 30_000;
 const DRAIN_MS_MAX: u64 = 2_000;
 const NS_PER_MS: u64 = 1_000_000;
 
-/// A listening socket on `addr` that shares its port with the other shards' listeners.
+/// A listening socket on `addr` that shares its port with the other shards' listeners. The
+/// kernel keeps up to `buffer_bytes` of a connection in each direction; 0 leaves it to itself.
 ///
 /// # Errors
 /// The kernel's, for example that the port is in use.
-pub fn listener(addr: SocketAddr) -> io::Result<OwnedFd> {
+pub fn listener(addr: SocketAddr, buffer_bytes: u32) -> io::Result<OwnedFd> {
     let family = if addr.is_ipv4() {
         AddressFamily::INET
     } else {
@@ -190,6 +191,12 @@ pub fn listener(addr: SocketAddr) -> io::Result<OwnedFd> {
     let socket = socket_with(family, SocketType::STREAM, flags, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     sockopt::set_socket_reuseport(&socket, true)?;
+    // Inherited by accepted connections. Set before the socket listens: what a window may grow
+    // to is agreed on with the first packet.
+    if buffer_bytes > 0 {
+        sockopt::set_socket_recv_buffer_size(&socket, buffer_bytes as usize)?;
+        sockopt::set_socket_send_buffer_size(&socket, buffer_bytes as usize)?;
+    }
     bind(&socket, &addr)?;
     listen(&socket, BACKLOG)?;
     // Inherited by accepted connections: an answer is sent whole, so waiting to fill a

@@ -137,7 +137,7 @@ impl World {
         let now = Rc::new(Cell::new(NS_PER_MS));
         let clock = Rc::clone(&now);
         let clock = Box::new(move || clock.get());
-        let sockets = Sockets::new(listener(addr).unwrap(), open_max, clock).unwrap();
+        let sockets = Sockets::new(listener(addr, 0).unwrap(), open_max, clock).unwrap();
         World {
             sockets,
             lines: Lines {
@@ -499,5 +499,23 @@ fn an_idle_connection_is_closed_when_the_service_says_so() {
 fn a_port_in_use_is_refused_even_when_it_is_shared() {
     let world = World::new(1);
     assert_eq!(probe(world.addr).unwrap_err().kind(), ErrorKind::AddrInUse);
-    assert!(listener(world.addr).is_ok(), "another shard may listen");
+    assert!(listener(world.addr, 0).is_ok(), "another shard may listen");
+}
+
+#[test]
+fn a_connection_has_the_buffers_that_its_listener_was_told() {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let size = |socket: &OwnedFd| {
+        let received = sockopt::socket_recv_buffer_size(socket).unwrap();
+        (received, sockopt::socket_send_buffer_size(socket).unwrap())
+    };
+    let accepted = |buffer_bytes| {
+        let listener = listener(any, buffer_bytes).unwrap();
+        let at = rustix::net::getsockname(&listener).unwrap();
+        let _client = TcpStream::connect(SocketAddr::try_from(at).unwrap()).unwrap();
+        size(&accept_with(&listener, SocketFlags::empty()).unwrap())
+    };
+    // The kernel doubles what it is given.
+    assert_eq!(accepted(65_536), (131_072, 131_072));
+    assert_ne!(accepted(0), (131_072, 131_072), "left to the kernel");
 }

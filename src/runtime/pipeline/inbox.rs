@@ -43,6 +43,14 @@ impl<T> Inbox<T> {
         first
     }
 
+    /// Lets messages gather for so long before the turn goes on.
+    pub(super) async fn gather(&mut self, window: Duration) {
+        if !window.is_zero() {
+            Timer::new(window).await;
+            self.began = clock::now();
+        }
+    }
+
     /// The next message of the turn, unless there is none or the turn has taken long enough:
     /// what comes as fast as it is taken, such as a log that is read back, must not keep others
     /// from their answers, nor from knowing that this server lives.

@@ -34,6 +34,7 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use flume::{Receiver, Sender};
 
@@ -98,6 +99,8 @@ pub struct CoreFailure(String);
 pub struct Limits {
     /// Messages taken from the inbox before what they ask for is appended and synced.
     pub batch_max: usize,
+    /// How long more is waited for after the first question of a batch, if no sync is out.
+    pub batch_window: Duration,
     /// Bytes logged that call for a snapshot.
     pub snapshot_log_bytes: u64,
     /// Snapshots kept.
@@ -208,6 +211,9 @@ impl Pipeline {
             let Ok(first) = self.inbox.first().await else {
                 return Ok(());
             };
+            if matches!(first, ToCore::Asks(..)) && !self.log.is_syncing() {
+                self.inbox.gather(self.limits.batch_window).await;
+            }
             self.take(first)?;
             for _ in 1..self.limits.batch_max {
                 let Some(next) = self.inbox.next() else {

@@ -306,3 +306,29 @@ fn a_deadline_that_moves_away_is_not_ticked_for_and_one_tick_asks_for_one_answer
         assert!(ticks_within(&inbox, 20_000).await);
     });
 }
+
+#[test]
+fn messages_gather_for_a_window_and_not_at_all_without_one() {
+    let late = Duration::from_millis(5);
+    let gathered = |window| {
+        let executor = LocalExecutorBuilder::new(Placement::Unbound)
+            .make()
+            .unwrap();
+        executor.run(async move {
+            let (sender, messages) = flume::unbounded();
+            let mut inbox = Inbox::new(messages);
+            sender.send("first").unwrap();
+            let second = glommio::spawn_local(async move {
+                Timer::new(late).await;
+                sender.send("second").unwrap();
+            });
+            inbox.first().await.unwrap();
+            inbox.gather(window).await;
+            let gathered = inbox.next();
+            second.await;
+            gathered
+        })
+    };
+    assert_eq!(gathered(Duration::ZERO), None);
+    assert_eq!(gathered(2 * late), Some("second"));
+}
