@@ -45,8 +45,11 @@ impl Replica {
         Some(String::from_utf8_lossy(config.bytes).into_owned())
     }
 
-    /// Tells the shards what documents are to show, if that has changed.
+    /// Looks at the servers' own group, and tells the shards what documents are to show if that has
+    /// changed.
     pub(super) fn publish_endpoints(&mut self) {
+        let own = self.state().document(SERVERS);
+        self.own_group = own.map(|own| u64::from(own.counts().1));
         let ensemble = self.node.ensemble();
         let others = ensemble.others(self.settings.id);
         let mut servers: Vec<ServerId> = others.chain([self.settings.id]).collect();

@@ -93,6 +93,8 @@ pub struct Replica {
     beats: Beats,
     index: IdIndex,
     endpoints: Arc<[String]>,
+    /// How many endpoints the servers' own group has, if there is that group.
+    own_group: Option<u64>,
     /// This server's endpoint is written, or being written.
     announced: bool,
     /// Where this server stood when that was last looked at.
@@ -216,6 +218,7 @@ impl Replica {
             beats: Beats::default(),
             index: IdIndex::new(settings.seeds),
             endpoints: Arc::from([settings.endpoint.clone()]),
+            own_group: None,
             announced: false,
             standing: Standing::Recovering,
             now: Millis(0),
@@ -659,11 +662,11 @@ impl Replica {
         let state = &self.node.app().state;
         counters.watched.set(self.watches.len() as u64);
         // The group in which the servers keep their endpoints is none of the clients'.
-        let servers = state.document(endpoints::SERVERS);
-        let own = servers.map_or((0, 0), |servers| (1, u64::from(servers.counts().1)));
-        counters.groups.set(state.groups_len() as u64 - own.0);
+        let (groups, listed) = self.own_group.map_or((0, 0), |listed| (1, listed));
+        let groups = (state.groups_len() as u64).saturating_sub(groups);
+        counters.groups.set(groups);
         counters.members.set(self.active);
-        let members = state.members_len() - own.1;
+        let members = state.members_len().saturating_sub(listed);
         counters.inactive.set(members.saturating_sub(self.active));
         counters.in_flight.set(self.node.peer().in_flight() as u64);
     }
