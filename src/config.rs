@@ -23,6 +23,7 @@ pub use tuning::{
     BATCH_WINDOW_US_MAX, BUSY_POLL_US_MAX, RING_DEPTH_MAX, RING_DEPTH_MIN, SEGMENT_MIB_MAX,
     SEGMENT_MIB_MIN, SOCKET_BUFFER_KIB_MAX, SOCKET_BUFFER_KIB_MIN, TUNING_KEYS, Tuning,
 };
+pub use value::duration;
 
 /// What a server runs with. Every field is valid by itself and with the others.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use crate::forward::{Beat, Beaten, Missing};
-use crate::group::{Document, Joined, Outcome, Request};
+use crate::group::{Document, Joined, Notice, Outcome, Request, Ring};
 use crate::time::Millis;
 use crate::types::{Epoch, GroupVersion, Incarnation, ServerId, SessionId, Term, Zxid};
 
@@ -99,6 +99,16 @@ pub enum What {
     },
     /// The ensemble as this server sees it.
     Cluster,
+    /// Somebody on this shard watches the group: tell what happens in it from now on.
+    Watch {
+        /// The group's name.
+        group: Arc<[u8]>,
+    },
+    /// Nobody on this shard watches the group any more; nobody answers.
+    Unwatch {
+        /// The group's name.
+        group: Arc<[u8]>,
+    },
 }
 
 /// What the core tells a shard.
@@ -143,6 +153,15 @@ pub enum Tell {
         token: u64,
         /// The beats.
         beats: Arc<[Beat]>,
+    },
+    /// Something happened in a group that the shard watches.
+    Notice {
+        /// The group's name.
+        group: Arc<[u8]>,
+        /// Its version now; `None` if it was removed.
+        version: Option<GroupVersion>,
+        /// What happened, as watchers are told.
+        notice: Arc<Notice>,
     },
     /// This server's promises hold until this point of its own clock, and everything that was
     /// committed when it was given has been told before.
@@ -278,6 +297,9 @@ pub enum Answer {
     Verdicts(Vec<Verdict>),
     /// The ensemble.
     Cluster(Cluster),
+    /// The group is watched: its version, if it exists, and what happened in it lately. What
+    /// happens from now on is told.
+    Watching(Option<GroupVersion>, Box<Ring>),
     /// Too many transactions are in flight: ask again later.
     Busy,
     /// This server cannot have anything committed now.

@@ -168,6 +168,7 @@ fn settings_of_shard() -> Settings {
         changes_max: 1 << 16,
         http: http::Limits::default(),
         pipelined_max: 1 << 16,
+        watchers_max: 1_000,
         output_bytes_max: 1 << 24,
         request_timeout: Millis(10_000),
         idle_timeout: Millis(300_000),

@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Restart(Restart),
     /// Measure idle connections: memory, and what they cost the others.
     Idle(Idle),
+    /// Measure how soon listeners hear of changes, what that costs, and what it does to beats.
+    Watch(Watch),
     /// Lose servers of an ensemble one after the other under load, and hold every promise.
     Failover(Failover),
     /// Measure one of the project's targets, side by side with the bound.
@@ -297,6 +299,28 @@ pub(crate) struct Idle {
     /// Length of each.
     #[arg(long, default_value = "2s", value_parser = length)]
     pub(crate) duration: u64,
+}
+
+/// Flags of `watch`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    pub(crate) own: Own,
+    /// Listeners, all on one group.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) watchers: u32,
+    /// The group.
+    #[arg(long, default_value = "watched")]
+    pub(crate) group: String,
+    /// Changes a second.
+    #[arg(long, default_value_t = 2.0)]
+    pub(crate) rate: f64,
+    /// Length of each measurement.
+    #[arg(long, default_value = "5s", value_parser = length)]
+    pub(crate) duration: u64,
+    /// Members that fall silent, one after the other.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub(crate) kills: u32,
 }
 
 /// Flags of `failover`.

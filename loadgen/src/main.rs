@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Memory(flags) => commands::memory::memory(&flags),
         Command::Restart(flags) => commands::restart::restart(&flags),
         Command::Idle(flags) => commands::idle::idle(&flags),
+        Command::Watch(flags) => commands::watch::watch(&flags),
         Command::Failover(flags) => commands::failover::failover(&flags),
         Command::Bench(flags) => commands::bench::bench(&flags),
         Command::Growth(flags) => commands::growth::growth(&flags),

@@ -263,6 +263,8 @@ pub(crate) enum Fault {
     IdNotGrowing,
     /// A group's version went back.
     VersionBack,
+    /// A listener missed a version, or heard one twice.
+    EventGap,
     /// A header the contract promises is not there.
     MissingHeader,
     /// Another timeout than the one asked for.
@@ -287,12 +289,13 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// All of them, in the order of their counters.
-    pub(crate) const ALL: [Fault; 15] = [
+    pub(crate) const ALL: [Fault; 16] = [
         Fault::BrokenPromise,
         Fault::FalseExpiry,
         Fault::WrongSession,
         Fault::IdNotGrowing,
         Fault::VersionBack,
+        Fault::EventGap,
         Fault::MissingHeader,
         Fault::WrongTimeout,
         Fault::ExpiredEarly,
@@ -314,6 +317,7 @@ impl fmt::Display for Fault {
             Fault::WrongSession => "wrong session id",
             Fault::IdNotGrowing => "session id not growing",
             Fault::VersionBack => "version went back",
+            Fault::EventGap => "event missed or repeated",
             Fault::MissingHeader => "header missing",
             Fault::WrongTimeout => "wrong timeout",
             Fault::ExpiredEarly => "expired too early",

@@ -28,6 +28,9 @@ pub struct Limits {
     /// Answers of one connection that may be under way. At the limit the shard stops reading
     /// from that connection until one is given; nothing is refused.
     pub pipelined_max: usize,
+    /// Clients of the server that may wait for groups to change: long polls and event streams
+    /// together. At the limit one more is answered 503.
+    pub watchers_max: u64,
     /// Bytes of answers that a connection has not taken yet. At the limit the shard stops
     /// reading from that connection until the client has drained them.
     pub output_bytes_max: usize,
@@ -80,6 +83,7 @@ impl Limits {
         headers_max: 64,
         body_bytes_max: MIB,
         pipelined_max: 128,
+        watchers_max: 65_536,
         output_bytes_max: MIB,
         request_timeout: Millis::from_secs(10),
         idle_timeout: Millis::from_secs(300),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::codec::Corrupt;
+use super::feed::{EventConfig, Happening};
 use super::members::{ConfigChange, FIRST_TERM, Fate};
 use super::ordered::Pos;
 use super::plant::Plant;
@@ -113,6 +114,11 @@ impl State {
             None => ConfigChange::Keep,
             Some(text) => ConfigChange::Write(next_config(&mut self.config_version, &text)),
         };
+        if out.feed.wants(&group.name) {
+            let shown = shown(&change, entry.and_then(|e| e.config()));
+            let happened = joined_event(join.member, session.id, renewed.is_none(), shown);
+            out.feed.push(&group.name, happened);
+        }
         let scratch = &mut self.scratch;
         group
             .members
@@ -165,6 +171,10 @@ impl State {
         self.members -= u64::from(!configured);
         out.ended
             .push(ended(&group.name, member, &session, End::Left));
+        if out.feed.wants(&group.name) {
+            let happened = ended_event(member, session.id, false, configured);
+            out.feed.push(&group.name, happened);
+        }
         let version = self.close(&opened, true, out);
         Outcome::Left { version }
     }
@@ -188,6 +198,10 @@ impl State {
         let created = old.is_none();
         let visible = old.is_none_or(|old| old.bytes != config.bytes);
         let new = next_config(&mut self.config_version, config);
+        if out.feed.wants(&group.name) {
+            let happened = config_event(Some(member), Some(EventConfig::of(&new)));
+            out.feed.push(&group.name, happened);
+        }
         let change = ConfigChange::Write(new);
         group
             .members
@@ -211,6 +225,10 @@ impl State {
             bytes: new.bytes.into(),
         }));
         let visible = old.as_ref().is_none_or(|old| *old.bytes != *text.bytes);
+        if out.feed.wants(&group.name) {
+            let happened = config_event(None, Some(EventConfig::of(&new)));
+            out.feed.push(&group.name, happened);
+        }
         Outcome::ConfigSet {
             config_version: new.version,
             created: old.is_none(),
@@ -238,6 +256,10 @@ impl State {
         } else {
             group.config = None;
         }
+        if out.feed.wants(&group.name) {
+            out.feed
+                .push(&group.name, config_event(target.member, None));
+        }
         let version = self.close(&opened, true, out);
         Outcome::ConfigDeleted { version }
     }
@@ -252,6 +274,10 @@ impl State {
             version: group.version,
             kind: GroupChangeKind::Removed,
         });
+        if out.feed.wants(&group.name) {
+            out.feed.push(&group.name, Happening::Removed);
+            out.feed.close(Some(group.version));
+        }
         self.bury(Tombstone {
             name: Arc::clone(&group.name),
             version: group.version,
@@ -287,6 +313,7 @@ impl State {
         let group = Arc::make_mut(self.groups.at_mut(pos));
         let (mut count, mut configured) = (0, 0);
         let any_term = self.plants.has(Plant::EndsAnyTerm);
+        let watched = out.feed.wants(&group.name);
         group.members.revise(
             |i| run.get(i).map(|lapse| lapse.member),
             |i, entry| {
@@ -300,9 +327,14 @@ impl State {
                 };
                 count += 1;
                 self.runs.take(session.run(), 1);
-                configured += u32::from(entry.is_some_and(|e| e.config().is_some()));
+                let stays = entry.is_some_and(|e| e.config().is_some());
+                configured += u32::from(stays);
                 out.ended
                     .push(ended(&group.name, lapse.member, &session, End::Expired));
+                if watched {
+                    let happened = ended_event(lapse.member, session.id, true, stays);
+                    out.feed.push(&group.name, happened);
+                }
                 Fate::Ends
             },
             &mut self.scratch,
@@ -353,10 +385,12 @@ impl State {
     fn close(&mut self, opened: &Opened, visible: bool, out: &mut Applied) -> GroupVersion {
         assert!(self.members <= self.limits.members, "`idle` sees to it");
         if !opened.created && !visible {
+            out.feed.close(None);
             return self.groups.at(opened.pos).version;
         }
         let group = Arc::make_mut(self.groups.at_mut(opened.pos));
         group.version.0 += u64::from(!opened.created);
+        out.feed.close(Some(group.version));
         out.groups.push(GroupChange {
             group: Arc::clone(&group.name),
             version: group.version,
@@ -399,6 +433,47 @@ fn ended(group: &Arc<[u8]>, member: &[u8], session: &Session, end: End) -> Ended
         incarnation: session.incarnation,
         end,
     }
+}
+
+/// What watchers are told of a join that shows: of a new session, or else of the config that
+/// came with the renewal of an old one.
+fn joined_event(
+    member: &[u8],
+    session: SessionId,
+    created: bool,
+    config: Option<EventConfig>,
+) -> Happening {
+    if !created {
+        return config_event(Some(member), config);
+    }
+    Happening::Joined {
+        member: member.into(),
+        session,
+        config,
+    }
+}
+
+/// The config that a member has after `change`.
+fn shown(change: &ConfigChange<'_>, old: Option<ConfigView<'_>>) -> Option<EventConfig> {
+    match change {
+        ConfigChange::Write(new) => Some(EventConfig::of(new)),
+        ConfigChange::Keep => old.map(|old| EventConfig::of(&old)),
+        ConfigChange::Remove => None,
+    }
+}
+
+fn ended_event(member: &[u8], session: SessionId, expired: bool, inactive: bool) -> Happening {
+    Happening::Ended {
+        member: member.into(),
+        session,
+        expired,
+        inactive,
+    }
+}
+
+fn config_event(member: Option<&[u8]>, config: Option<EventConfig>) -> Happening {
+    let member = member.map(Box::from);
+    Happening::Configured { member, config }
 }
 
 /// The config to be written, under the next version.

@@ -20,11 +20,15 @@
 //! Configs have versions of their own, drawn from one counter of the whole ensemble: they
 //! grow with each write, are not disturbed by members coming and going, and never come
 //! back, not even for a config that was deleted and written again.
+//!
+//! What happens in a group that somebody watches is told as events besides ([`Feed`]). They are
+//! no part of the state: who watches what differs from server to server.
 
 mod apply;
 mod codec;
 mod describe;
 mod document;
+mod feed;
 mod in_flight;
 mod members;
 #[cfg(test)]
@@ -42,6 +46,9 @@ mod txn;
 pub use codec::Corrupt;
 pub use describe::describe;
 pub use document::Document;
+pub use feed::{
+    Event, EventConfig, Feed, Forgotten, Happening, Notice, Rank, Ring, on_one_line, ring_bytes_max,
+};
 pub use plant::{Plant, Plants};
 pub use record::{ConfigView, GroupSummary};
 pub use request::{

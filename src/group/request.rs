@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::feed::Feed;
 use crate::time::Millis;
 use crate::types::{GroupVersion, Incarnation, ServerId, SessionId, Term};
 
@@ -333,6 +334,8 @@ pub struct Applied {
     pub sessions: Vec<SessionChange>,
     /// The sessions that ended. Comes before `sessions`: a takeover ends, then creates.
     pub ended: Vec<EndedSession>,
+    /// What happened in the groups that are watched; which those are outlives the transaction.
+    pub feed: Feed,
 }
 
 impl Applied {
@@ -342,6 +345,7 @@ impl Applied {
         self.groups.clear();
         self.sessions.clear();
         self.ended.clear();
+        self.feed.clear();
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::codec::Corrupt;
 use super::document::Document;
+use super::feed::Rank;
 use super::in_flight::InFlight;
 use super::members::{Entry, Spot};
 use super::ordered::{Ordered, Pos};
@@ -200,6 +201,18 @@ impl State {
     #[must_use]
     pub fn members_len(&self) -> u64 {
         self.members
+    }
+
+    /// Where the group stands in its life; [`Rank::NOTHING`] if nothing is known of it.
+    #[must_use]
+    pub fn rank(&self, group: &[u8]) -> Rank {
+        if let Some(version) = self.version(group) {
+            return Rank::of(version);
+        }
+        let removed = self.tombstones.find(group);
+        removed.map_or(Rank::NOTHING, |pos| {
+            Rank::removed(self.tombstones.at(pos).version)
+        })
     }
 
     /// The version of a group.

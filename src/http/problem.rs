@@ -222,6 +222,7 @@ codes! {
     OwnerUnreachable = 503 "owner_unreachable" "The server that owns the session cannot be reached now";
     Behind = 503 "behind" "The server has not yet seen the version asked for";
     Overloaded = 503 "overloaded" "The server has too much to do";
+    TooManyWatchers = 503 "too_many_watchers" "The server has as many watchers as it may";
     ShuttingDown = 503 "shutting_down" "The server is going down";
     UnsupportedVersion = 505 "unsupported_version" "Only HTTP/1.1 and HTTP/1.0 are spoken";
     TooManyGroups = 507 "too_many_groups" "The server holds as many groups as it may";

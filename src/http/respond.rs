@@ -27,6 +27,8 @@ pub struct Answer {
     pub problem: Option<&'static str>,
     /// `Cache-Control: no-store`.
     pub no_store: bool,
+    /// What a page for browsers is sent with: see [`PAGE`].
+    pub page: bool,
     /// `Connection: close`.
     pub close: bool,
 }
@@ -54,6 +56,7 @@ impl Default for Answer {
             retry_after_s: None,
             problem: None,
             no_store: false,
+            page: false,
             close: false,
         }
     }
@@ -114,6 +117,9 @@ impl Answer {
         }
         if self.no_store {
             out.extend_from_slice(NO_STORE);
+        }
+        if self.page {
+            out.extend_from_slice(PAGE);
         }
         if self.close {
             out.extend_from_slice(CLOSE);
@@ -230,11 +236,36 @@ impl Default for BeatAnswer {
 /// More than the longest answer to a heartbeat takes.
 const BEAT_BYTES_MAX: usize = 240;
 
+/// Appends a piece of a body that comes in chunks (RFC 9112, 7.1), or that ends with the
+/// connection; an empty one in chunks would be the end.
+pub fn piece(out: &mut Vec<u8>, bytes: &[u8], chunked: bool) {
+    debug_assert!(!bytes.is_empty(), "an empty chunk is the end");
+    if !chunked {
+        return out.extend_from_slice(bytes);
+    }
+    out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The end of a body that comes in chunks.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 /// The interim answer to `Expect: 100-continue`: go on, send the body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// More than the head of any answer takes.
 const HEAD_BYTES_GUESS: usize = 384;
+
+/// A page may be kept but is asked for again each time, by its `ETag`. It takes nothing from
+/// elsewhere, is shown in nobody's frame, and where the browser can (trusted types), a script
+/// of ours that makes HTML of a text fails instead.
+const PAGE: &[u8] = b"\r\ncache-control: no-cache\
+    \r\ncontent-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'\
+    \r\nx-content-type-options: nosniff\
+    \r\nreferrer-policy: no-referrer";
 
 const VERSION: &[u8; 19] = b"\r\nx-group-version: ";
 const SESSION_ID: &[u8; 16] = b"\r\nx-session-id: ";
@@ -401,6 +432,7 @@ mod tests {
             retry_after_s: Some(u32::MAX),
             problem: None,
             no_store: true,
+            page: true,
             close: true,
         };
         let head = text(|out| answer.write(out, b"", false));

@@ -4,6 +4,7 @@ use crate::time::Millis;
 use crate::types::GroupVersion;
 
 use super::etag::EtagList;
+use super::headers::digits;
 use super::name::{self, NAME_BUFFER, NameBuffer, NameFault};
 use super::parse::{Method, Request};
 use super::problem::{Code, Problem, quoted};
@@ -59,12 +60,20 @@ pub enum Route<'a> {
         group: &'a [u8],
         /// Which members to show.
         page: Page<'a>,
-        /// Wait until the group's version is above this.
+        /// Wait until the group's version is above this; absent, above what it is now.
         version: Option<GroupVersion>,
-        /// Wait so long at most. Refused as not available yet, so it is absent for now.
+        /// Wait so long at most. With neither this nor a version nobody waits.
         wait: Option<Millis>,
         /// Pass a flush barrier first.
         consistent: bool,
+    },
+    /// `GET /G` with `Accept: text/event-stream`.
+    Watch {
+        /// The group.
+        group: &'a [u8],
+        /// Go on after this version: `Last-Event-ID`, or else `?version=`. Absent if neither
+        /// was given, or the former is no version.
+        resume: Option<GroupVersion>,
     },
     /// `DELETE /G`.
     DeleteGroup {
@@ -116,6 +125,35 @@ pub enum Route<'a> {
     Histograms,
     /// `GET /-/cluster`.
     Cluster,
+    /// `GET /-/openapi.json`.
+    OpenApi,
+    /// `GET /-/sd/prometheus`.
+    Targets {
+        /// The group whose active members are the targets.
+        group: &'a [u8],
+        /// The port of members that name none.
+        port: Option<u16>,
+    },
+    /// `GET /-/ui` and what belongs to it.
+    Ui {
+        /// Which file of the page.
+        file: UiFile,
+        /// `If-None-Match`.
+        known: Option<EtagList<'a>>,
+    },
+}
+
+/// A file of the page at `/-/ui`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UiFile {
+    /// `/-/ui`.
+    Page,
+    /// `/-/ui/style.css`.
+    Style,
+    /// `/-/ui/app.js`.
+    Script,
+    /// `/-/ui/icon.svg`.
+    Icon,
 }
 
 /// Which part of a sorted list to show.
@@ -203,7 +241,7 @@ fn find<'a>(request: &Request<'a>, scratch: &'a mut Scratch) -> Result<Route<'a>
         return on_group(request, group, after);
     };
     let group = match name::segment(first, group) {
-        Ok(b"-") => return own_page(request, second, third),
+        Ok(b"-") => return own_page(request, second, third, after),
         Ok(name) => checked(name, name::check_group(name), "group")?,
         Err(fault) => return Err(bad_name("group", first, fault)),
     };
@@ -283,12 +321,17 @@ fn on_group<'a>(
     match request.method {
         Method::Get | Method::Head => {
             plain(request)?;
+            if request.headers.accepts_event_stream {
+                let query = query::read(request.query, &["version"], after)?;
+                // An empty id is how a client says that it has none.
+                let resume = match request.headers.last_event_id {
+                    Some(id) if !id.is_empty() => digits(id).map(GroupVersion),
+                    _ => query.version,
+                };
+                return Ok(Route::Watch { group, resume });
+            }
             let taken = &["after", "limit", "version", "wait", "consistent"];
             let query = query::read(request.query, taken, after)?;
-            if request.headers.accepts_event_stream || query.wait.is_some() {
-                return Err(Problem::new(Code::NotImplemented)
-                    .detail("watching a group by long poll or event stream comes later"));
-            }
             Ok(Route::GetGroup {
                 group,
                 page: page(&query),
@@ -389,22 +432,44 @@ fn own_page<'a>(
     request: &Request<'a>,
     page: &[u8],
     below: Option<&[u8]>,
+    text: &'a mut NameBuffer,
 ) -> Result<Route<'a>, Problem> {
     let route = match (page, below) {
         (b"heartbeats", None) => return batch(request),
+        (b"sd", Some(b"prometheus")) => return targets(request, text),
+        (b"openapi.json", None) => Route::OpenApi,
         (b"livez", None) => Route::Livez,
         (b"readyz", None) => Route::Readyz,
         (b"metrics", None) => Route::Metrics,
         (b"histograms", None) => Route::Histograms,
         (b"cluster", None) => Route::Cluster,
-        (b"openapi.json" | b"ui", None) | (b"sd", Some(b"prometheus")) => {
-            return Err(Problem::new(Code::NotImplemented).detail("this page comes later"));
-        }
+        (b"ui", None | Some(b"")) => ui(request, UiFile::Page),
+        (b"ui", Some(b"style.css")) => ui(request, UiFile::Style),
+        (b"ui", Some(b"app.js")) => ui(request, UiFile::Script),
+        (b"ui", Some(b"icon.svg")) => ui(request, UiFile::Icon),
         _ => return Err(unknown_page()),
     };
     reading(request)?;
     no_query(request)?;
     Ok(route)
+}
+
+fn targets<'a>(request: &Request<'a>, text: &'a mut NameBuffer) -> Result<Route<'a>, Problem> {
+    reading(request)?;
+    let query = query::read(request.query, &["group", "port"], text)?;
+    let Some(group) = query.group else {
+        return Err(Problem::new(Code::BadParameter).detail("group must be given: ?group=NAME"));
+    };
+    let verdict = name::check_any(group).and_then(|()| name::check_group(group));
+    Ok(Route::Targets {
+        group: checked(group, verdict, "group")?,
+        port: query.port,
+    })
+}
+
+fn ui<'a>(request: &Request<'a>, file: UiFile) -> Route<'a> {
+    let known = request.headers.if_none_match;
+    Route::Ui { file, known }
 }
 
 fn batch<'a>(request: &Request<'a>) -> Result<Route<'a>, Problem> {

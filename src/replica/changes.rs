@@ -38,6 +38,8 @@ impl Replica {
                 verdicts,
             } => return self.on_shard_beaten(from, token, &verdicts),
             Question::Cluster => Answer::Cluster(self.cluster()),
+            Question::Watch { group } => self.watch(shard, &group),
+            Question::Unwatch { group } => return self.unwatch(shard, &group),
         };
         self.counters.reads.add(1);
         self.publisher.answer(shard, token, answer);

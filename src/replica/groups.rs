@@ -1,12 +1,14 @@
 //! The replicated groups as an application of Zab, and an account of what deliveries did.
 
+use std::sync::Arc;
+
 #[cfg(any(test, feature = "sim"))]
 use crate::group::Plants;
 use crate::group::{
-    Applied, EndedSession, GroupChange, Outcome, Restore, SessionChange, Settings, Snapshot, State,
-    Verdict,
+    Applied, EndedSession, Event, GroupChange, Outcome, Rank, Restore, SessionChange, Settings,
+    Snapshot, State, Verdict,
 };
-use crate::types::{ServerId, Zxid};
+use crate::types::{GroupVersion, ServerId, Zxid};
 use crate::zab::app::{
     Application, Content, Damaged, HandedBack, Origin, Preprocessed, Snapshot as AppSnapshot,
 };
@@ -31,12 +33,21 @@ pub(super) enum News {
     Session(SessionChange),
     /// This was what one transaction did.
     Done(Done),
-    /// The state was replaced as a whole.
-    Restored,
+    /// Something that watchers are told.
+    Event(Event),
+    /// The state was replaced as a whole; where the watched groups stand in it.
+    Restored(Vec<Standing>),
     /// Another server's replica has sent this.
     Message(ServerId, Vec<u8>),
     /// A committed transaction cannot be read: no version of this code has written it.
     Corrupt(String),
+}
+
+/// Where a watched group stands.
+pub(super) struct Standing {
+    pub(super) group: Arc<[u8]>,
+    pub(super) version: Option<GroupVersion>,
+    pub(super) rank: Rank,
 }
 
 /// A transaction that was applied.
@@ -62,6 +73,33 @@ impl Groups {
     pub(super) fn plant(&mut self, plants: Plants) {
         self.plants = plants;
         self.state.plant(plants);
+    }
+
+    /// Has events made of this group from now on; says where it stands before the first.
+    pub(super) fn watch(&mut self, group: &Arc<[u8]>) -> Standing {
+        self.applied.feed.watch(Arc::clone(group));
+        self.standing_of(group)
+    }
+
+    /// No events of this group any more. What has not been taken yet is not told either: should
+    /// the group be watched again before, it would be taken for what came after.
+    pub(super) fn unwatch(&mut self, group: &[u8]) {
+        self.applied.feed.unwatch(group);
+        for news in &mut self.news {
+            if let News::Restored(standings) = news {
+                standings.retain(|standing| *standing.group != *group);
+            }
+        }
+        self.news
+            .retain(|news| !matches!(news, News::Event(event) if *event.group == *group));
+    }
+
+    fn standing_of(&self, group: &Arc<[u8]>) -> Standing {
+        Standing {
+            group: Arc::clone(group),
+            version: self.state.version(group),
+            rank: self.state.rank(group),
+        }
     }
 
     /// What has happened since the last call; `news` comes back empty the next time.
@@ -97,11 +135,13 @@ impl Application for Groups {
             groups,
             sessions,
             ended,
+            feed,
         } = &mut self.applied;
         // The ends come first: a member never has two sessions.
         self.news.extend(groups.drain(..).map(News::Group));
         self.news.extend(ended.drain(..).map(News::Ended));
         self.news.extend(sessions.drain(..).map(News::Session));
+        self.news.extend(feed.take().map(News::Event));
         let outcome = std::mem::take(outcome);
         self.news.push(News::Done(Done { origin, outcome }));
     }
@@ -119,7 +159,9 @@ impl Application for Groups {
         self.state = restore.finish().map_err(|error| damaged(&error))?;
         #[cfg(any(test, feature = "sim"))]
         self.state.plant(self.plants);
-        self.news.push(News::Restored);
+        let watched = self.applied.feed.watched();
+        let standings = watched.map(|group| self.standing_of(group)).collect();
+        self.news.push(News::Restored(standings));
         Ok(())
     }
 

@@ -16,6 +16,7 @@
 //! | `beats` | beats whose session another server owns |
 //! | `index` | members by session id |
 //! | `publish` | the mail to the shards |
+//! | `watches` | which shards watch which groups, and what happened there lately |
 //! | `plant` | the guarding lines that the simulator takes away |
 
 mod beats;
@@ -31,6 +32,7 @@ mod requests;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod watches;
 
 use std::sync::Arc;
 
@@ -53,13 +55,14 @@ use crate::zab::{
 };
 
 use beats::Beats;
-use groups::{Groups, News};
+use groups::{Groups, News, Standing as GroupStanding};
 use index::IdIndex;
 use leases::ORPHANS_LOOK;
 use orphans::Orphans;
 use publish::Publisher;
 use requests::{Request, Requests, What, Who};
 use sessions::Own;
+use watches::Watches;
 
 /// One server's replicated state and its part in the broadcast.
 pub struct Replica {
@@ -72,6 +75,7 @@ pub struct Replica {
     news: Vec<News>,
     requests: Requests,
     publisher: Publisher,
+    watches: Watches,
     own: Own,
     /// Sessions that the transaction being looked at brought here.
     arrivals: Vec<SessionChange>,
@@ -194,6 +198,7 @@ impl Replica {
             news: Vec::new(),
             requests: Requests::new(),
             publisher: Publisher::new(settings.shards, settings.seeds),
+            watches: Watches::new(settings.seeds),
             own: Own::default(),
             arrivals: Vec::new(),
             adopted: 0,
@@ -481,7 +486,8 @@ impl Replica {
                         self.finish(now, request.who, done.outcome, here);
                     }
                 }
-                News::Restored => self.on_restored(),
+                News::Event(event) => self.on_event(&event),
+                News::Restored(standings) => self.on_restored(standings),
                 News::Message(from, bytes) => self.on_letter(now, from, &bytes),
                 News::Corrupt(sentence) => {
                     let sentence = format!("a committed transaction cannot be applied: {sentence}");
@@ -493,7 +499,7 @@ impl Replica {
 
     /// The state was replaced: everything is told anew, and this server's sessions are adopted
     /// anew, since what was proposed for them may have been decided unseen.
-    fn on_restored(&mut self) {
+    fn on_restored(&mut self, standings: Vec<GroupStanding>) {
         self.requests.blur();
         self.index.reset();
         debug_assert!(self.ends.is_empty(), "told when its transaction was done");
@@ -501,6 +507,7 @@ impl Replica {
         let mut active = 0;
         self.node.app().state.for_each_active(|_| active += 1);
         self.active = active;
+        self.watches.reset(standings);
         self.publisher.reset(&self.node.app().state);
         self.publish_endpoints();
         self.begin_adoption();
@@ -650,6 +657,7 @@ impl Replica {
     fn count(&mut self) {
         let counters = &self.counters;
         let state = &self.node.app().state;
+        counters.watched.set(self.watches.len() as u64);
         counters.groups.set(state.groups_len() as u64);
         counters.members.set(self.active);
         let members = state.members_len();

@@ -153,6 +153,11 @@ impl Publisher {
         self.tells[usize::from(shard)].push(tell);
     }
 
+    /// Tells one shard what has no order with sessions that come and end.
+    pub(super) fn note(&mut self, shard: ShardIndex, tell: Tell) {
+        self.tells[usize::from(shard)].push(tell);
+    }
+
     /// Tells one shard the answer to its question.
     pub(super) fn answer(&mut self, shard: ShardIndex, token: u64, answer: Answer) {
         self.tell(shard, Tell::Answer { token, answer });

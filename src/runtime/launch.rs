@@ -154,6 +154,7 @@ fn shard_settings(settings: &Settings, shards: u16) -> ShardSettings {
             body_bytes_max: limits.body_bytes_max,
         },
         pipelined_max: limits.pipelined_max,
+        watchers_max: limits.watchers_max,
         output_bytes_max: limits.output_bytes_max,
         request_timeout: limits.request_timeout,
         idle_timeout: limits.idle_timeout,

@@ -117,7 +117,8 @@ impl ShardLoop {
             // What was carried away may have woken a connection.
             let idle =
                 rounds.idle && !self.polls() && !self.sockets.is_busy() && self.late.is_empty();
-            if idle && !self.served.shard.is_behind() && !self.served.shard.has_asks() {
+            let shard = &self.served.shard;
+            if idle && !shard.is_behind() && !shard.has_asks() && !shard.has_due() {
                 self.sockets.poller().ready().await?;
             } else {
                 // Lets the executor look after itself; it comes back at once.
@@ -131,7 +132,8 @@ impl ShardLoop {
         let mut rounds = Rounds::default();
         for _ in 0..ROUNDS {
             let shard = &self.served.shard;
-            let pressed = shard.is_behind() || shard.has_asks() || !self.late.is_empty();
+            let pressed =
+                shard.is_behind() || shard.has_asks() || shard.has_due() || !self.late.is_empty();
             let polls = self.polls();
             let inbox = &self.served.inbox;
             let wait_ns = match (pressed, inbox.has_mail()) {
@@ -191,6 +193,9 @@ impl ShardLoop {
 
     /// Carries away what the shard has to say.
     fn carry(&mut self) {
+        if self.served.shard.has_due() {
+            self.served.shard.fan_out(clock::now());
+        }
         let outbox = self.served.shard.outbox();
         for conn in outbox.woken.drain(..) {
             self.sockets.resume(conn);
@@ -260,6 +265,9 @@ impl Service for Served {
     }
     fn review(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Option<Next> {
         self.shard.review(conn, now, out)
+    }
+    fn late(&mut self, is_late: bool) {
+        self.shard.late(is_late);
     }
     fn is_bulk(&self, conn: ConnId) -> bool {
         self.shard.is_bulk(conn)

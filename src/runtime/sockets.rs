@@ -49,6 +49,8 @@ pub trait Service {
     /// True if the connection is for work that may wait while others are served: asked after
     /// each `receive` and `resume`, and holds until the next.
     fn is_bulk(&self, conn: ConnId) -> bool;
+    /// Whether what is received and resumed from now on has waited for long.
+    fn late(&mut self, is_late: bool);
     /// The connection is gone.
     fn close(&mut self, conn: ConnId);
     /// What the last `receive` answered has been handed to the kernel, `took_ns` after the
@@ -88,8 +90,9 @@ pub struct Sockets {
     /// Connections that have something to do although no event will say so.
     again: Vec<ConnId>,
     again_spare: Vec<ConnId>,
-    /// Bulk connections that have something to do, the one that waits longest first.
-    bulk: VecDeque<ConnId>,
+    /// Bulk connections that have something to do, and the beginning of the turn since which
+    /// they have; the one that waits longest first.
+    bulk: VecDeque<(ConnId, u64)>,
     /// Turns since the last that came to `bulk`, while others had more than a turn's work.
     bulk_waits: u32,
     accepted: u64,
@@ -156,6 +159,8 @@ const STAGE_BYTES: usize = 4_096;
 /// How long one turn serves bulk connections, nanoseconds; the last of them may take a little
 /// longer, for it is served a buffer of `STAGE_BYTES`.
 const BULK_NS_MAX: u64 = 1_000_000;
+/// A bulk connection that has waited for longer is late, nanoseconds.
+const BULK_LATE_NS: u64 = 20_000_000;
 /// Turns that others may fill before bulk connections have theirs.
 const BULK_WAITS_MAX: u32 = 8;
 /// Connections accepted in one turn.
@@ -331,17 +336,19 @@ impl Sockets {
         }
         let begin_ns = (self.clock)();
         for _ in 0..self.bulk.len() {
-            let Some(conn) = self.bulk.pop_front() else {
-                return;
+            let Some((conn, since_ns)) = self.bulk.pop_front() else {
+                break;
             };
             if let Some(open) = self.get(conn) {
                 open.queued = false;
+                service.late(begin_ns.saturating_sub(since_ns) > BULK_LATE_NS);
                 self.go_on(conn, service);
             }
             if (self.clock)() - begin_ns >= BULK_NS_MAX {
-                return;
+                break;
             }
         }
+        service.late(false);
     }
 
     /// The service has output, or wants input again, for a connection that it let wait. The
@@ -675,13 +682,14 @@ impl Sockets {
     }
 
     fn queue(&mut self, conn: ConnId) {
+        let turn_ns = self.turn_ns;
         let Some(open) = self.get(conn) else { return };
         if open.queued {
             return;
         }
         open.queued = true;
         if open.bulk {
-            self.bulk.push_back(conn);
+            self.bulk.push_back((conn, turn_ns));
         } else {
             self.again.push(conn);
         }

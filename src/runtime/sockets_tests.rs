@@ -23,6 +23,9 @@ struct Lines {
     /// Those whose last line began with `bulk`: each such line takes a third of a millisecond.
     bulk: HashSet<ConnId>,
     bulk_lines: usize,
+    /// Lines that had waited for long.
+    late_lines: usize,
+    is_late: bool,
     now: Rc<Cell<u64>>,
 }
 
@@ -50,6 +53,7 @@ impl Lines {
                 continue;
             }
             out.extend_from_slice(format!("<{line}>").as_bytes());
+            self.late_lines += usize::from(self.is_late);
             self.bulk.remove(&conn);
             if line.starts_with("bulk") {
                 self.bulk.insert(conn);
@@ -103,6 +107,9 @@ impl Service for Lines {
             out.extend_from_slice(b"<idle>");
             Next::Close
         })
+    }
+    fn late(&mut self, is_late: bool) {
+        self.is_late = is_late;
     }
     fn is_bulk(&self, conn: ConnId) -> bool {
         self.bulk.contains(&conn)
@@ -249,6 +256,30 @@ fn those_who_may_wait_are_served_for_a_millisecond_a_turn_and_after_the_others()
     for client in &mut bulk {
         world.expect(client, "<bulk>");
     }
+}
+
+#[test]
+fn who_has_waited_for_long_is_known_to_and_nobody_after_him() {
+    let mut world = World::new(200);
+    let mut bulk: Vec<_> = (0..4).map(|_| world.client()).collect();
+    for client in &mut bulk {
+        client.write_all(b"bulk\n").unwrap();
+        world.expect(client, "<bulk>");
+    }
+    for client in &mut bulk {
+        client.write_all(b"bulk\n").unwrap();
+    }
+    world.turn();
+    assert_eq!(world.lines.late_lines, 0);
+    // One is left of them.
+    world.now.set(world.now.get() + BULK_LATE_NS);
+    let mut urgent = world.client();
+    urgent.write_all(b"urgent\n").unwrap();
+    world.expect(&mut urgent, "<urgent>");
+    assert_eq!(world.lines.late_lines, 1);
+    bulk[0].write_all(b"bulk\n").unwrap();
+    world.turn();
+    assert_eq!(world.lines.late_lines, 1);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use super::document::Stream;
+use super::document::Pieces;
+use super::events::Events;
 use super::{Place, Shard};
 use crate::http;
 use crate::time::Millis;
@@ -67,8 +68,10 @@ pub(super) struct Conn {
     under_way: Class,
     /// Its last request was a change.
     pub(super) changes: bool,
-    /// A document that is being sent in pieces.
+    /// What is being sent in pieces.
     pub(super) stream: Option<Box<Stream>>,
+    /// The group that the connection waits for, by its place in the shard's room.
+    pub(super) hangs: Option<u32>,
     /// No request after those under way is served: close once they are answered.
     pub(super) last: bool,
     /// The client sends no more.
@@ -89,11 +92,21 @@ pub(super) enum Class {
     Other,
 }
 
+/// An answer's body that is sent piece by piece.
+pub(super) enum Stream {
+    /// A long document.
+    Document(Pieces),
+    /// What happens in a group, for as long as the client listens.
+    Events(Events),
+}
+
 enum Reply {
     /// The core, or another shard, has the word.
     Awaited,
     /// To be sent when everything before it has been.
     Ready(Response),
+    /// The same, and it is [`Shard::overload`].
+    Overloaded,
 }
 
 /// An answer whose turn has not come.
@@ -128,10 +141,16 @@ impl Conn {
             under_way: Class::Other,
             changes: false,
             stream: None,
+            hangs: None,
             last: false,
             ended: false,
             since: now,
         }
+    }
+
+    /// True if this is still the connection meant.
+    fn is(&self, conn: ConnId) -> bool {
+        self.open && self.generation == conn.generation
     }
 
     /// Keeps a place in the order of answers for a request that [`Conn::takes`], or for a
@@ -143,6 +162,13 @@ impl Conn {
         }
         self.replies.push_back(Reply::Awaited);
         seq
+    }
+
+    /// Keeps a place for the refusal of a change that there is no room for.
+    pub(super) fn refuse_overload(&mut self) {
+        self.reserve(Class::Other);
+        self.replies.pop_back();
+        self.replies.push_back(Reply::Overloaded);
     }
 
     /// The number that [`Conn::reserve`] will return.
@@ -163,6 +189,19 @@ impl Conn {
     /// True if an answer may go straight to the output.
     pub(super) fn is_clear(&self) -> bool {
         self.replies.is_empty() && self.stream.is_none()
+    }
+
+    /// The events it is being sent, if it is.
+    pub(super) fn events(&mut self) -> Option<&mut Events> {
+        match self.stream.as_deref_mut() {
+            Some(Stream::Events(events)) => Some(events),
+            _ => None,
+        }
+    }
+
+    /// True if it listens to events: it is read only to notice its end.
+    fn listens(&self) -> bool {
+        matches!(self.stream.as_deref(), Some(Stream::Events(_)))
     }
 }
 
@@ -191,7 +230,8 @@ impl Shard {
         let Some(place) = self.conns.get_mut(conn.index as usize) else {
             return;
         };
-        if place.open && place.generation == conn.generation {
+        if place.is(conn) {
+            let hung = place.hangs;
             *place = Conn {
                 open: false,
                 ..Conn::new(conn.generation, Millis(0))
@@ -199,15 +239,25 @@ impl Shard {
             self.counters
                 .connections
                 .set(self.counters.connections.get() - 1);
+            if let Some(spot) = hung {
+                self.leave_room(conn, spot);
+            }
         }
     }
 
-    /// True if what comes on `conn` may wait while other connections are served: it is used for
-    /// changes, which wait for a disk anyway. Heartbeats do not wait for those who join.
+    /// True if `conn` may wait while other connections are served: it is used for changes, which
+    /// wait for a disk anyway, or listens to events. Heartbeats do not wait for those who join,
+    /// nor for the thousands who are told of it.
     #[must_use]
     pub fn is_bulk(&self, conn: ConnId) -> bool {
         let place = self.conns.get(conn.index as usize);
-        place.is_some_and(|open| open.changes)
+        place.is_some_and(|open| open.changes || open.listens())
+    }
+
+    /// Whether what comes from now on has waited so long that changes are better refused than
+    /// done: who is refused at once can try elsewhere, who waits for long tries again here.
+    pub fn late(&mut self, is_late: bool) {
+        self.is_late = is_late;
     }
 
     /// `bytes` have come in on `conn`.
@@ -215,6 +265,9 @@ impl Shard {
         let Some(open) = self.conn(conn) else {
             return Next::Close;
         };
+        if open.listens() {
+            return open.rest();
+        }
         if open.last {
             // Whatever comes after the last request is not read as one.
             return open.rest();
@@ -250,17 +303,28 @@ impl Shard {
 
     /// Output has drained, or an answer has come.
     pub fn resume(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Next {
-        let output_bytes_max = self.settings.output_bytes_max;
-        let Some(open) = self.conn(conn) else {
+        let Shard {
+            settings,
+            conns,
+            overload,
+            ..
+        } = self;
+        let output_bytes_max = settings.output_bytes_max;
+        let open = conns.get_mut(conn.index as usize);
+        let Some(open) = open.filter(|open| open.is(conn)) else {
             return Next::Close;
         };
         open.since = now;
         loop {
-            if let Some(stream) = &mut open.stream {
-                if stream.send(out) {
-                    return Next::More;
+            match open.stream.as_deref_mut() {
+                Some(Stream::Document(pieces)) => {
+                    if pieces.send(out) {
+                        return Next::More;
+                    }
+                    open.stream = None;
                 }
-                open.stream = None;
+                Some(Stream::Events(_)) => return self.send_events(conn, out),
+                None => {}
             }
             if out.len() >= output_bytes_max {
                 return Next::More;
@@ -269,11 +333,12 @@ impl Shard {
                 Some(Reply::Ready(response)) => {
                     out.extend_from_slice(&response.bytes);
                     open.stream = response.stream.take();
-                    open.replies.pop_front();
-                    open.first_seq = open.first_seq.wrapping_add(1);
                 }
+                Some(Reply::Overloaded) => out.extend_from_slice(overload),
                 Some(Reply::Awaited) | None => break,
             }
+            open.replies.pop_front();
+            open.first_seq = open.first_seq.wrapping_add(1);
         }
         if open.replies.is_empty() {
             open.replies.shrink_to(0);
@@ -294,11 +359,24 @@ impl Shard {
             return Next::Close;
         };
         open.ended = true;
-        open.rest()
+        if open.hangs.is_some() && !open.listens() {
+            self.stop_waiting(conn);
+        }
+        self.conn(conn).map_or(Next::Close, |open| open.rest())
     }
 
     /// Looks whether the connection has been silent, or a request incomplete, for too long.
     pub fn review(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Option<Next> {
+        if let Some(open) = self.conn(conn) {
+            let silent = now.since(open.since);
+            if let Some(events) = open.events() {
+                // It may have been woken meanwhile, so it is asked for more in any case.
+                return events.comment(silent, out).then(|| {
+                    open.since = now;
+                    Next::More
+                });
+            }
+        }
         let Shard {
             settings,
             conns,
@@ -306,7 +384,7 @@ impl Shard {
             ..
         } = self;
         let open = conns.get_mut(conn.index as usize)?;
-        if !open.open || open.generation != conn.generation || !open.is_clear() || open.blocked {
+        if !open.is(conn) || !open.is_clear() || open.blocked {
             return None;
         }
         let silent = now.since(open.since);
@@ -325,7 +403,7 @@ impl Shard {
     /// The connection, if it is still the one meant.
     pub(super) fn conn(&mut self, conn: ConnId) -> Option<&mut Conn> {
         let place = self.conns.get_mut(conn.index as usize)?;
-        (place.open && place.generation == conn.generation).then_some(place)
+        place.is(conn).then_some(place)
     }
 
     /// Gives the answer to a request that was parked. The client may be gone by now.
@@ -356,7 +434,10 @@ impl Shard {
 impl Conn {
     /// What to do when nothing more can be done now.
     pub(super) fn rest(&self) -> Next {
-        if self.is_clear() && (self.last || self.ended) {
+        if self.listens() {
+            // Who listens and sends no more is gone.
+            if self.ended { Next::Close } else { Next::Read }
+        } else if self.is_clear() && (self.last || self.ended) {
             Next::Close
         } else if self.last || self.blocked || self.ended {
             // Who reads the end of the input once more would close over the answers owed.

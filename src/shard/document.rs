@@ -9,11 +9,12 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::beat::Beaten;
-use super::conn::{Class, ConnId, Response};
+use super::conn::{Class, ConnId, Response, Stream};
 use super::serve::{Manner, Step};
+use super::watch::Poll;
 use super::{Place, Plant, Purpose, Shard};
 use crate::group::Document;
-use crate::http::{Answer, Code, EtagList, Length, Page, Problem, Request};
+use crate::http::{self, Answer, Code, EtagList, Length, Page, Problem, Request};
 use crate::json;
 use crate::mail::{Answer as CoreAnswer, ListedGroup, What};
 use crate::time::Millis;
@@ -60,6 +61,8 @@ pub(super) struct DocumentJob {
     manner: Manner,
     /// Until when a client ahead of this server waits, once that is known.
     deadline: Option<Millis>,
+    /// The answer is to wait for a change, once this server is sure of what is there now.
+    poll: Option<Poll>,
 }
 
 impl DocumentJob {
@@ -77,7 +80,30 @@ impl DocumentJob {
             beaten,
             manner,
             deadline: None,
+            poll: None,
         }
+    }
+
+    pub(super) fn polling(self, poll: Poll) -> DocumentJob {
+        let poll = Some(poll);
+        DocumentJob { poll, ..self }
+    }
+
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
+    pub(super) fn group(&self) -> &[u8] {
+        &self.group
+    }
+
+    pub(super) fn head_only(&self) -> bool {
+        self.manner.head_only
+    }
+
+    /// True if it asks for the whole document, which one rendering serves all with.
+    pub(super) fn is_whole(&self) -> bool {
+        self.ask.page.is_none()
     }
 }
 
@@ -111,7 +137,7 @@ impl Rendered {
 
     /// The `index`th piece, rendered now if nobody has asked for it before; `None` after the
     /// last.
-    fn piece(&self, index: usize, endpoints: &[String]) -> Option<Rc<[u8]>> {
+    pub(super) fn piece(&self, index: usize, endpoints: &[String]) -> Option<Rc<[u8]>> {
         let mut state = self.state.borrow_mut();
         if index == state.pieces.len() {
             let mut piece = Vec::new();
@@ -127,6 +153,10 @@ impl Rendered {
         state.pieces.get(index).cloned()
     }
 
+    pub(super) fn version(&self) -> GroupVersion {
+        self.version
+    }
+
     /// The whole document, if it is rendered and one piece.
     fn whole(&self) -> Option<Rc<[u8]>> {
         let state = self.state.borrow();
@@ -138,29 +168,23 @@ impl Rendered {
 }
 
 /// A long document on its way to one client.
-pub(super) struct Stream {
+pub(super) struct Pieces {
     rendered: Rc<Rendered>,
     next: usize,
     /// In chunks; otherwise the end of the connection is the end of the document.
     chunked: bool,
 }
 
-impl Stream {
+impl Pieces {
     /// Appends the next piece; false if that was the end.
     pub(super) fn send(&mut self, out: &mut Vec<u8>) -> bool {
         // The endpoints stand in the first piece, which has been rendered already.
         let piece = self.rendered.piece(self.next, &[]);
         self.next += 1;
-        if let Some(piece) = &piece {
-            if self.chunked {
-                out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
-                out.extend_from_slice(piece);
-                out.extend_from_slice(b"\r\n");
-            } else {
-                out.extend_from_slice(piece);
-            }
-        } else if self.chunked {
-            out.extend_from_slice(b"0\r\n\r\n");
+        match &piece {
+            Some(piece) => http::piece(out, piece, self.chunked),
+            None if self.chunked => out.extend_from_slice(http::LAST_CHUNK),
+            None => {}
         }
         piece.is_some()
     }
@@ -181,7 +205,7 @@ pub(super) struct Documents {
 
 impl Documents {
     /// Keeps a document that is whole and short.
-    fn keep(&mut self, group: &[u8], rendered: &Rc<Rendered>) {
+    pub(super) fn keep(&mut self, group: &[u8], rendered: &Rc<Rendered>) {
         let Some(whole) = rendered.whole() else {
             return;
         };
@@ -209,7 +233,7 @@ impl Documents {
         self.bytes
     }
 
-    fn get(&self, group: &[u8], version: GroupVersion) -> Option<&Rc<Rendered>> {
+    pub(super) fn get(&self, group: &[u8], version: GroupVersion) -> Option<&Rc<Rendered>> {
         self.kept
             .get(group)
             .filter(|rendered| rendered.version == version)
@@ -246,14 +270,14 @@ impl Documents {
             Length::Chunked
         };
         answer.write_head(&mut bytes, length);
-        let stream = Stream {
+        let pieces = Pieces {
             rendered,
             next: 0,
             chunked: !manner.close,
         };
         Shown {
             bytes,
-            stream: Some(Box::new(stream)),
+            stream: Some(Box::new(Stream::Document(pieces))),
         }
     }
 }
@@ -336,6 +360,11 @@ impl Shard {
     /// The core has given a document, or knows of none.
     pub(super) fn on_document(&mut self, mut job: DocumentJob, answer: CoreAnswer, now: Millis) {
         let head_only = job.manner.head_only;
+        if let CoreAnswer::Document(_) = answer
+            && let Some(poll) = job.poll.take()
+        {
+            return self.hang_poll(job, poll, now);
+        }
         let document = match answer {
             CoreAnswer::Document(Some(document)) => document,
             CoreAnswer::Document(None) => {
@@ -351,6 +380,18 @@ impl Shard {
                 return self.answer_problem(job.place, &problem, head_only);
             }
         };
+        self.give_document(job, document, None, now);
+    }
+
+    /// Answers with a document; `rendered` is the whole of it, if somebody has rendered it.
+    pub(super) fn give_document(
+        &mut self,
+        mut job: DocumentJob,
+        document: Document,
+        rendered: Option<Rc<Rendered>>,
+        now: Millis,
+    ) {
+        let head_only = job.manner.head_only;
         let version = document.version();
         let behind = job.manner.floor.is_some_and(|floor| version < floor);
         if behind && !self.plants.has(Plant::DocumentsIgnoreFloor) {
@@ -367,7 +408,10 @@ impl Shard {
         }
         let rendered = match &job.ask.page {
             Some((after, limit)) => Rendered::new(document.page(after.as_deref(), *limit)),
-            None => match self.documents.get(&job.group, version) {
+            None => match rendered
+                .as_ref()
+                .or(self.documents.get(&job.group, version))
+            {
                 Some(rendered) => Rc::clone(rendered),
                 None => Rendered::new(document),
             },
@@ -386,6 +430,29 @@ impl Shard {
                 stream: shown.stream,
             },
         );
+    }
+
+    /// Answers with a document that is kept, if this one is.
+    pub(super) fn give_kept(
+        &mut self,
+        job: DocumentJob,
+        version: GroupVersion,
+    ) -> Option<DocumentJob> {
+        let behind = job.manner.floor.is_some_and(|floor| version < floor);
+        let kept = self.documents.get(&job.group, version).cloned();
+        let Some(rendered) = kept.filter(|_| !behind && job.is_whole()) else {
+            return Some(job);
+        };
+        let shown = if job.ask.is_known(version) {
+            unchanged(version, job.beaten, job.manner)
+        } else {
+            let answer = head(version, job.beaten, job.manner);
+            self.documents
+                .show(rendered, answer, &self.endpoints, job.manner)
+        };
+        let Shown { bytes, stream } = shown;
+        self.answer(job.place, Response { bytes, stream });
+        None
     }
 
     /// Asks again for the documents of clients that are ahead of this server.
@@ -479,11 +546,11 @@ fn unchanged(version: GroupVersion, beaten: Option<Beaten>, manner: Manner) -> S
 }
 
 /// Rendered at a time, so that a document of a million members holds nobody up.
-const PIECE_BYTES: usize = 64 * 1024;
+pub(super) const PIECE_BYTES: usize = 64 * 1024;
 /// Documents kept for the next who asks, and what they may take together.
 const KEPT_MAX: usize = 4_096;
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most members, or groups, on one page.
 const PAGE_MAX: u64 = 1_000;
 /// How long a client that is ahead of this server waits for it, milliseconds.
-const BEHIND_MS_MAX: u64 = 1_000;
+pub(super) const BEHIND_MS_MAX: u64 = 1_000;

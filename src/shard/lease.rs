@@ -85,6 +85,9 @@ impl Shard {
     pub(super) fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.lease.serve(phase == Phase::Serving);
+        if phase == Phase::Stopping {
+            self.empty_room();
+        }
     }
 
     /// Shows to readers how the lease stands.

@@ -15,6 +15,9 @@
 //! | `lease` | whether a promise may be made now |
 //! | `change` | joins, leaves, configs: questions to the core and their answers |
 //! | `document` | group documents: rendered once a version, sent in pieces |
+//! | `watch` | long polls and event streams: who gets what when something has happened |
+//! | `room` | who waits for which group, and who is to be looked at next |
+//! | `events` | what one listener is sent |
 //! | `pages` | the server's own pages |
 //! | `transit` | sessions on their way between shards: what was said of them meanwhile |
 //! | `upkeep` | the tick, stalls; sessions dealt, ended, handed over |
@@ -32,18 +35,23 @@
 mod beat;
 mod change;
 mod conn;
+mod discovery;
 mod document;
+mod events;
 mod expiry;
 mod forwarded;
 mod lease;
 mod pages;
 mod plant;
+mod room;
 mod search;
 mod serve;
 #[cfg(test)]
 mod tests;
 mod transit;
+mod ui;
 mod upkeep;
+mod watch;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -64,8 +72,10 @@ use document::Documents;
 use expiry::Expiry;
 use forwarded::Settling;
 use lease::Lease;
+use room::Room;
 use search::Search;
 use transit::{Claim, Handover, Transit};
+use watch::Dice;
 
 /// What a shard is told when it is built.
 #[derive(Clone, Debug)]
@@ -94,6 +104,8 @@ pub struct Settings {
     pub http: http::Limits,
     /// Answers of one connection that may be under way; beyond that, it is not read.
     pub pipelined_max: usize,
+    /// Clients of the whole server that may wait for groups to change; more are refused (503).
+    pub watchers_max: u64,
     /// Output of one connection that is gathered before it is sent, bytes.
     pub output_bytes_max: usize,
     /// How long a request may take to arrive whole.
@@ -164,6 +176,9 @@ pub struct Shard {
     /// Documents asked for by clients that are ahead of this server.
     behind: Vec<document::DocumentJob>,
     documents: Documents,
+    /// Who waits for groups to change.
+    room: Room,
+    dice: Dice,
     /// Sessions on their way out.
     expiry: Expiry,
     /// Questions unanswered, expiries not counted.
@@ -180,6 +195,11 @@ pub struct Shard {
     /// something, and for how long it might since the move.
     grace: (Millis, Millis),
     endpoints: Arc<[String]>,
+    /// What a change is refused with when there are too many: said so often just then that it
+    /// is kept as it is sent.
+    overload: Vec<u8>,
+    /// What comes now has waited too long to be let in: changes are refused.
+    is_late: bool,
     /// The server's present run; told when it serves.
     incarnation: Incarnation,
     /// Room for the names of one request. It is lent to each, so it is small to move: a buffer
@@ -242,6 +262,8 @@ impl Shard {
             searches: Vec::new(),
             behind: Vec::new(),
             documents: Documents::default(),
+            room: Room::default(),
+            dice: Dice::new(seeds[0].wrapping_add(u64::from(settings.index))),
             expiry: Expiry::new(),
             asked: 0,
             transit: Transit::default(),
@@ -250,6 +272,8 @@ impl Shard {
             settling: Settling::default(),
             grace: (Millis(0), Millis(0)),
             endpoints: Arc::from([]),
+            overload: overload(&[]),
+            is_late: false,
             incarnation: Incarnation::default(),
             scratch: None,
             familiar: http::Familiar::default(),
@@ -382,6 +406,7 @@ impl Shard {
         !self.tracker.is_empty()
             || self.parked.len() > 0
             || !self.behind.is_empty()
+            || self.room.needs_tick()
             || self.counters.connections.get() > 0
     }
 
@@ -395,6 +420,7 @@ impl Shard {
     /// Called before anything comes in. If the shard went without its tick, nothing was
     /// here that could have missed it: that was rest and no stall to be made good.
     fn wake(&mut self, now: Millis) {
+        self.room.now = now;
         if !self.needs_tick() {
             self.turned = now;
             self.lease.forgive(now);
@@ -449,10 +475,19 @@ impl Shard {
             .write(out, false, &self.endpoints);
     }
 
+    /// All servers' addresses are these now.
+    fn show_endpoints(&mut self, endpoints: Arc<[String]>) {
+        self.overload = overload(&endpoints);
+        self.endpoints = endpoints;
+    }
+
     /// True once the shard has been stopped and owes nobody an answer.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.phase == Phase::Stopping && self.parked.len() == 0 && self.behind.is_empty()
+        self.phase == Phase::Stopping
+            && self.parked.len() == 0
+            && self.behind.is_empty()
+            && self.room.watchers() == 0
     }
 
     /// How many sessions it holds.
@@ -482,6 +517,13 @@ impl Shard {
     }
 }
 
+/// The refusal of a change for which there is no room.
+fn overload(endpoints: &[String]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    http::Problem::new(http::Code::Overloaded).write(&mut bytes, false, endpoints);
+    bytes
+}
+
 /// Where an answer goes: a connection, and which of its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
@@ -501,6 +543,12 @@ enum Purpose {
     List(document::ListJob),
     /// A stored config.
     Config(change::ConfigJob),
+    /// A group's members, for Prometheus.
+    Targets(discovery::TargetsJob),
+    /// A group that is to be watched.
+    Watch(u32),
+    /// A document for those who wait for one group.
+    Shared(u32),
     /// The cluster page.
     Cluster(Place, serve::Manner),
     /// Beats that look for their session.

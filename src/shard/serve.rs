@@ -2,6 +2,7 @@
 
 use super::conn::{Class, ConnId, Next};
 use super::document::{DocumentAsk, Shown};
+use super::watch::Poll;
 use super::{Phase, Place, Shard};
 use crate::http::{self, Answer, Code, Problem, Request, Route};
 use crate::mail::What;
@@ -117,17 +118,13 @@ impl Shard {
                         break;
                     }
                     Ok(Some(Step::Done | Step::Parked)) => {
-                        self.counters.requests.add(1);
                         self.familiar.learn(rest, &request);
                         used += request.total_len();
-                        let keep_alive = request.keep_alive;
-                        let open = &mut self.conns[conn.index as usize];
-                        open.since = now;
-                        open.continued = false;
-                        if !keep_alive {
+                        self.has_ended(conn, now);
+                        if !request.keep_alive {
                             return Served::Last;
                         }
-                        if open.stream.is_some() {
+                        if self.conns[conn.index as usize].stream.is_some() {
                             blocked = used < input.len();
                             break;
                         }
@@ -139,7 +136,7 @@ impl Shard {
                         break;
                     }
                     Err(mut problem) => {
-                        self.counters.requests.add(1);
+                        self.has_ended(conn, now);
                         let skip = request.total_len();
                         // A refused request's body is not read as the next request, and one
                         // that has not come whole is not waited for.
@@ -159,6 +156,14 @@ impl Shard {
             }
         }
         Served::Upto { used, blocked }
+    }
+
+    /// A request has been answered, parked or refused: what follows it is another.
+    fn has_ended(&mut self, conn: ConnId, now: Millis) {
+        self.counters.requests.add(1);
+        let open = &mut self.conns[conn.index as usize];
+        open.since = now;
+        open.continued = false;
     }
 
     /// Keeps what has not been used, and says what comes next.
@@ -274,12 +279,24 @@ impl Shard {
             Route::GetGroup {
                 group,
                 page,
+                version,
+                wait,
                 consistent,
-                ..
             } => {
                 self.must_serve()?;
                 let ask = DocumentAsk::new(request, page);
-                self.get_group(conn, group, ask, consistent, manner, out)
+                if version.is_none() && wait.is_none() {
+                    return self.get_group(conn, group, ask, consistent, manner, out);
+                }
+                let poll = Poll {
+                    above: version,
+                    wait,
+                };
+                self.poll_group(conn, group, ask, (poll, consistent), manner, now)
+            }
+            Route::Watch { group, resume } => {
+                self.must_serve()?;
+                self.listen(conn, group, resume, manner, now)
             }
             Route::ListGroups { page } => {
                 self.must_serve()?;
@@ -359,6 +376,14 @@ impl Shard {
     ) {
         self.counters.problems.add(1);
         let open = &mut self.conns[conn.index as usize];
+        if !head_only && *problem == Problem::new(Code::Overloaded) {
+            if open.is_clear() {
+                out.extend_from_slice(&self.overload);
+            } else {
+                open.refuse_overload();
+            }
+            return;
+        }
         if open.is_clear() {
             problem.write(out, head_only, &self.endpoints);
             return;

@@ -33,6 +33,11 @@ impl Shard {
                 }
             }
             Tell::Beats { from, token, beats } => self.on_beats(from, token, &beats, now),
+            Tell::Notice {
+                group,
+                version,
+                notice,
+            } => self.on_notice(&group, version, notice),
             Tell::Lease { until } => self.on_lease(until, now),
             Tell::Reset => self.reset(now),
             Tell::Ready {
@@ -43,12 +48,12 @@ impl Shard {
                 self.tracker.make_good(now.since(self.turned));
                 self.turned = now;
                 self.lease.forgive(now);
-                self.endpoints = endpoints;
+                self.show_endpoints(endpoints);
                 self.incarnation = incarnation;
                 self.enter(Phase::Serving);
             }
             Tell::Endpoints(endpoints) => {
-                self.endpoints = endpoints;
+                self.show_endpoints(endpoints);
                 // They stand in every document.
                 self.documents.forget();
             }
@@ -61,8 +66,11 @@ impl Shard {
             debug_assert!(false, "an answer to a question that was not asked");
             return;
         };
-        if let Purpose::Expiry(lapsed) = purpose {
-            return self.on_expiry(lapsed, answer, now);
+        match purpose {
+            Purpose::Expiry(lapsed) => return self.on_expiry(lapsed, answer, now),
+            Purpose::Watch(spot) => return self.on_watching(spot, answer),
+            Purpose::Shared(spot) => return self.on_shared_document(spot, answer),
+            _ => {}
         }
         self.asked -= 1;
         match purpose {
@@ -72,8 +80,9 @@ impl Shard {
             Purpose::List(job) => self.on_list(job, answer),
             Purpose::Config(job) => self.on_config(job, answer),
             Purpose::Cluster(place, manner) => self.on_cluster(place, manner, answer, now),
+            Purpose::Targets(job) => self.on_targets(job, answer),
             Purpose::Search(search) => self.on_judged(search, answer, now),
-            Purpose::Expiry(_) => {}
+            Purpose::Expiry(_) | Purpose::Watch(_) | Purpose::Shared(_) => {}
         }
     }
 
@@ -207,6 +216,7 @@ impl Shard {
         self.expiry.reset();
         self.settling.clear();
         self.transit.reset();
+        self.reset_room();
     }
 
     /// The tick: turns the wheel and looks after whoever waits. `drained` tells that no
@@ -271,6 +281,7 @@ impl Shard {
         self.go_on_expiring(now);
         self.resume_searches(now);
         self.resume_behind();
+        self.tick_room(now);
         self.counters.sessions.set(self.tracker.len() as u64);
     }
 }

@@ -5,10 +5,10 @@
 //! |---|---|
 //! | `ensemble` | starting, killing, holding servers; what they say of themselves |
 //! | `network`, `relay` | what is between them, which can be cut, slowed and broken |
-//! | `caller`, `member`, `watcher` | clients |
+//! | `caller`, `member`, `watcher`, `listener` | clients |
 //! | `ledger` | what clients were promised, and the judgement |
 //! | `registers`, `history` | clients whose answers some order must explain |
-//! | `faults` | one fault, one promise |
+//! | `faults`, `watching` | one fault, one promise |
 //! | `chaos` | random faults for as long as one likes |
 
 #[path = "../common/mod.rs"]
@@ -20,8 +20,10 @@ mod ensemble;
 mod faults;
 mod history;
 mod ledger;
+mod listener;
 mod member;
 mod network;
 mod registers;
 mod relay;
 mod watcher;
+mod watching;

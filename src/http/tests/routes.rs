@@ -159,10 +159,47 @@ fn the_servers_own_pages_are_found() {
         ("metrics", Route::Metrics),
         ("histograms", Route::Histograms),
         ("cluster", Route::Cluster),
+        ("openapi.json", Route::OpenApi),
+        (
+            "sd/prometheus?port=9100&group=a%20b+c",
+            Route::Targets {
+                group: b"a b c",
+                port: Some(9_100),
+            },
+        ),
+        (
+            "sd/prometheus?group=g",
+            Route::Targets {
+                group: b"g",
+                port: None,
+            },
+        ),
     ] {
         takes("GET", &format!("/-/{page}"), "", route);
         takes("HEAD", &format!("/-/{page}"), "", route);
     }
+}
+
+#[test]
+fn the_page_and_its_files_are_found() {
+    for (path, file) in [
+        ("/-/ui", UiFile::Page),
+        ("/-/ui/", UiFile::Page),
+        ("/-/ui/style.css", UiFile::Style),
+        ("/-/ui/app.js", UiFile::Script),
+        ("/-/ui/icon.svg", UiFile::Icon),
+    ] {
+        takes("GET", path, "", Route::Ui { file, known: None });
+        let known = EtagList::parse(b"\"7\"");
+        let more = "If-None-Match: \"7\"\r\n";
+        takes("HEAD", path, more, Route::Ui { file, known });
+    }
+    refuses(&[
+        ("GET", "/-/ui/other.js", "", Code::UnknownPage),
+        ("GET", "/-/ui/app.js/x", "", Code::UnknownPage),
+        ("POST", "/-/ui", "", Code::MethodNotAllowed),
+        ("GET", "/-/ui?x", "", Code::UnknownParameter),
+    ]);
 }
 
 #[test]
@@ -254,19 +291,62 @@ fn parameters_a_route_does_not_take_are_refused() {
 }
 
 #[test]
-fn what_is_promised_for_later_says_so() {
+fn a_group_is_watched_by_waiting_or_by_listening() {
+    let (group, page) = (GROUP, Page::default());
+    let wait = |version, wait| Route::GetGroup {
+        group,
+        page,
+        version,
+        wait,
+        consistent: false,
+    };
+    let one = Some(GroupVersion(1));
+    let half = Some(Millis(500));
+    takes("GET", "/g?wait=500ms", "", wait(None, half));
+    takes("HEAD", "/g?version=1&wait=0.5", "", wait(one, half));
+    takes("GET", "/g?version=1", "", wait(one, None));
+    let listen = |resume| Route::Watch { group, resume };
+    let accept = "Accept: text/event-stream\r\n";
+    takes("GET", "/g", accept, listen(None));
+    takes("HEAD", "/g?version=1", accept, listen(one));
+    for (id, resume) in [("1", one), ("", one), ("soon", None), ("1.0", None)] {
+        let headers = format!("{accept}Last-Event-ID: {id}\r\n");
+        takes("GET", "/g?version=1", &headers, listen(resume));
+    }
     refuses(&[
-        ("GET", "/g?wait=30s", "", Code::NotImplemented),
-        ("GET", "/g?version=1&wait=30s", "", Code::NotImplemented),
+        ("GET", "/g?wait=soon", "", Code::BadParameter),
+        ("GET", "/g?version=x&wait=1", "", Code::BadParameter),
+        ("GET", "/g?wait=30s", accept, Code::UnknownParameter),
+        ("GET", "/g?limit=3", accept, Code::UnknownParameter),
+        ("PUT", "/g", accept, Code::MethodNotAllowed),
+    ]);
+    let member = b"m";
+    takes(
+        "GET",
+        "/g/m",
+        accept,
+        Route::BeatAndGet {
+            group,
+            member,
+            page,
+        },
+    );
+}
+
+#[test]
+fn targets_are_those_of_a_group_that_is_named() {
+    refuses(&[
+        ("GET", "/-/sd/prometheus", "", Code::BadParameter),
+        ("GET", "/-/sd/prometheus?port=1", "", Code::BadParameter),
+        ("GET", "/-/sd/prometheus?group=", "", Code::BadName),
+        ("GET", "/-/sd/prometheus?group=a%2Fb", "", Code::BadName),
+        ("GET", "/-/sd/prometheus?group=-", "", Code::ReservedName),
         (
             "GET",
-            "/g",
-            "Accept: text/event-stream\r\n",
-            Code::NotImplemented,
+            "/-/sd/prometheus?group=g&after=a",
+            "",
+            Code::UnknownParameter,
         ),
-        ("GET", "/-/openapi.json", "", Code::NotImplemented),
-        ("GET", "/-/ui", "", Code::NotImplemented),
-        ("GET", "/-/sd/prometheus?group=g", "", Code::NotImplemented),
     ]);
 }
 

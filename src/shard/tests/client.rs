@@ -159,6 +159,11 @@ impl Client {
         );
     }
 
+    /// What has come of an answer that is not complete.
+    pub(super) fn received(&self) -> &[u8] {
+        &self.received
+    }
+
     /// Bytes of an answer that is not complete.
     pub(super) fn partial(&self) -> usize {
         self.received.len()

@@ -269,7 +269,7 @@ fn the_probe_for_readiness_names_the_lapsed_lease_and_the_metrics_show_it() {
     let metrics = world.ask(client, "GET /-/metrics");
     for line in [
         "systole_lease_lapsed{shard=\"0\"} 0",
-        "systole_lease_left_milliseconds{shard=\"0\"} 700",
+        "systole_lease_left_seconds{shard=\"0\"} 0.700",
     ] {
         assert!(metrics.text().contains(line), "{line}");
     }
@@ -305,7 +305,7 @@ fn alone_a_server_shows_the_full_length_of_its_lease() {
     assert!(
         metrics
             .text()
-            .contains("systole_lease_left_milliseconds{shard=\"0\"} 3000")
+            .contains("systole_lease_left_seconds{shard=\"0\"} 3.000")
     );
 }
 

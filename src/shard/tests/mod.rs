@@ -3,12 +3,15 @@
 mod beats;
 mod client;
 mod connections;
+mod discovery;
 mod ensemble;
 mod expiry;
 mod forwarded;
 mod oracle;
 mod overload;
+mod polls;
 mod random;
 mod runs;
 mod time;
+mod watch;
 mod world;

@@ -46,6 +46,28 @@ fn where_changes_are_refused_there_is_room_for_the_searches_of_beats() {
 }
 
 #[test]
+fn changes_that_come_late_are_refused_in_their_turn_and_beats_are_not() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    world.ask(client, "PUT /g/m?timeout=20");
+    world.send(client, "PUT /g/first");
+    world.shards[0].late(true);
+    for line in ["PUT /g/n", "PUT /g/m/config", "DELETE /g/m", "HEAD /g/m"] {
+        world.send(client, line);
+    }
+    assert_eq!(world.statuses(client), [201], "the first is at the core");
+    world.quiet();
+    assert_eq!(world.statuses(client), [201, 201, 503, 503, 503, 204]);
+    let refused = &world.clients[client].answers[2].1;
+    assert!(refused.text().contains("\"overloaded\"") && refused.text().contains("t:1"));
+    assert!(refused.header("retry-after").is_some());
+    world.send(client, "DELETE /g/m");
+    assert_eq!(world.last(client).status, 503, "at once");
+    world.shards[0].late(false);
+    assert_eq!(world.ask(client, "DELETE /g/m").status, 204);
+}
+
+#[test]
 fn a_connection_may_wait_for_others_while_it_is_used_for_changes() {
     let mut world = World::new(1);
     let client = world.connect(0);
@@ -63,6 +85,11 @@ fn a_connection_may_wait_for_others_while_it_is_used_for_changes() {
         world.ask(client, line);
         assert_eq!(is_bulk(&world), bulk, "after {line}");
     }
+    let listens = "accept: text/event-stream\r\n";
+    world.ask(client, "PUT /g/m?timeout=20");
+    world.write(client, "GET /g", listens, b"");
+    world.quiet();
+    assert!(is_bulk(&world), "while it listens");
     world.drop_client(client);
     assert!(!is_bulk(&world));
 }

@@ -48,6 +48,7 @@ pub(super) struct Tune {
     pub(super) changes_max: usize,
     pub(super) pipelined_max: usize,
     pub(super) output_bytes_max: usize,
+    pub(super) watchers_max: u64,
     pub(super) sessions_max: u32,
     pub(super) in_flight_max: usize,
     pub(super) default_timeout: Millis,
@@ -62,6 +63,7 @@ impl Default for Tune {
             changes_max: 1_000,
             pipelined_max: 128,
             output_bytes_max: 1 << 20,
+            watchers_max: 1_000,
             sessions_max: 100_000,
             in_flight_max: 4_096,
             default_timeout: Millis(1_000),
@@ -201,6 +203,7 @@ fn settings_of(tune: &Tune, index: u16) -> Settings {
             ..http::Limits::default()
         },
         pipelined_max: tune.pipelined_max,
+        watchers_max: tune.watchers_max,
         output_bytes_max: tune.output_bytes_max,
         request_timeout: Millis(10_000),
         idle_timeout: Millis(300_000),
@@ -364,6 +367,9 @@ impl World {
     /// Carries away what a shard has to say.
     fn carry(&mut self, shard: usize) {
         loop {
+            while self.shards[shard].has_due() {
+                self.shards[shard].fan_out(self.now);
+            }
             let outbox = self.shards[shard].outbox();
             self.to_core[shard].extend(outbox.asks.drain(..));
             for (to, pass) in outbox.passes.drain(..) {
@@ -570,6 +576,11 @@ impl World {
     /// Transactions proposed so far.
     pub(super) fn proposals(&self) -> u64 {
         self.counters.proposals.get()
+    }
+
+    /// Questions that the core has answered from its state.
+    pub(super) fn reads(&self) -> u64 {
+        self.counters.reads.get()
     }
 
     /// True if the replicated state shows the member active.

@@ -573,6 +573,7 @@ fn shards(stage: &mut Stage, at: usize, now: Millis) -> Vec<Shard> {
             changes_max: 1_000,
             http: crate::http::Limits::default(),
             pipelined_max: 16,
+            watchers_max: 1_000,
             output_bytes_max: 1 << 20,
             request_timeout: Millis(10_000),
             idle_timeout: Millis(300_000),
