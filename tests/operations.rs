@@ -9,7 +9,7 @@ use std::process::Command;
 
 use common::{run_to_end, skipped};
 use serde_json::Value;
-use systole::config::{KEYS, Limits, env_name};
+use systole::config::{KEYS, Limits, TUNING_KEYS, env_name};
 use systole::http::OPENAPI;
 use systole::zab;
 
@@ -73,7 +73,6 @@ fn every_limit_of_the_server_has_its_row() {
         shard_mail_max,
         peer_queue_bytes_max,
         peer_queue_frames_max,
-        segment_bytes,
         snapshot_log_bytes,
         snapshots_kept,
         stall_min,
@@ -100,12 +99,18 @@ fn every_limit_of_the_server_has_its_row() {
         ("shard_mail_max", count(shard_mail_max as u64)),
         ("peer_queue_bytes_max", bytes(peer_queue_bytes_max as u64)),
         ("peer_queue_frames_max", count(peer_queue_frames_max as u64)),
-        ("segment_bytes", bytes(segment_bytes.into())),
         ("snapshot_log_bytes", bytes(snapshot_log_bytes)),
         ("snapshots_kept", count(snapshots_kept as u64)),
         ("stall_min", time(stall_min.0)),
     ];
     assert_fields("config::Limits", &fields);
+    let segment = TUNING_KEYS
+        .iter()
+        .find(|(key, _)| *key == "tuning.segment-mib");
+    let mib: u64 = segment
+        .and_then(|(_, mib)| mib.as_ref()?.parse().ok())
+        .expect("a default");
+    assert_fields("[tuning]", &[("segment-mib", bytes(mib << 20))]);
 }
 
 #[test]
