@@ -18,6 +18,7 @@ use crate::time::{Millis, TICK_MS};
 use crate::types::ServerId;
 
 pub use limits::Limits;
+pub use value::duration;
 
 /// What a server runs with. Every field is valid by itself and with the others.
 #[derive(Clone, Debug, PartialEq, Eq)]

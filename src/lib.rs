@@ -4,6 +4,7 @@
 //! lowest first, and `tests/layering.rs` holds every module to it.
 
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod forward;
 pub mod group;

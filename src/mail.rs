@@ -124,6 +124,14 @@ pub enum Tell {
     /// These sessions have ended, or moved to another server; whoever holds one lets it go.
     /// Told to every shard.
     Ended(Arc<[SessionId]>),
+    /// These have ended because the shard `by` found them due: it has them closing, promises
+    /// them nothing, and lets go of them in its own time. Told to every shard.
+    Expired {
+        /// The shard that proposed it.
+        by: ShardIndex,
+        /// The sessions.
+        ids: Arc<[SessionId]>,
+    },
     /// A session's timeout or term is no longer what it was. Told to every shard.
     Changed {
         /// The session.
@@ -215,7 +223,10 @@ impl Tell {
     /// shards have heard, they know which of them knows more.
     #[must_use]
     pub fn is_news(&self) -> bool {
-        matches!(self, Tell::Ended(_) | Tell::Changed { .. } | Tell::Reset)
+        matches!(
+            self,
+            Tell::Ended(_) | Tell::Expired { .. } | Tell::Changed { .. } | Tell::Reset
+        )
     }
 }
 

@@ -4,7 +4,7 @@
 //! load and store; anybody may read. Histograms are recorded into privately and handed over
 //! once a second ([`Latency::publish`]), so that recording takes no lock.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -77,10 +77,10 @@ counters! {
         claims counter "systole_session_claims_total" "Sessions asked for from the other shards.",
         handed_over counter "systole_sessions_handed_over_total" "Sessions given to another shard.",
         stalls counter "systole_stalls_total" "Times the shard was not run for longer than the stall limit.",
-        stall_ms counter "systole_stall_milliseconds_total" "Time added to all deadlines to make stalls good, ms.",
+        stall_ms counter "systole_stall_seconds_total" "Time added to all deadlines to make stalls good, seconds.",
         turns counter "systole_loop_turns_total" "Turns of the event loop.",
         lease_lapsed gauge "systole_lease_lapsed" "1 while the server's lease has lapsed, so that this shard promises nothing.",
-        lease_left_ms gauge "systole_lease_left_milliseconds" "How long the server's lease still runs, ms; alone, always its full length.",
+        lease_left_ms gauge "systole_lease_left_seconds" "How long the server's lease still runs, seconds; alone, always its full length.",
         lease_refusals counter "systole_lease_refusals_total" "Heartbeats and joins refused because the lease had lapsed.",
         forwarded counter "systole_forwarded_total" "Heartbeats acknowledged on the word of the server that owns the session.",
         watchers gauge "systole_watchers" "Clients that wait for a group to change: event streams and long polls.",
@@ -196,12 +196,13 @@ impl Registry {
         for (row, (name, kind, help)) in ShardCounters::TABLE.iter().enumerate() {
             head(&mut text, name, kind, help);
             for (shard, values) in by_shard.iter().enumerate() {
-                let _ = writeln!(text, "{name}{{shard=\"{shard}\"}} {}", values[row]);
+                let value = Shown(name, values[row]);
+                let _ = writeln!(text, "{name}{{shard=\"{shard}\"}} {value}");
             }
         }
         for ((name, kind, help), value) in CoreCounters::TABLE.iter().zip(self.core.values()) {
             head(&mut text, name, kind, help);
-            let _ = writeln!(text, "{name} {value}");
+            let _ = writeln!(text, "{name} {}", Shown(name, value));
         }
         for (name, histogram) in self.merged() {
             let name = format!("systole_{name}_seconds");
@@ -297,6 +298,21 @@ fn percentiles(text: &mut String, name: &str, histogram: &Histogram<u64>) {
     );
 }
 
+/// A value as it is shown under its name: Prometheus wants times in seconds, and we count
+/// them in milliseconds.
+struct Shown<'a>(&'a str, u64);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shown(name, value) = *self;
+        if name.trim_end_matches("_total").ends_with("_seconds") {
+            write!(f, "{}.{:03}", value / 1_000, value % 1_000)
+        } else {
+            write!(f, "{value}")
+        }
+    }
+}
+
 /// The longest latency told apart: a minute, in nanoseconds.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 
@@ -332,6 +348,16 @@ mod tests {
         assert!(text.contains("systole_heartbeats_total{shard=\"1\"} 42\n"));
         assert!(text.contains("# TYPE systole_members_active gauge\nsystole_members_active 7\n"));
         assert!(text.contains("systole_heartbeat_seconds_count 3\n"));
+    }
+
+    #[test]
+    fn times_are_shown_in_seconds() {
+        let (registry, _) = registry();
+        registry.shards[0].lease_left_ms.set(2_050);
+        registry.shards[0].stall_ms.set(7);
+        let text = registry.prometheus();
+        assert!(text.contains("systole_lease_left_seconds{shard=\"0\"} 2.050\n"));
+        assert!(text.contains("systole_stall_seconds_total{shard=\"0\"} 0.007\n"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use signal_hook::iterator::Signals;
 use crate::config::Settings;
 use crate::runtime::launch::{Event, Plan, launch};
 use crate::runtime::preflight::{self, Unfit};
-use crate::runtime::{sockets, transport, watchdog};
+use crate::runtime::{notify, sockets, transport, watchdog};
 
 /// Why a server could not start, or had to end. The text is one sentence for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -61,12 +61,17 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
     let mut running = launch(plan, &report)?;
     let watched = running.take_watched();
     let stop_watching = Arc::new(AtomicBool::new(false));
-    let dog = watchdog::watch(watched, Arc::clone(&stop_watching), |why| {
-        // The state is on disk; a process that answers nobody is worse than one that is
-        // started again.
-        eprintln!("systole: {why}; ending the process");
-        process::abort();
-    });
+    let dog = watchdog::watch(
+        watched,
+        Arc::clone(&stop_watching),
+        notify::alive(),
+        |why| {
+            // The state is on disk; a process that answers nobody is worse than one that is
+            // started again.
+            eprintln!("systole: {why}; ending the process");
+            process::abort();
+        },
+    );
     thread::Builder::new()
         .name("reports".into())
         .spawn(move || {
@@ -81,6 +86,7 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
             Ok(Happening::Report(Event::Serving(found))) => {
                 tracing::info!("{found}");
                 announce(&settings, listen, shards);
+                notify::ready(&found);
             }
             Ok(Happening::Report(Event::Failed(sentence))) => {
                 break Err(StartError::Failed(sentence));
@@ -97,6 +103,7 @@ pub fn run(settings: Settings) -> Result<(), StartError> {
             }
             Ok(Happening::Signal) => {
                 stopping = true;
+                notify::stopping();
                 tracing::info!("stopping: answering what was asked, then closing the log");
                 running.stop_shards();
             }

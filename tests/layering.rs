@@ -273,6 +273,13 @@ fn io_in_a_pure_module_is_found_however_it_is_written() {
 }
 
 #[test]
+fn the_pure_part_of_a_module_is_held_to_it_and_the_rest_is_not() {
+    let text = "fn f() { std::thread::park() }";
+    assert_eq!(impurities_of("client/core/call.rs", text).len(), 1);
+    assert!(impurities_of("client/member.rs", text).is_empty());
+}
+
+#[test]
 fn values_that_only_sound_like_io_are_let_be() {
     let text = "use std::net::{IpAddr, SocketAddr}; use std::time::Duration; // std::fs
         fn f() { let fs = \"std::fs\"; instant(); self.thread.flume() }";

@@ -5,7 +5,7 @@ mod common;
 
 use std::process::Command;
 
-use common::{Setup, run_to_end, skipped};
+use common::{Setup, program, run_to_end, skipped, systole};
 use systole::config::{KEYS, env_name};
 use systole::http::Code;
 
@@ -64,6 +64,7 @@ fn the_tour_prints_what_it_shows() {
     let server = Setup::new().flag("--advertise", "127.0.0.1:8640").start();
     let here = server.address().to_string();
     let mut script = "set -u\ncurl() { command curl --noproxy '*' \"$@\"; }\n".to_owned();
+    script.push_str(&format!("systole() {{ '{}' \"$@\"; }}\n", program()));
     let mut expected = String::new();
     for (command, printed) in console(&text("README.md")).into_iter().skip(1).flatten() {
         script.push_str(&command.replace("localhost:8640", &here));
@@ -81,6 +82,47 @@ fn the_tour_prints_what_it_shows() {
         "stderr: {}",
         ended.stderr
     );
+}
+
+/// The lines below the one that `heading` is in the help, up to an empty one.
+fn in_the_help(heading: &str) -> Vec<String> {
+    let help = run_to_end(systole().arg("--help")).stdout;
+    let below = help.lines().skip_while(|line| *line != heading).skip(1);
+    let lines: Vec<String> = below
+        .take_while(|line| !line.is_empty())
+        .map(|line| line.trim().to_owned())
+        .collect();
+    assert!(lines.len() > 3, "nothing below {heading:?} in {help}");
+    lines
+}
+
+#[test]
+fn every_command_has_its_row_and_every_row_its_command() {
+    let readme = text("README.md");
+    let first_word = |line: &str| line.split([' ', '`']).next().expect("a word").to_owned();
+    let mut commands: Vec<String> = in_the_help("Commands:")
+        .iter()
+        .map(|line| first_word(line))
+        .filter(|name| name != "help")
+        .collect();
+    let rows = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `systole "));
+    let mut shown: Vec<String> = rows.map(first_word).collect();
+    commands.sort();
+    shown.sort();
+    shown.dedup();
+    assert_eq!(shown, commands);
+}
+
+#[test]
+fn the_exit_codes_are_those_of_the_help() {
+    let readme = text("README.md");
+    for line in in_the_help("Exit codes:") {
+        let (code, meaning) = line.split_once("  ").expect("a code and what it means");
+        let row = format!("| {code} | {meaning} |");
+        assert!(readme.lines().any(|line| line == row), "no row {row}");
+    }
 }
 
 #[test]
@@ -123,6 +165,14 @@ fn what_the_documents_link_to_is_there() {
     ] {
         for link in text(name).split("](").skip(1) {
             let target = link.split(')').next().expect("a link ends");
+            if let Some(anchor) = target.strip_prefix('#') {
+                let heading = |line: &str| {
+                    let heading = line.trim_start_matches('#').trim().to_lowercase();
+                    line.starts_with('#') && heading.replace(' ', "-") == anchor
+                };
+                assert!(text(name).lines().any(heading), "{name} links to {target}");
+                continue;
+            }
             let outside = target.starts_with("http");
             let there = std::path::Path::new(root).join(target).exists();
             assert!(outside || there, "{name} links to {target}");

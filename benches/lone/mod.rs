@@ -165,6 +165,7 @@ fn settings_of_shard() -> Settings {
         lease: Millis(3_000),
         sessions_max: 1 << 25,
         asks_max: 1 << 16,
+        changes_max: 1 << 16,
         http: http::Limits::default(),
         pipelined_max: 1 << 16,
         watchers_max: 1_000,

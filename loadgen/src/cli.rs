@@ -4,6 +4,7 @@ use crate::commands::ensemble::How;
 use crate::endpoint;
 use crate::names::Names;
 use crate::net::Target;
+use crate::rivals::Who;
 use anyhow::{Result, anyhow};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -44,6 +45,12 @@ pub(crate) enum Command {
     Failover(Failover),
     /// Measure one of the project's targets, side by side with the bound.
     Bench(Bench),
+    /// Draw how costs and latencies grow with sessions, shards, joins under way and load.
+    Growth(Growth),
+    /// Ask for more than a server can give, or too slowly, and see that it harms nobody else.
+    Overload(Overload),
+    /// Give systole and what users would pick instead the same work, side by side.
+    Compare(Compare),
 }
 
 /// Where to, and what the sessions are called.
@@ -421,6 +428,141 @@ pub(crate) struct Bench {
     /// Members in a batch (P4).
     #[arg(long, default_value_t = 1_000)]
     pub(crate) batch: u32,
+}
+
+/// A curve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Curve {
+    /// CPU of a beat against sessions
+    Beat,
+    /// Memory of a session against sessions
+    Memory,
+    /// Time to restart against sessions
+    Restart,
+    /// Lateness of expiry against sessions that stop together
+    Expiry,
+    /// CPU of a beat against shards
+    Shards,
+    /// Throughput and latency of joins against joins under way
+    Joins,
+    /// Latency of beats against the rate at which they come
+    Saturation,
+}
+
+/// Flags of `growth`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Growth {
+    #[command(flatten)]
+    pub(crate) own: Own,
+    /// Only these curves; absent: all.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) only: Vec<Curve>,
+    /// Numbers of sessions.
+    #[arg(long, value_delimiter = ',', default_value = "10000,100000,1000000", value_parser = clap::value_parser!(u32).range(1_000..=20_000_000))]
+    pub(crate) sizes: Vec<u32>,
+    /// Ten million sessions as well: some 3 GB of memory and 10 minutes more.
+    #[arg(long)]
+    pub(crate) ten_million: bool,
+    /// Measurements of each point that is a cost, or a time to restart.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Length of each measurement of beats.
+    #[arg(long, default_value = "2s", value_parser = length)]
+    pub(crate) duration: u64,
+}
+
+/// A way to ask too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Excess {
+    /// More joins than the server can make durable
+    Joins,
+    /// Clients that never end what they begin
+    Slow,
+}
+
+/// Flags of `overload`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Overload {
+    #[command(flatten)]
+    pub(crate) own: Own,
+    /// Only this; absent: both.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) only: Vec<Excess>,
+    /// Joins: sessions that beat once a second meanwhile.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
+    pub(crate) sessions: u32,
+    /// Joins: how many times the capacity is asked for.
+    #[arg(long, default_value_t = 3.0)]
+    pub(crate) factor: f64,
+    /// Joins: how long; and how long the beats are measured before that.
+    #[arg(long, default_value = "10s", value_parser = length)]
+    pub(crate) duration: u64,
+    /// Slow: connections in all.
+    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(100..=60_000))]
+    pub(crate) connections: u32,
+    /// Slow: of them slow ones.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub(crate) slow: u32,
+    /// Slow: pairs of measurements, without and with them.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Slow: length of each; longer than the 10 s that the server gives a request, so that some
+    /// are ended and come again.
+    #[arg(long, default_value = "12s", value_parser = length)]
+    pub(crate) each: u64,
+}
+
+/// A kind of work that is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WorkName {
+    /// What a beat costs
+    Heartbeat,
+    /// What a durable creation costs
+    Create,
+    /// How late sessions that stop are seen to go
+    Expiry,
+    /// What a session occupies
+    Memory,
+}
+
+/// Flags of `compare`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Compare {
+    #[command(flatten)]
+    pub(crate) own: Own,
+    /// The bound server's binary, as `cargo bench --bench bound --no-run` builds it.
+    #[arg(long)]
+    pub(crate) bound: Option<PathBuf>,
+    /// Only these servers; absent: all that are installed.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) only: Vec<Who>,
+    /// Only this work; absent: all of it.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) work: Vec<WorkName>,
+    /// Rounds; each gives every server the same work, in an order that changes.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// Length of each measurement of beats.
+    #[arg(long, default_value = "2s", value_parser = length)]
+    pub(crate) duration: u64,
+    /// Sessions that are beaten for.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(64..=10_000_000))]
+    pub(crate) sessions: u32,
+    /// Connections of the crowded measurement of beats; at most as many as there are sessions.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(64..=20_000))]
+    pub(crate) crowd: u32,
+    /// Sessions created in a round.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(512..=20_000))]
+    pub(crate) creates: u32,
+    /// Sessions that stop at once.
+    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..=19_000))]
+    pub(crate) mass: u32,
+    /// Their timeout, in seconds.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(5..=40))]
+    pub(crate) timeout: u32,
+    /// Sessions held while memory is read.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+    pub(crate) held: u32,
 }
 
 /// Reads `20`, `0.5`, `500ms`, `2m`, `1h` as nanoseconds.

@@ -17,6 +17,7 @@ mod process;
 mod recorder;
 mod reply;
 mod report;
+mod rivals;
 mod run;
 mod schedule;
 mod standing;
@@ -39,6 +40,9 @@ fn main() -> ExitCode {
         Command::Watch(flags) => commands::watch::watch(&flags),
         Command::Failover(flags) => commands::failover::failover(&flags),
         Command::Bench(flags) => commands::bench::bench(&flags),
+        Command::Growth(flags) => commands::growth::growth(&flags),
+        Command::Overload(flags) => commands::overload::overload(&flags),
+        Command::Compare(flags) => commands::compare::compare(&flags),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

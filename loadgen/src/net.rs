@@ -91,6 +91,17 @@ pub(crate) trait Driver {
     );
     /// Connection `conn` ended, with `lost` requests unanswered.
     fn closed(&mut self, conn: u32, why: &str, lost: &mut dyn Iterator<Item = Pending>);
+    /// The first answer in `input`; `None` asks for more bytes. An answer with a status below
+    /// 200 answers nothing and is passed over. HTTP, unless the driver speaks something else;
+    /// what must be said back at once goes into the lane.
+    ///
+    /// # Errors
+    /// If the bytes are no answer, with the reason for which the connection is closed.
+    fn frame(&mut self, lane: &mut Lane, input: &[u8]) -> Result<Option<Reply>, String> {
+        let kind = lane.waiting.front().map(|p| p.kind);
+        let to_head = matches!(kind, Some(Kind::Head | Kind::Ghost));
+        reply::parse(input, to_head).map_err(|e| format!("{NOT_HTTP}{e}"))
+    }
 }
 
 /// What [`Driver::tick`] wants next.
@@ -126,6 +137,8 @@ pub(crate) struct Net {
     to_open: VecDeque<(u64, u32)>,
     opening: u32,
     up: u32,
+    /// How many connections may have been opened by now; see [`Net::open_up_to`].
+    open_max: u32,
     next_open_ns: u64,
     events: Vec<epoll::Event>,
     scratch: Box<[u8]>,
@@ -174,6 +187,7 @@ impl Net {
             to_open: (0..connections).map(|c| (0, c)).collect(),
             opening: 0,
             up: 0,
+            open_max: u32::MAX,
             next_open_ns: 0,
             events: Vec::with_capacity(EVENTS_MAX),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
@@ -190,6 +204,12 @@ impl Net {
             self.dirty.push(conn);
         }
         &mut c.lane
+    }
+
+    /// Lets so many connections be open or under way at once, and no more until told again:
+    /// for work that wants a connection of its own for each piece.
+    pub(crate) fn open_up_to(&mut self, connections: u32) {
+        self.open_max = connections;
     }
 
     /// Whether every connection is open.
@@ -381,7 +401,8 @@ impl Net {
     fn open_due(&mut self, now_ns: u64, driver: &mut impl Driver) -> Result<()> {
         while let Some((not_before, conn)) = self.to_open.front().copied() {
             let later = now_ns < not_before.max(self.next_open_ns);
-            if later || self.opening >= OPENING_MAX {
+            let enough = self.up + self.opening >= self.open_max;
+            if later || enough || self.opening >= OPENING_MAX {
                 break;
             }
             self.to_open.pop_front();
@@ -470,10 +491,9 @@ fn answers(
 ) -> Result<usize, String> {
     let mut used = 0;
     while used < input.len() {
-        let kind = lane.waiting.front().map(|p| p.kind);
-        let to_head = matches!(kind, Some(Kind::Head | Kind::Ghost));
-        let parsed = reply::parse(&input[used..], to_head).map_err(|e| format!("{NOT_HTTP}{e}"))?;
-        let Some(head) = parsed else { break };
+        let Some(head) = driver.frame(lane, &input[used..])? else {
+            break;
+        };
         if input.len() - used < head.total_len() {
             break;
         }

@@ -6,11 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
+use super::{Failure, hear_signals};
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-
-use super::Failure;
 
 /// The flags of `dev`.
 #[derive(Args)]
@@ -42,8 +39,8 @@ pub(super) fn run(flags: &Flags) -> Result<(), Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::fatal(format!("cannot find this program's own file: {error}")))?;
     let (events, inbox) = channel();
-    hear_signals(events.clone())
-        .map_err(|error| Failure::fatal(format!("cannot hear signals: {error}")))?;
+    let signal = events.clone();
+    hear_signals(move || signal.send(Event::Stop).is_ok())?;
     let mut servers = Vec::new();
     for id in 1..=flags.servers {
         match start(&program, flags, id, &events) {
@@ -173,20 +170,6 @@ fn stop(servers: &mut [Server]) {
         let pid = rustix::process::Pid::from_child(&server.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
-}
-
-fn hear_signals(events: Sender<Event>) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            for _ in signals.forever() {
-                if events.send(Event::Stop).is_err() {
-                    return;
-                }
-            }
-        })
-        .map(drop)
 }
 
 /// Where server `id` listens: for clients (`offset` 0) or for the other servers (1).

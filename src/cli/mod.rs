@@ -5,21 +5,30 @@
 //! | 0 | it did what was asked, or was told to stop |
 //! | 1 | the environment would not have it: port in use, disk full, damaged log |
 //! | 2 | it was asked wrongly: a flag, a variable, the configuration file |
+//! | 3 | no server could be reached, or none could answer at present |
+//! | 4 | there is no such group, member, session or config |
+//! | 5 | the servers refused: a conflict, a condition that does not hold, a value out of bounds |
 //!
 //! Whatever goes wrong is one line on stderr that says what and how to mend it.
 
 mod dev;
 mod log;
 mod panic;
+mod remote;
 mod serve;
+mod snapshot;
 
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 /// Runs the command that `args` spell, the program's name first, to its end.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -38,11 +47,23 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Serve(flags)) => serve::run(&flags),
         Some(Command::Dev(flags)) => dev::run(&flags),
         Some(Command::Log { command }) => log::run(&command),
+        Some(Command::Snapshot { command }) => snapshot::run(&command),
+        Some(Command::Completions { shell }) => completions(shell),
+        Some(Command::Remote(command)) => remote::run(&command),
     };
     match outcome {
         Ok(()) => ExitCode::from(DONE),
         Err(failure) => failure.report(),
     }
+}
+
+/// Prints a script that completes the command line in a shell.
+fn completions(shell: Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut CommandLine::command(), "systole", &mut script);
+    // Whoever closes the pipe has what it wants.
+    let _ = std::io::stdout().write_all(&script);
+    Ok(())
 }
 
 /// What clap found wrong with the command line, its advice included and its layout not.
@@ -58,8 +79,21 @@ fn one_line(error: &clap::Error) -> String {
     format!("{line}; --help shows what there is")
 }
 
+/// Calls `heard` at each SIGTERM and SIGINT, from a thread of its own, until it says that nobody
+/// listens any more.
+fn hear_signals(heard: impl Fn() -> bool + Send + 'static) -> Result<(), Failure> {
+    let refused = |error| Failure::fatal(format!("cannot hear signals: {error}"));
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(refused)?;
+    let hear = move || {
+        let _ = signals.forever().all(|_| heard());
+    };
+    let thread = thread::Builder::new().name("signals".into()).spawn(hear);
+    thread.map(drop).map_err(refused)
+}
+
 /// Why a command ended before its time.
 struct Failure {
+    /// What is said; empty if nothing is.
     sentence: String,
     code: u8,
 }
@@ -82,6 +116,9 @@ impl Failure {
     }
 
     fn report(self) -> ExitCode {
+        if self.sentence.is_empty() {
+            return ExitCode::from(self.code);
+        }
         // A closed stderr must not turn one error into another.
         let _ = writeln!(std::io::stderr(), "systole: {}", self.sentence);
         ExitCode::from(self.code)
@@ -91,12 +128,29 @@ impl Failure {
 const DONE: u8 = 0;
 const FATAL: u8 = 1;
 const USAGE: u8 = 2;
+const UNAVAILABLE: u8 = 3;
+const NOT_FOUND: u8 = 4;
+const REFUSED: u8 = 5;
+
+/// What each exit code means, at the end of the help.
+const EXIT_CODES: &str = "Exit codes:
+  0  done, or told to stop
+  1  the environment would not have it: port in use, disk full, damaged log
+  2  asked wrongly
+  3  no server could be reached, or none could answer at present
+  4  no such group, member, session or config
+  5  refused: a conflict, a condition that does not hold, a value out of bounds";
 
 /// Heartbeats and group membership for a fleet, over plain HTTP.
 ///
 /// Without a command, starts a server.
 #[derive(Parser)]
-#[command(name = "systole", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "systole",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = EXIT_CODES
+)]
 struct CommandLine {
     #[command(subcommand)]
     command: Option<Command>,
@@ -110,11 +164,24 @@ enum Command {
     Serve(Box<serve::Flags>),
     /// Starts a whole ensemble of servers on this machine; Ctrl-C stops all.
     Dev(dev::Flags),
+    #[command(flatten)]
+    Remote(remote::Command),
     /// Looks into a data directory. No server may be running on it.
     #[command(subcommand_required = true, arg_required_else_help = false)]
     Log {
         #[command(subcommand)]
         command: LogCommand,
+    },
+    /// Backs up a data directory, and makes one of a backup.
+    #[command(subcommand_required = true, arg_required_else_help = false)]
+    Snapshot {
+        #[command(subcommand)]
+        command: snapshot::Command,
+    },
+    /// Prints a script that completes this command line in a shell.
+    Completions {
+        /// Which shell
+        shell: Shell,
     },
 }
 
@@ -135,7 +202,6 @@ enum LogCommand {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_sound() {

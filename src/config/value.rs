@@ -10,7 +10,10 @@ use crate::time::Millis;
 use crate::types::ServerId;
 
 /// Reads a duration: a number, then `ms`, `s`, `m`, `h` or `d`, as in `500ms` or `1.5s`.
-pub(super) fn duration(text: &str) -> Result<Millis, String> {
+///
+/// # Errors
+/// A phrase that says what it is not.
+pub fn duration(text: &str) -> Result<Millis, String> {
     const FORM: &str = "is not a duration: write a number and a unit, like 500ms, 10s, 2m or 24h";
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')

@@ -14,6 +14,8 @@
 //! A config that is a JSON object or array stands there byte for byte as it was written;
 //! any other is a string.
 
+mod targets;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -51,6 +53,10 @@ enum Form {
     /// One member and the counts.
     Brief {
         member: Box<[u8]>,
+    },
+    /// For Prometheus; see [`Document::targets`].
+    Targets {
+        port: Option<u16>,
     },
 }
 
@@ -138,6 +144,9 @@ impl Document {
         out: &mut Vec<u8>,
         budget_bytes: usize,
     ) -> bool {
+        if let Form::Targets { port } = self.form {
+            return self.render_targets(port, out, budget_bytes);
+        }
         let start = out.len();
         let mut passed_over = 0;
         while self.stage != Stage::Done {
@@ -191,7 +200,7 @@ impl Document {
 
     fn tail(&mut self, out: &mut Vec<u8>) {
         let truncated = match self.form {
-            Form::Full => {
+            Form::Full | Form::Targets { .. } => {
                 out.push(b'}');
                 return;
             }
@@ -211,7 +220,7 @@ impl Document {
         self.passed = 0;
         self.first = true;
         self.cursor = match &self.form {
-            Form::Full => Cursor::default(),
+            Form::Full | Form::Targets { .. } => Cursor::default(),
             Form::Page { after, .. } => self.group.members.cursor(after.as_deref()),
             Form::Brief { member } => self.group.members.cursor_at(member),
         };
@@ -223,7 +232,7 @@ impl Document {
             // A pass for which there is nobody is not made.
             Form::Full if active && self.group.active == 0 => 0,
             Form::Full if !active && self.group.inactive == 0 => 0,
-            Form::Full => u64::MAX,
+            Form::Full | Form::Targets { .. } => u64::MAX,
             Form::Page { limit, .. } => *limit,
             Form::Brief { .. } => 1,
         };

@@ -300,3 +300,62 @@ fn a_group_made_again_goes_on_counting() {
     tracker.join("db1", None);
     assert_eq!(tracker.shown().0, 4);
 }
+
+/// The targets of the group, in pieces of about `budget` bytes, and how many those were.
+fn targets(tracker: &Tracker, budget: usize) -> (Vec<serde_json::Value>, usize) {
+    let mut document = tracker
+        .state
+        .document(b"database")
+        .unwrap()
+        .targets(Some(9));
+    let (mut text, mut pieces) = (Vec::new(), 1);
+    while document.render_into(&tracker.endpoints, &mut text, budget) {
+        pieces += 1;
+    }
+    (serde_json::from_slice(&text).unwrap(), pieces)
+}
+
+#[test]
+fn active_members_and_they_alone_are_targets() {
+    let mut tracker = Tracker::founded();
+    tracker.join("a", None);
+    tracker.join("b", Some("{\"address\":\"b.example:1\"}"));
+    tracker.commit(&Request::SetConfig {
+        group: Box::from(&b"database"[..]),
+        member: Some(Box::from(&b"idle"[..])),
+        bytes: Box::from(&b"1"[..]),
+        require: Require::Nothing,
+    });
+    let (shown, _) = targets(&tracker, usize::MAX);
+    let addresses: Vec<&str> = shown
+        .iter()
+        .map(|target| target["targets"][0].as_str().unwrap())
+        .collect();
+    assert_eq!(addresses, ["a:9", "b.example:1"]);
+}
+
+#[test]
+fn targets_in_pieces_of_any_size_are_the_same() {
+    let mut tracker = Tracker::founded();
+    for n in 0..40 {
+        tracker.join(&format!("m{n:02}"), (n % 3 == 0).then_some("{\"x\":1}"));
+    }
+    let (whole, pieces) = targets(&tracker, usize::MAX);
+    assert_eq!((whole.len(), pieces), (40, 1));
+    for budget in [0, 1, 100, 1_000] {
+        let (parts, pieces) = targets(&tracker, budget);
+        assert_eq!(parts, whole);
+        assert!(pieces > 1, "{budget}");
+    }
+}
+
+#[test]
+fn a_config_that_is_read_counts_against_the_budget_of_a_piece() {
+    let mut tracker = Tracker::founded();
+    let long = format!("{{\"x\":\"{}\"}}", "y".repeat(10_000));
+    for n in 0..10 {
+        tracker.join(&format!("m{n}"), Some(&long));
+    }
+    let (shown, pieces) = targets(&tracker, 10_000);
+    assert_eq!((shown.len(), pieces), (10, 11));
+}

@@ -83,6 +83,12 @@ pub(super) fn segment<'a>(
 pub(super) fn segment_in_place(raw: &mut [u8]) -> Result<&[u8], NameFault> {
     let len = unescape(raw)?;
     let name = &raw[..len];
+    check_any(name)?;
+    Ok(name)
+}
+
+/// What any name must be, its characters included; its escapes are resolved.
+pub(super) fn check_any(name: &[u8]) -> Result<(), NameFault> {
     check_plain(name)?;
     let text = std::str::from_utf8(name).map_err(|_| NameFault::NotUtf8)?;
     for char in text.chars() {
@@ -93,7 +99,7 @@ pub(super) fn segment_in_place(raw: &mut [u8]) -> Result<&[u8], NameFault> {
             return Err(NameFault::Slash);
         }
     }
-    Ok(name)
+    Ok(())
 }
 
 /// What any name must be, beside its characters.

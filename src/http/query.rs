@@ -18,11 +18,14 @@ pub(super) struct Query<'a> {
     pub(super) version: Option<GroupVersion>,
     pub(super) wait: Option<Millis>,
     pub(super) consistent: bool,
+    pub(super) group: Option<&'a [u8]>,
+    pub(super) port: Option<u16>,
 }
 
 /// Reads `query`, as sent, of a route that takes the parameters in `allowed`. Names and
 /// values are escaped as in paths, and `+` is a space, which is how forms and most
-/// libraries write one.
+/// libraries write one. No route takes both of the parameters that are text, `after` and
+/// `group`: whichever it takes is kept in `text`.
 ///
 /// # Errors
 /// A parameter that is unknown here, given twice or senseless.
@@ -30,21 +33,22 @@ pub(super) struct Query<'a> {
 pub(super) fn read<'a>(
     query: &[u8],
     allowed: &'static [&'static str],
-    after: &'a mut NameBuffer,
+    text: &'a mut NameBuffer,
 ) -> Result<Query<'a>, Problem> {
     if query.is_empty() {
         return Ok(Query::default());
     }
-    read_pairs(query, allowed, after)
+    read_pairs(query, allowed, text)
 }
 
 fn read_pairs<'a>(
     query: &[u8],
     allowed: &'static [&'static str],
-    after: &'a mut NameBuffer,
+    text: &'a mut NameBuffer,
 ) -> Result<Query<'a>, Problem> {
+    debug_assert!(!(allowed.contains(&"after") && allowed.contains(&"group")));
     let mut read = Query::default();
-    let mut after_len = None;
+    let (mut after_len, mut group_len) = (None, None);
     let mut seen = 0u32;
     for pair in query.split(|&b| b == b'&').filter(|pair| !pair.is_empty()) {
         let (key, raw) = match pair.iter().position(|&b| b == b'=') {
@@ -59,19 +63,27 @@ fn read_pairs<'a>(
             return Err(bad(known, "is given twice"));
         }
         seen |= 1 << index;
-        if known == "after" {
-            after_len = Some(cursor(raw, after)?);
-            continue;
+        match known {
+            "after" => {
+                after_len = Some(long_text(known, raw, text)?);
+                continue;
+            }
+            "group" => {
+                group_len = Some(long_text(known, raw, text)?);
+                continue;
+            }
+            _ => {}
         }
         let mut buffer = [0; VALUE_BYTES_MAX];
         let value = decode(raw, &mut buffer).ok_or_else(|| bad(known, "makes no sense"))?;
         read.set(known, value)?;
     }
-    let after: &'a [u8] = after;
+    let text: &'a [u8] = text;
     // An empty cursor is the beginning.
     read.after = after_len
-        .map(|len| &after[..len])
+        .map(|len| &text[..len])
         .filter(|cursor| !cursor.is_empty());
+    read.group = group_len.map(|len| &text[..len]);
     Ok(read)
 }
 
@@ -91,6 +103,11 @@ impl Query<'_> {
             "version" => {
                 let version = digits(value).ok_or_else(|| bad(key, "must be a version"))?;
                 self.version = Some(GroupVersion(version));
+            }
+            "port" => {
+                let port = digits(value).and_then(|port| u16::try_from(port).ok());
+                let port = port.filter(|&port| port > 0);
+                self.port = Some(port.ok_or_else(|| bad(key, "must be from 1 to 65535"))?);
             }
             "takeover" => self.takeover = flag(key, value)?,
             "consistent" => self.consistent = flag(key, value)?,
@@ -112,15 +129,15 @@ fn decode<'b>(raw: &[u8], buffer: &'b mut [u8; VALUE_BYTES_MAX]) -> Option<&'b [
     Some(&room[..len])
 }
 
-/// Resolves the escapes of a cursor into `after`. A cursor need not be a name that could
-/// exist; it only says where to go on, so any text does.
-fn cursor(raw: &[u8], after: &mut NameBuffer) -> Result<usize, Problem> {
-    let too_long = || bad("after", "is longer than a name can be");
-    let room = after.get_mut(..raw.len()).ok_or_else(too_long)?;
+/// Resolves the escapes of a cursor or a name into `text`. A cursor need not be a name that
+/// could exist; it only says where to go on, so any text does. A name is checked by the route.
+fn long_text(key: &'static str, raw: &[u8], text: &mut NameBuffer) -> Result<usize, Problem> {
+    let too_long = || bad(key, "is longer than a name can be");
+    let room = text.get_mut(..raw.len()).ok_or_else(too_long)?;
     room.copy_from_slice(raw);
     plus_to_space(room);
     let len = name::unescape(room)
-        .map_err(|_| bad("after", "holds a % that two hex digits do not follow"))?;
+        .map_err(|_| bad(key, "holds a % that two hex digits do not follow"))?;
     if len > name::NAME_BYTES_MAX {
         return Err(too_long());
     }
@@ -285,8 +302,38 @@ mod tests {
                 version: Some(GroupVersion(0)),
                 wait: Some(Millis(30_000)),
                 consistent: false,
+                group: None,
+                port: None,
             }
         );
+    }
+
+    #[test]
+    fn a_group_and_a_port_are_read_as_names_and_numbers() {
+        let mut text = name::NAME_BUFFER;
+        let taken = &["group", "port"];
+        let query = read(b"group=a%2Fb+c&port=9100", taken, &mut text).expect("a query");
+        assert_eq!(query.group, Some(&b"a/b c"[..]));
+        assert_eq!(query.port, Some(9100));
+        let mut text = name::NAME_BUFFER;
+        let query = read(b"group=", taken, &mut text).expect("a query");
+        assert_eq!(
+            query.group,
+            Some(&b""[..]),
+            "given, and empty: the route refuses it"
+        );
+        for bad in [
+            "port=0",
+            "port=65536",
+            "port=x",
+            "port=",
+            "group=%",
+            "group=a&group=b",
+        ] {
+            let mut text = name::NAME_BUFFER;
+            let problem = read(bad.as_bytes(), taken, &mut text).expect_err("a refusal");
+            assert_eq!(problem.code, Code::BadParameter, "{bad}");
+        }
     }
 
     #[test]

@@ -125,6 +125,15 @@ pub enum Route<'a> {
     Histograms,
     /// `GET /-/cluster`.
     Cluster,
+    /// `GET /-/openapi.json`.
+    OpenApi,
+    /// `GET /-/sd/prometheus`.
+    Targets {
+        /// The group whose active members are the targets.
+        group: &'a [u8],
+        /// The port of members that name none.
+        port: Option<u16>,
+    },
     /// `GET /-/ui` and what belongs to it.
     Ui {
         /// Which file of the page.
@@ -232,7 +241,7 @@ fn find<'a>(request: &Request<'a>, scratch: &'a mut Scratch) -> Result<Route<'a>
         return on_group(request, group, after);
     };
     let group = match name::segment(first, group) {
-        Ok(b"-") => return own_page(request, second, third),
+        Ok(b"-") => return own_page(request, second, third, after),
         Ok(name) => checked(name, name::check_group(name), "group")?,
         Err(fault) => return Err(bad_name("group", first, fault)),
     };
@@ -423,9 +432,12 @@ fn own_page<'a>(
     request: &Request<'a>,
     page: &[u8],
     below: Option<&[u8]>,
+    text: &'a mut NameBuffer,
 ) -> Result<Route<'a>, Problem> {
     let route = match (page, below) {
         (b"heartbeats", None) => return batch(request),
+        (b"sd", Some(b"prometheus")) => return targets(request, text),
+        (b"openapi.json", None) => Route::OpenApi,
         (b"livez", None) => Route::Livez,
         (b"readyz", None) => Route::Readyz,
         (b"metrics", None) => Route::Metrics,
@@ -435,14 +447,24 @@ fn own_page<'a>(
         (b"ui", Some(b"style.css")) => ui(request, UiFile::Style),
         (b"ui", Some(b"app.js")) => ui(request, UiFile::Script),
         (b"ui", Some(b"icon.svg")) => ui(request, UiFile::Icon),
-        (b"openapi.json", None) | (b"sd", Some(b"prometheus")) => {
-            return Err(Problem::new(Code::NotImplemented).detail("this page comes later"));
-        }
         _ => return Err(unknown_page()),
     };
     reading(request)?;
     no_query(request)?;
     Ok(route)
+}
+
+fn targets<'a>(request: &Request<'a>, text: &'a mut NameBuffer) -> Result<Route<'a>, Problem> {
+    reading(request)?;
+    let query = query::read(request.query, &["group", "port"], text)?;
+    let Some(group) = query.group else {
+        return Err(Problem::new(Code::BadParameter).detail("group must be given: ?group=NAME"));
+    };
+    let verdict = name::check_any(group).and_then(|()| name::check_group(group));
+    Ok(Route::Targets {
+        group: checked(group, verdict, "group")?,
+        port: query.port,
+    })
 }
 
 fn ui<'a>(request: &Request<'a>, file: UiFile) -> Route<'a> {

@@ -27,6 +27,7 @@
 //! may have dropped what it could not write and say yes the second time. Reading goes on.
 
 mod aside;
+mod backup;
 pub mod disk;
 mod entries;
 mod epochs;
@@ -47,6 +48,7 @@ mod trim;
 mod truncate;
 
 pub use aside::{SetAside, set_aside};
+pub use backup::{BackupError, BackupWriter, Reading, make_dir, open_backup};
 pub use entries::{Entries, Entry};
 pub use epochs::Epochs;
 pub use error::{Corruption, Fatal, LogError, OpenError, ReadError};

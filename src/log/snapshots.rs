@@ -27,7 +27,7 @@ use crate::types::{Epoch, Zxid};
 use std::io::{self, Read, Write};
 
 /// Bytes of a snapshot's header.
-const HEADER: usize = 40;
+pub(super) const HEADER: usize = 40;
 /// Longest chunk; also what writer and reader hold in memory.
 const CHUNK_BYTES_MAX: usize = 256 * 1024;
 /// The writer syncs this often, so that the last sync is short and the log's syncs are not
@@ -208,7 +208,7 @@ impl<D: Disk> SnapshotReader<D> {
     }
 
     /// Opens it under another name.
-    fn open_file(
+    pub(super) fn open_file(
         disk: &D,
         name: String,
         zxid: Zxid,

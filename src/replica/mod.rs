@@ -45,7 +45,7 @@ use crate::lease::{self, Owner};
 use crate::mail::{Answer, ShardIndex, Tell};
 use crate::metrics::CoreCounters;
 use crate::time::Millis;
-use crate::types::{Epoch, Incarnation, ServerId, Zxid};
+use crate::types::{Epoch, Incarnation, ServerId, SessionId, Zxid};
 use crate::zab::app::{
     Completion, Content, Damaged, Fate, Limits as NodeLimits, Node, NodeReady, Refusal as NoRoom,
 };
@@ -79,6 +79,10 @@ pub struct Replica {
     own: Own,
     /// Sessions that the transaction being looked at brought here.
     arrivals: Vec<SessionChange>,
+    /// Sessions that new runs of servers have adopted, not yet asked for.
+    adopted: u64,
+    /// Sessions of this run that the transaction being looked at ended.
+    ends: Vec<SessionId>,
     lease: Owner,
     /// Faults planted here and in the leases; none outside tests and the simulator.
     plants: (Plants, lease::Plants),
@@ -199,6 +203,8 @@ impl Replica {
             watches: Watches::new(settings.seeds),
             own: Own::default(),
             arrivals: Vec::new(),
+            adopted: 0,
+            ends: Vec::new(),
             lease: if alone {
                 Owner::forever()
             } else {
@@ -477,6 +483,7 @@ impl Replica {
                     let own = done.origin.server == self.settings.id && done.origin.run == self.run;
                     let request = own.then(|| self.requests.close(done.origin.request));
                     let request = request.flatten();
+                    self.tell_ends(request.as_ref(), &done.outcome);
                     let here = self.deal_arrivals(request.as_ref().map(|request| &request.who));
                     if let Some(request) = request {
                         self.finish(now, request.who, done.outcome, here);
@@ -498,6 +505,7 @@ impl Replica {
     fn on_restored(&mut self, standings: Vec<GroupStanding>) {
         self.requests.blur();
         self.index.reset();
+        debug_assert!(self.ends.is_empty(), "told when its transaction was done");
         self.active = 0;
         let mut active = 0;
         self.node.app().state.for_each_active(|_| active += 1);

@@ -108,6 +108,18 @@ impl Publisher {
         self.ended.push(id);
     }
 
+    /// These have ended because the shard `by` found them due.
+    pub(super) fn expire(&mut self, by: ShardIndex, ids: &[SessionId]) {
+        if !ids.is_empty() {
+            let ids: Arc<[SessionId]> = ids.into();
+            let expired = || Tell::Expired {
+                by,
+                ids: Arc::clone(&ids),
+            };
+            self.tell_all(expired);
+        }
+    }
+
     /// A session for a shard to hold; `shard` has asked for it, if anybody has.
     pub(super) fn deal(&mut self, shard: Option<ShardIndex>, dealt: Dealt) {
         let shards = self.hands.len() as u64;

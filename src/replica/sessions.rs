@@ -1,7 +1,7 @@
 //! This server's own sessions: its incarnation, what it takes over at its start, what comes to
 //! it and what leaves it.
 
-use super::requests::Who;
+use super::requests::{Request as Asked, Who};
 use super::{Plant, Replica, request_of};
 use crate::group::{End, EndedSession, Outcome, Place, Refusal, Request, Session, SessionChange};
 use crate::lease;
@@ -103,6 +103,7 @@ impl Replica {
         }
         let mine = self.is_own(&session);
         if let Some((server, incarnation)) = change.from {
+            self.adopted += u64::from(server == session.owner);
             if server == self.settings.id && self.own.is(incarnation) && !mine {
                 self.publisher.end(session.id);
             }
@@ -119,6 +120,12 @@ impl Replica {
         }
     }
 
+    /// How many sessions new runs of servers have adopted since this was last asked: changes of
+    /// the state that are some bytes in the log for thousands of them.
+    pub fn take_adopted(&mut self) -> u64 {
+        std::mem::take(&mut self.adopted)
+    }
+
     /// A session has ended.
     pub(super) fn on_ended(&mut self, ended: &EndedSession) {
         self.active -= 1;
@@ -129,8 +136,22 @@ impl Replica {
             End::Left | End::TakenOver => self.counters.closed.add(counts),
         }
         if ended.owner == self.settings.id && self.own.is(ended.incarnation) {
-            self.publisher.end(ended.id);
+            // By whom is known once the whole transaction is.
+            self.ends.push(ended.id);
         }
+    }
+
+    /// Tells what the last transaction ended: `request` asked for it, if anybody here has.
+    pub(super) fn tell_ends(&mut self, request: Option<&Asked>, outcome: &Outcome) {
+        let mut ends = std::mem::take(&mut self.ends);
+        match (request.map(|request| &request.who), outcome) {
+            (Some(Who::Shard { shard, .. }), Outcome::Expired { .. }) => {
+                self.publisher.expire(*shard, &ends);
+            }
+            _ => ends.iter().for_each(|id| self.publisher.end(*id)),
+        }
+        ends.clear();
+        self.ends = ends;
     }
 
     /// Deals what the last transaction brought here. A session that a join has created is not
@@ -151,16 +172,15 @@ impl Replica {
                 continue;
             }
             let shard = joined.or_else(|| self.mover_of(change.session.id));
-            let dealt = self.dealt(&change);
+            let dealt = self.dealt(change);
             self.publisher.deal(shard, dealt);
         }
         self.arrivals = arrivals;
         here
     }
 
-    fn dealt(&mut self, change: &SessionChange) -> Dealt {
+    fn dealt(&mut self, change: SessionChange) -> Dealt {
         let session = change.session;
-        let version = self.state().version(&change.group).unwrap_or_default();
         // Another server may promise something until it has heard of the move. An earlier run of
         // this one promises nothing any more, but it may have been given the session by a move just
         // before it ended, and not have waited for that.
@@ -174,11 +194,15 @@ impl Replica {
         } else {
             Millis(0)
         };
-        let (group, version) = self.publisher.cell(&change.group, version);
+        let (group, version) = self.publisher.known(&change.group).unwrap_or_else(|| {
+            let version = self.node.app().state.version(&change.group);
+            self.publisher
+                .cell(&change.group, version.unwrap_or_default())
+        });
         Dealt {
             group,
             version,
-            member: change.member.clone(),
+            member: change.member,
             id: session.id,
             term: session.term,
             timeout: session.timeout,

@@ -144,6 +144,7 @@ fn shard_settings(settings: &Settings, shards: u16) -> ShardSettings {
         lease: settings.lease,
         sessions_max: limits.sessions_per_shard_max,
         asks_max: limits.asks_per_shard_max,
+        changes_max: limits.changes_per_shard_max,
         http: http::Limits {
             head_bytes_max: limits.head_bytes_max,
             target_bytes_max: limits.target_bytes_max,

@@ -4,6 +4,7 @@ pub mod clock;
 pub mod hugepages;
 pub mod launch;
 pub mod mailbox;
+pub mod notify;
 pub mod pipeline;
 pub mod poller;
 pub mod post;

@@ -24,6 +24,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
+use super::clock;
 use crate::time::Millis;
 
 /// An epoll set, and the events last taken from it.
@@ -132,10 +133,12 @@ impl AsFd for Poller {
     }
 }
 
-/// A timer that the epoll set can watch; it fires once a period while it runs.
+/// A timer that the epoll set can watch; while it runs it fires whenever the boot clock shows
+/// `phase` and a whole number of periods.
 pub struct Ticker {
     timer: OwnedFd,
-    running: bool,
+    /// The phase it runs with, if it does.
+    running: Option<Millis>,
 }
 
 impl Ticker {
@@ -148,29 +151,28 @@ impl Ticker {
         let timer = timerfd_create(TimerfdClockId::Boottime, flags)?;
         Ok(Ticker {
             timer,
-            running: false,
+            running: None,
         })
     }
 
-    /// Starts or stops the timer; does nothing if it is so already.
+    /// Starts the timer with this phase, or stops it; does nothing if it is so already.
     ///
     /// # Errors
     /// None that a valid descriptor can cause.
-    pub fn run(&mut self, running: bool, period: Millis) -> io::Result<()> {
-        if running == self.running {
+    pub fn run(&mut self, phase: Option<Millis>, period: Millis) -> io::Result<()> {
+        if phase == self.running {
             return Ok(());
         }
-        let ms = if running { period.0 } else { 0 };
-        let every = Timespec {
-            tv_sec: (ms / 1_000).cast_signed(),
-            tv_nsec: ((ms % 1_000) * 1_000_000).cast_signed(),
+        let (first, every) = match phase {
+            Some(phase) => (first_after(clock::now(), phase, period), period),
+            None => (Millis(0), Millis(0)),
         };
         let setting = Itimerspec {
-            it_interval: every,
-            it_value: every,
+            it_interval: timespec(every),
+            it_value: timespec(first),
         };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &setting)?;
-        self.running = running;
+        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &setting)?;
+        self.running = phase;
         Ok(())
     }
 
@@ -185,6 +187,20 @@ impl Ticker {
 impl AsFd for Ticker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.timer.as_fd()
+    }
+}
+
+/// The first point after `now` that is `phase` and a whole number of periods.
+fn first_after(now: Millis, phase: Millis, period: Millis) -> Millis {
+    let phase = phase.0 % period.0;
+    let periods = (now.0 + period.0 - phase) / period.0;
+    Millis(periods * period.0 + phase)
+}
+
+fn timespec(at: Millis) -> Timespec {
+    Timespec {
+        tv_sec: (at.0 / 1_000).cast_signed(),
+        tv_nsec: ((at.0 % 1_000) * 1_000_000).cast_signed(),
     }
 }
 
@@ -265,16 +281,42 @@ mod tests {
     }
 
     #[test]
+    fn the_first_firing_is_the_next_point_of_the_phase() {
+        let first = |now, phase| first_after(Millis(now), Millis(phase), Millis(10)).0;
+        assert_eq!([first(0, 0), first(9, 0), first(10, 0)], [10, 10, 20]);
+        assert_eq!([first(2, 3), first(3, 3), first(12, 3)], [3, 13, 13]);
+        assert_eq!([first(12, 43), first(12, 40)], [13, 20]);
+    }
+
+    #[test]
+    fn a_ticker_fires_where_its_phase_says_and_where_a_new_one_does() {
+        on_executor(|| async {
+            let mut poller = Poller::new(8).unwrap();
+            let mut ticker = Ticker::new().unwrap();
+            poller.add(&ticker, 3, epoll::EventFlags::IN).unwrap();
+            let period = Millis(50);
+            for phase in [7, 31].map(Millis) {
+                let first = first_after(clock::now(), phase, period);
+                ticker.run(Some(phase), period).unwrap();
+                poller.ready().await.unwrap();
+                assert_eq!(poller.take(0).unwrap(), 1);
+                assert!(clock::now() >= first, "not before");
+                ticker.acknowledge();
+            }
+        });
+    }
+
+    #[test]
     fn a_ticker_fires_only_while_it_runs() {
         on_executor(|| async {
             let mut poller = Poller::new(8).unwrap();
             let mut ticker = Ticker::new().unwrap();
             poller.add(&ticker, 3, epoll::EventFlags::IN).unwrap();
             assert_eq!(poller.take(0).unwrap(), 0);
-            ticker.run(true, Millis(1)).unwrap();
+            ticker.run(Some(Millis(0)), Millis(1)).unwrap();
             poller.ready().await.unwrap();
             assert_eq!(poller.take(0).unwrap(), 1);
-            ticker.run(false, Millis(1)).unwrap();
+            ticker.run(None, Millis(1)).unwrap();
             ticker.acknowledge();
             assert_eq!(poller.take(0).unwrap(), 0, "stopped and taken note of");
         });

@@ -87,12 +87,13 @@ impl ShardLoop {
         loop {
             self.served.shard.count_turn();
             let rounds = self.rounds()?;
-            if rounds.ticked || self.served.shard.wheel_behind() {
+            if rounds.ticked || self.served.shard.is_behind() {
                 self.tick(rounds.drained);
             }
             self.carry();
-            self.ticker
-                .run(self.served.shard.needs_tick(), Millis(TICK_MS))?;
+            let shard = &self.served.shard;
+            let phase = shard.needs_tick().then(|| shard.tick_phase());
+            self.ticker.run(phase, Millis(TICK_MS))?;
             if self.served.shard.is_stopping() {
                 self.sockets.stop_accepting();
                 let since = *stopping_since.get_or_insert_with(clock::now);
@@ -104,7 +105,7 @@ impl ShardLoop {
             // What was carried away may have woken a connection.
             let idle = rounds.idle && !self.sockets.is_busy() && self.late.is_empty();
             let shard = &self.served.shard;
-            if idle && !shard.wheel_behind() && !shard.has_asks() && !shard.has_due() {
+            if idle && !shard.is_behind() && !shard.has_asks() && !shard.has_due() {
                 self.sockets.poller().ready().await?;
             } else {
                 // Lets the executor look after itself; it comes back at once.
@@ -116,10 +117,10 @@ impl ShardLoop {
     /// Some turns of the sockets, with the mail that comes in between.
     fn rounds(&mut self) -> io::Result<Rounds> {
         let mut rounds = Rounds::default();
-        let shard = &self.served.shard;
-        let pressed =
-            shard.wheel_behind() || shard.has_asks() || shard.has_due() || !self.late.is_empty();
         for _ in 0..ROUNDS {
+            let shard = &self.served.shard;
+            let pressed =
+                shard.is_behind() || shard.has_asks() || shard.has_due() || !self.late.is_empty();
             let inbox = &self.served.inbox;
             let wait_ns = match (pressed, inbox.has_mail()) {
                 (false, false) => BRIEF_NS,
@@ -242,6 +243,12 @@ impl Service for Served {
     }
     fn review(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Option<Next> {
         self.shard.review(conn, now, out)
+    }
+    fn late(&mut self, is_late: bool) {
+        self.shard.late(is_late);
+    }
+    fn is_bulk(&self, conn: ConnId) -> bool {
+        self.shard.is_bulk(conn)
     }
     fn close(&mut self, conn: ConnId) {
         self.shard.close(conn);

@@ -7,9 +7,12 @@
 //! that changes, which saves the second `recv` that would only return `EAGAIN`.
 //!
 //! Bounds: a turn takes at most `EVENTS_MAX` events, and each of them at most one buffer of
-//! input, so a flood on one connection delays the others by one buffer's worth of work. What
-//! a client does not read of its answers stays with the service, save for one batch of output.
+//! input, so a flood on one connection delays the others by one buffer's worth of work. A flood
+//! on many of a kind that the service calls bulk delays the others by a millisecond: those
+//! connections are served last, and only so many in a turn. What a client does not read of its
+//! answers stays with the service, save for one batch of output.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -43,6 +46,11 @@ pub trait Service {
     fn finish(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Next;
     /// Called about once a second for each connection; `None` leaves it as it is.
     fn review(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Option<Next>;
+    /// True if the connection is for work that may wait while others are served: asked after
+    /// each `receive` and `resume`, and holds until the next.
+    fn is_bulk(&self, conn: ConnId) -> bool;
+    /// Whether what is received and resumed from now on has waited for long.
+    fn late(&mut self, is_late: bool);
     /// The connection is gone.
     fn close(&mut self, conn: ConnId);
     /// What the last `receive` answered has been handed to the kernel, `took_ns` after the
@@ -82,6 +90,11 @@ pub struct Sockets {
     /// Connections that have something to do although no event will say so.
     again: Vec<ConnId>,
     again_spare: Vec<ConnId>,
+    /// Bulk connections that have something to do, and the beginning of the turn since which
+    /// they have; the one that waits longest first.
+    bulk: VecDeque<(ConnId, u64)>,
+    /// Turns since the last that came to `bulk`, while others had more than a turn's work.
+    bulk_waits: u32,
     accepted: u64,
     /// Read anew for every input, after it has been read: a promise counts from when it is
     /// made, and a turn may take milliseconds.
@@ -106,7 +119,9 @@ struct Conn {
     hangup: bool,
     /// The end of the stream has been read.
     ended: bool,
-    /// In `again`.
+    /// As the service said last.
+    bulk: bool,
+    /// In `again` or `bulk`.
     queued: bool,
     /// Output the socket did not take, from `sent` on.
     unsent: Vec<u8>,
@@ -141,6 +156,13 @@ pub const READ_BYTES_MAX: usize = 64 * 1024;
 const STAGE_MAX: usize = 64;
 /// Bytes read from each of them; who has sent more is read again, into a larger buffer.
 const STAGE_BYTES: usize = 4_096;
+/// How long one turn serves bulk connections, nanoseconds; the last of them may take a little
+/// longer, for it is served a buffer of `STAGE_BYTES`.
+const BULK_NS_MAX: u64 = 1_000_000;
+/// A bulk connection that has waited for longer is late, nanoseconds.
+const BULK_LATE_NS: u64 = 20_000_000;
+/// Turns that others may fill before bulk connections have theirs.
+const BULK_WAITS_MAX: u32 = 8;
 /// Connections accepted in one turn.
 const ACCEPTS_MAX: usize = 64;
 /// Connections reviewed in one call of [`Sockets::review`].
@@ -207,6 +229,8 @@ impl Sockets {
             out: Vec::with_capacity(READ_BYTES_MAX),
             again: Vec::new(),
             again_spare: Vec::new(),
+            bulk: VecDeque::new(),
+            bulk_waits: 0,
             accepted: 0,
             clock,
             turn_ns: 0,
@@ -235,14 +259,14 @@ impl Sockets {
     /// True if something is left to do although the epoll set may be empty.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        !self.again.is_empty()
+        !self.again.is_empty() || !self.bulk.is_empty()
     }
 
     /// True if no connection has output that its socket has not taken.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
         let open = self.conns.iter().filter_map(|place| place.conn.as_ref());
-        self.again.is_empty() && open.into_iter().all(|open| open.unsent.is_empty())
+        !self.is_busy() && open.into_iter().all(|open| open.unsent.is_empty())
     }
 
     /// Stops accepting. Connections that wait in the backlog are reset by the kernel.
@@ -288,7 +312,36 @@ impl Sockets {
             again.clear();
             self.again_spare = again;
         }
+        // A full batch of events is not all there was: the rest may be for more urgent ones.
+        if events == EVENTS_MAX && self.bulk_waits < BULK_WAITS_MAX {
+            self.bulk_waits += 1;
+        } else {
+            self.serve_bulk(service);
+        }
         Ok(turn)
+    }
+
+    /// Serves bulk connections, each once, for as long as a turn may.
+    fn serve_bulk<S: Service>(&mut self, service: &mut S) {
+        self.bulk_waits = 0;
+        if self.bulk.is_empty() {
+            return;
+        }
+        let begin_ns = (self.clock)();
+        for _ in 0..self.bulk.len() {
+            let Some((conn, since_ns)) = self.bulk.pop_front() else {
+                break;
+            };
+            if let Some(open) = self.get(conn) {
+                open.queued = false;
+                service.late(begin_ns.saturating_sub(since_ns) > BULK_LATE_NS);
+                self.go_on(conn, service);
+            }
+            if (self.clock)() - begin_ns >= BULK_NS_MAX {
+                break;
+            }
+        }
+        service.late(false);
     }
 
     /// The service has output, or wants input again, for a connection that it let wait. The
@@ -384,6 +437,7 @@ impl Sockets {
             readable: false,
             hangup: false,
             ended: false,
+            bulk: false,
             queued: false,
             unsent: Vec::new(),
             sent: 0,
@@ -434,6 +488,9 @@ impl Sockets {
             return self.drop_conn(conn, service);
         }
         let Some(open) = self.get(conn) else { return };
+        if open.bulk {
+            return self.queue(conn);
+        }
         if open.readable && open.state == State::Open(Next::Read) && open.unsent.is_empty() {
             return self.stage(conn);
         }
@@ -492,9 +549,16 @@ impl Sockets {
     fn read<S: Service>(&mut self, conn: ConnId, service: &mut S) {
         let place = &self.conns[conn.index as usize];
         let Some(open) = &place.conn else { return };
+        // What may wait is taken in small portions, so that what may not comes in between.
+        let room_len = if open.bulk {
+            STAGE_BYTES
+        } else {
+            READ_BYTES_MAX
+        };
         let mut scratch = std::mem::take(&mut self.scratch);
-        let result = recv(&open.fd, &mut scratch[..], RecvFlags::empty()).map(|(count, _)| count);
-        self.received(conn, result, &scratch, service);
+        let room = &mut scratch[..room_len];
+        let result = recv(&open.fd, &mut *room, RecvFlags::empty()).map(|(count, _)| count);
+        self.received(conn, result, room, service);
         self.scratch = scratch;
     }
 
@@ -534,6 +598,7 @@ impl Sockets {
     fn settle<S: Service>(&mut self, conn: ConnId, next: Next, service: &mut S) {
         let place = &mut self.conns[conn.index as usize];
         let Some(open) = &mut place.conn else { return };
+        open.bulk = service.is_bulk(conn);
         open.state = match next {
             Next::Close => State::Closing,
             // There is nothing more to read, whatever the service hopes for.
@@ -610,9 +675,15 @@ impl Sockets {
     }
 
     fn queue(&mut self, conn: ConnId) {
+        let turn_ns = self.turn_ns;
         let Some(open) = self.get(conn) else { return };
-        if !open.queued {
-            open.queued = true;
+        if open.queued {
+            return;
+        }
+        open.queued = true;
+        if open.bulk {
+            self.bulk.push_back((conn, turn_ns));
+        } else {
             self.again.push(conn);
         }
     }

@@ -1,7 +1,7 @@
 //! The engine against real sockets and a service that speaks lines instead of HTTP.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
@@ -20,6 +20,13 @@ struct Lines {
     finished: usize,
     served: usize,
     expected: usize,
+    /// Those whose last line began with `bulk`: each such line takes a third of a millisecond.
+    bulk: HashSet<ConnId>,
+    bulk_lines: usize,
+    /// Lines that had waited for long.
+    late_lines: usize,
+    is_late: bool,
+    now: Rc<Cell<u64>>,
 }
 
 impl Lines {
@@ -46,6 +53,13 @@ impl Lines {
                 continue;
             }
             out.extend_from_slice(format!("<{line}>").as_bytes());
+            self.late_lines += usize::from(self.is_late);
+            self.bulk.remove(&conn);
+            if line.starts_with("bulk") {
+                self.bulk.insert(conn);
+                self.bulk_lines += 1;
+                self.now.set(self.now.get() + NS_PER_MS.div_ceil(3));
+            }
             if line == "close" {
                 return Next::Close;
             }
@@ -94,6 +108,12 @@ impl Service for Lines {
             Next::Close
         })
     }
+    fn late(&mut self, is_late: bool) {
+        self.is_late = is_late;
+    }
+    fn is_bulk(&self, conn: ConnId) -> bool {
+        self.bulk.contains(&conn)
+    }
     fn close(&mut self, conn: ConnId) {
         self.partial.remove(&conn);
         self.closed.push(conn);
@@ -108,19 +128,22 @@ struct World {
     sockets: Sockets,
     lines: Lines,
     addr: SocketAddr,
-    now: Rc<Cell<Millis>>,
+    now: Rc<Cell<u64>>,
 }
 
 impl World {
     fn new(open_max: usize) -> World {
         let addr = probe("127.0.0.1:0".parse().unwrap()).unwrap();
-        let now = Rc::new(Cell::new(Millis(1)));
+        let now = Rc::new(Cell::new(NS_PER_MS));
         let clock = Rc::clone(&now);
-        let clock = Box::new(move || clock.get().0 * NS_PER_MS);
+        let clock = Box::new(move || clock.get());
         let sockets = Sockets::new(listener(addr).unwrap(), open_max, clock).unwrap();
         World {
             sockets,
-            lines: Lines::default(),
+            lines: Lines {
+                now: Rc::clone(&now),
+                ..Lines::default()
+            },
             addr,
             now,
         }
@@ -201,6 +224,105 @@ fn inputs_that_come_together_are_announced_together_and_each_is_answered() {
         world.expect(client, &format!("<{index}{line}>"));
     }
     assert!(world.lines.expected >= 100, "{}", world.lines.expected);
+}
+
+#[test]
+fn those_who_may_wait_are_served_for_a_millisecond_a_turn_and_after_the_others() {
+    let mut world = World::new(200);
+    let mut bulk: Vec<_> = (0..20).map(|_| world.client()).collect();
+    let mut urgent = world.client();
+    for client in &mut bulk {
+        client.write_all(b"bulk\n").unwrap();
+        world.expect(client, "<bulk>");
+    }
+    let served = world.lines.bulk_lines;
+    for client in &mut bulk {
+        client.write_all(b"bulk\n").unwrap();
+    }
+    urgent.write_all(b"urgent\n").unwrap();
+    // All is there: loopback delivers before `write` returns.
+    world.turn();
+    assert_eq!(world.lines.bulk_lines - served, 3, "a millisecond's worth");
+    let mut answer = [0; 64];
+    let count = urgent.read(&mut answer).unwrap();
+    assert_eq!(&answer[..count], b"<urgent>", "in the same turn");
+    assert!(world.sockets.is_busy());
+    for turn in 2..=7 {
+        world.turn();
+        assert_eq!(world.lines.bulk_lines - served, (3 * turn).min(20));
+    }
+    assert!(!world.sockets.is_busy());
+    // Those who waited have their turn, each in its own.
+    for client in &mut bulk {
+        world.expect(client, "<bulk>");
+    }
+}
+
+#[test]
+fn who_has_waited_for_long_is_known_to_and_nobody_after_him() {
+    let mut world = World::new(200);
+    let mut bulk: Vec<_> = (0..4).map(|_| world.client()).collect();
+    for client in &mut bulk {
+        client.write_all(b"bulk\n").unwrap();
+        world.expect(client, "<bulk>");
+    }
+    for client in &mut bulk {
+        client.write_all(b"bulk\n").unwrap();
+    }
+    world.turn();
+    assert_eq!(world.lines.late_lines, 0);
+    // One is left of them.
+    world.now.set(world.now.get() + BULK_LATE_NS);
+    let mut urgent = world.client();
+    urgent.write_all(b"urgent\n").unwrap();
+    world.expect(&mut urgent, "<urgent>");
+    assert_eq!(world.lines.late_lines, 1);
+    bulk[0].write_all(b"bulk\n").unwrap();
+    world.turn();
+    assert_eq!(world.lines.late_lines, 1);
+}
+
+#[test]
+fn one_who_may_wait_is_read_in_small_portions() {
+    let mut world = World::new(8);
+    let mut client = world.client();
+    client.write_all(b"bulk\n").unwrap();
+    world.expect(&mut client, "<bulk>");
+    let line = format!("bulk{}\n", "x".repeat(1_019));
+    client.write_all(line.repeat(20).as_bytes()).unwrap();
+    let before = world.lines.bulk_lines;
+    world.turn();
+    let a_portion = STAGE_BYTES / line.len();
+    assert_eq!(world.lines.bulk_lines - before, a_portion);
+    // And one that may not is not kept waiting by more of the same.
+    while world.sockets.is_busy() {
+        world.turn();
+    }
+    assert_eq!(world.lines.bulk_lines - before, 20);
+}
+
+#[test]
+fn those_who_may_wait_have_a_turn_however_much_others_have_to_do() {
+    let mut world = World::new(400);
+    let mut bulk = world.client();
+    bulk.write_all(b"bulk\n").unwrap();
+    world.expect(&mut bulk, "<bulk>");
+    let mut others: Vec<_> = (0..2 * EVENTS_MAX).map(|_| world.client()).collect();
+    for _ in 0..50 {
+        world.turn();
+    }
+    bulk.write_all(b"bulk\n").unwrap();
+    let before = world.lines.bulk_lines;
+    let mut turns = 0;
+    while world.lines.bulk_lines == before {
+        for client in &mut others {
+            client.write_all(b"a\n").unwrap();
+        }
+        world.turn();
+        turns += 1;
+        assert!(turns <= BULK_WAITS_MAX + 2, "never served");
+    }
+    assert!(turns > 2, "the others came first");
 }
 
 #[test]
@@ -287,7 +409,7 @@ fn a_close_that_the_client_never_answers_ends_after_a_while() {
     client.write_all(b"close\n").unwrap();
     world.expect(&mut client, "<close>");
     assert_eq!(world.sockets.open(), 1, "draining");
-    world.now.set(Millis(1 + DRAIN_MS_MAX + 1));
+    world.now.set((1 + DRAIN_MS_MAX + 1) * NS_PER_MS);
     world.sockets.review(&mut world.lines);
     assert_eq!(world.sockets.open(), 0);
 }
@@ -300,10 +422,10 @@ fn a_client_that_never_reads_its_answers_is_dropped_after_a_while() {
     for _ in 0..200 {
         world.turn();
     }
-    world.now.set(Millis(1 + STUCK_MS_MAX));
+    world.now.set((1 + STUCK_MS_MAX) * NS_PER_MS);
     world.sockets.review(&mut world.lines);
     assert_eq!(world.sockets.open(), 1);
-    world.now.set(Millis(world.now.get().0 + 1));
+    world.now.set(world.now.get() + NS_PER_MS);
     world.sockets.review(&mut world.lines);
     assert_eq!(world.sockets.open(), 0);
     assert_eq!(world.lines.closed.len(), 1);
@@ -342,10 +464,10 @@ fn a_place_used_again_does_not_answer_to_its_old_name() {
     while world.sockets.open() > 0 {
         world.turn();
         // The service asked to wait; the review is what ends such a connection.
-        world.now.set(Millis(1_000_000));
+        world.now.set(1_000_000 * NS_PER_MS);
         world.sockets.review(&mut world.lines);
     }
-    world.now.set(Millis(2));
+    world.now.set(2 * NS_PER_MS);
     let mut second = world.client();
     second.write_all(b"a\n").unwrap();
     world.expect(&mut second, "<a>");
@@ -367,7 +489,7 @@ fn an_idle_connection_is_closed_when_the_service_says_so() {
     let mut client = world.client();
     client.write_all(b"a\n").unwrap();
     world.expect(&mut client, "<a>");
-    world.now.set(Millis(1_000_000));
+    world.now.set(1_000_000 * NS_PER_MS);
     world.sockets.review(&mut world.lines);
     world.expect(&mut client, "<idle>");
     world.expect_end(&mut client);

@@ -5,6 +5,8 @@
 //! frees it, so the watchdog rings every executor's bell now and then; and if one does not
 //! turn although its bell was rung many times, a dead process that restarts from its log is
 //! better than a live one that answers nobody.
+//!
+//! Whoever watches the process from outside is told that it is alive, while all executors turn.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,18 +23,28 @@ pub struct Watched {
     pub ring: Box<dyn Fn() + Send>,
 }
 
+/// Who is to be told that the process is alive.
+pub struct Alive {
+    /// How often, at least, as long as it is.
+    pub period: Duration,
+    /// Tells it.
+    pub tell: Box<dyn Fn() + Send>,
+}
+
 /// Looks at each of `watched` every [`INTERVAL`] until `stop` is set and the thread unparked;
 /// calls `end` with the reason if one stands still for [`STANDSTILLS_MAX`] looks in a row.
 ///
 /// Looks are counted, not time: a process that was stopped as a whole and goes on later has
-/// missed none.
+/// missed none. `alive` is told once a period, if each executor has turned since the last time.
 pub fn watch(
     watched: Vec<Watched>,
     stop: Arc<AtomicBool>,
+    alive: Option<Alive>,
     end: impl Fn(&str) + Send + 'static,
 ) -> JoinHandle<()> {
     let body = move || {
         let mut seen: Vec<(u64, u32)> = vec![(0, 0); watched.len()];
+        let mut pulse = alive.map(|alive| Pulse::new(alive, watched.len()));
         while !stop.load(Ordering::Acquire) {
             for (executor, (turns, still)) in watched.iter().zip(&mut seen) {
                 let now = (executor.turns)();
@@ -48,6 +60,9 @@ pub fn watch(
                 }
                 (executor.ring)();
             }
+            if let Some(pulse) = &mut pulse {
+                pulse.look(seen.iter().map(|(turns, _)| *turns));
+            }
             thread::park_timeout(INTERVAL);
         }
     };
@@ -55,6 +70,39 @@ pub fn watch(
         .name("watchdog".into())
         .spawn(body)
         .expect("a thread can be started: the executors' could")
+}
+
+/// When somebody was last told that the process is alive.
+struct Pulse {
+    alive: Alive,
+    /// Looks since then.
+    looks: u32,
+    /// The turns of each executor then.
+    turns: Vec<u64>,
+}
+
+impl Pulse {
+    fn new(alive: Alive, executors: usize) -> Pulse {
+        Pulse {
+            alive,
+            looks: 0,
+            turns: vec![0; executors],
+        }
+    }
+
+    fn look(&mut self, turns: impl Iterator<Item = u64> + Clone) {
+        self.looks = self.looks.saturating_add(1);
+        let due = INTERVAL.saturating_mul(self.looks) >= self.alive.period;
+        let all_turn = turns
+            .clone()
+            .zip(&self.turns)
+            .all(|(now, then)| now != *then);
+        if due && all_turn {
+            (self.alive.tell)();
+            self.looks = 0;
+            self.turns = turns.collect();
+        }
+    }
 }
 
 /// Between two looks.
@@ -90,6 +138,7 @@ mod tests {
         let watchdog = watch(
             vec![watched(&turns, rings, true)],
             Arc::clone(&stop),
+            None,
             |_| panic!(),
         );
         for _ in 0..3 {
@@ -108,6 +157,7 @@ mod tests {
         let watchdog = watch(
             vec![watched(&turns, rings, false)],
             Arc::default(),
+            None,
             move |why| {
                 ended.send(why.to_owned()).unwrap();
             },
@@ -121,5 +171,43 @@ mod tests {
             thread::yield_now();
         };
         assert!(why.starts_with("shard 7 has not turned"), "{why}");
+    }
+
+    /// A pulse of three looks, and how often it has told.
+    fn pulse(executors: usize) -> (Pulse, Arc<AtomicU64>) {
+        let told = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&told);
+        let tell = move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        };
+        let alive = Alive {
+            period: INTERVAL * 3,
+            tell: Box::new(tell),
+        };
+        (Pulse::new(alive, executors), told)
+    }
+
+    #[test]
+    fn it_is_told_once_a_period_that_all_executors_turn() {
+        let (mut pulse, told) = pulse(2);
+        for look in 1..=9 {
+            pulse.look([look, look * 2].into_iter());
+            assert_eq!(told.load(Ordering::Relaxed), look / 3, "look {look}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_told_while_one_executor_stands_still() {
+        let (mut pulse, told) = pulse(2);
+        for look in 1..=3 {
+            pulse.look([look, 7].into_iter());
+        }
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+        for look in 4..=20 {
+            pulse.look([look, 7].into_iter());
+        }
+        assert_eq!(told.load(Ordering::Relaxed), 1, "the second has not turned");
+        pulse.look([21, 8].into_iter());
+        assert_eq!(told.load(Ordering::Relaxed), 2, "at once when it turns");
     }
 }

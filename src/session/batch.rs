@@ -56,9 +56,18 @@ impl<G, S: BuildHasher> Tracker<G, S> {
     /// Brings into cache what touching the sessions of these names will need. Changes nothing;
     /// names that are nobody's do no harm.
     pub fn expect<'a>(&self, names: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
-        let mut names = names.into_iter();
+        self.expect_keys(names.into_iter());
+    }
+
+    /// As [`Tracker::expect`], for the sessions of these ids: what finding and reading them will
+    /// need.
+    pub fn expect_ids(&self, ids: impl IntoIterator<Item = SessionId>) {
+        self.expect_keys(ids.into_iter());
+    }
+
+    fn expect_keys<K: Key<G, S>>(&self, mut keys: impl Iterator<Item = K>) {
         let mut block = [None; BLOCK];
-        while self.stage(&mut block, &mut names).len() == BLOCK {}
+        while self.stage(&mut block, &mut keys).len() == BLOCK {}
     }
 
     fn touch_staged<K: Key<G, S>>(

@@ -131,6 +131,7 @@ impl Shard {
         let open = &mut self.conns[conn.index as usize];
         open.progress = http::Progress::default();
         open.since = now;
+        open.changes = false;
         ends[answered - 1]
     }
 

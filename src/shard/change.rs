@@ -67,6 +67,10 @@ impl Shard {
         manner: Manner,
         now: Millis,
     ) -> Result<Step, Problem> {
+        if self.asked >= self.settings.changes_max || self.is_late {
+            self.counters.overloads.add(1);
+            return Err(Problem::new(Code::Overloaded));
+        }
         if let Route::Join { .. } = *route {
             let join = self.join_of(route, body)?;
             return self.join(conn, join, manner, now);

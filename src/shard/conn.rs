@@ -66,6 +66,8 @@ pub(super) struct Conn {
     first_seq: u32,
     /// What the answers under way are to.
     under_way: Class,
+    /// Its last request was a change.
+    pub(super) changes: bool,
     /// What is being sent in pieces.
     pub(super) stream: Option<Box<Stream>>,
     /// The group that the connection waits for, by its place in the shard's room.
@@ -103,6 +105,8 @@ enum Reply {
     Awaited,
     /// To be sent when everything before it has been.
     Ready(Response),
+    /// The same, and it is [`Shard::overload`].
+    Overloaded,
 }
 
 /// An answer whose turn has not come.
@@ -135,12 +139,18 @@ impl Conn {
             replies: VecDeque::new(),
             first_seq: 0,
             under_way: Class::Other,
+            changes: false,
             stream: None,
             hangs: None,
             last: false,
             ended: false,
             since: now,
         }
+    }
+
+    /// True if this is still the connection meant.
+    fn is(&self, conn: ConnId) -> bool {
+        self.open && self.generation == conn.generation
     }
 
     /// Keeps a place in the order of answers for a request that [`Conn::takes`], or for a
@@ -152,6 +162,13 @@ impl Conn {
         }
         self.replies.push_back(Reply::Awaited);
         seq
+    }
+
+    /// Keeps a place for the refusal of a change that there is no room for.
+    pub(super) fn refuse_overload(&mut self) {
+        self.reserve(Class::Other);
+        self.replies.pop_back();
+        self.replies.push_back(Reply::Overloaded);
     }
 
     /// The number that [`Conn::reserve`] will return.
@@ -213,7 +230,7 @@ impl Shard {
         let Some(place) = self.conns.get_mut(conn.index as usize) else {
             return;
         };
-        if place.open && place.generation == conn.generation {
+        if place.is(conn) {
             let hung = place.hangs;
             *place = Conn {
                 open: false,
@@ -226,6 +243,21 @@ impl Shard {
                 self.leave_room(conn, spot);
             }
         }
+    }
+
+    /// True if `conn` may wait while other connections are served: it is used for changes, which
+    /// wait for a disk anyway, or listens to events. Heartbeats do not wait for those who join,
+    /// nor for the thousands who are told of it.
+    #[must_use]
+    pub fn is_bulk(&self, conn: ConnId) -> bool {
+        let place = self.conns.get(conn.index as usize);
+        place.is_some_and(|open| open.changes || open.listens())
+    }
+
+    /// Whether what comes from now on has waited so long that changes are better refused than
+    /// done: who is refused at once can try elsewhere, who waits for long tries again here.
+    pub fn late(&mut self, is_late: bool) {
+        self.is_late = is_late;
     }
 
     /// `bytes` have come in on `conn`.
@@ -271,8 +303,15 @@ impl Shard {
 
     /// Output has drained, or an answer has come.
     pub fn resume(&mut self, conn: ConnId, now: Millis, out: &mut Vec<u8>) -> Next {
-        let output_bytes_max = self.settings.output_bytes_max;
-        let Some(open) = self.conn(conn) else {
+        let Shard {
+            settings,
+            conns,
+            overload,
+            ..
+        } = self;
+        let output_bytes_max = settings.output_bytes_max;
+        let open = conns.get_mut(conn.index as usize);
+        let Some(open) = open.filter(|open| open.is(conn)) else {
             return Next::Close;
         };
         open.since = now;
@@ -294,11 +333,12 @@ impl Shard {
                 Some(Reply::Ready(response)) => {
                     out.extend_from_slice(&response.bytes);
                     open.stream = response.stream.take();
-                    open.replies.pop_front();
-                    open.first_seq = open.first_seq.wrapping_add(1);
                 }
+                Some(Reply::Overloaded) => out.extend_from_slice(overload),
                 Some(Reply::Awaited) | None => break,
             }
+            open.replies.pop_front();
+            open.first_seq = open.first_seq.wrapping_add(1);
         }
         if open.replies.is_empty() {
             open.replies.shrink_to(0);
@@ -344,7 +384,7 @@ impl Shard {
             ..
         } = self;
         let open = conns.get_mut(conn.index as usize)?;
-        if !open.open || open.generation != conn.generation || !open.is_clear() || open.blocked {
+        if !open.is(conn) || !open.is_clear() || open.blocked {
             return None;
         }
         let silent = now.since(open.since);
@@ -363,7 +403,7 @@ impl Shard {
     /// The connection, if it is still the one meant.
     pub(super) fn conn(&mut self, conn: ConnId) -> Option<&mut Conn> {
         let place = self.conns.get_mut(conn.index as usize)?;
-        (place.open && place.generation == conn.generation).then_some(place)
+        place.is(conn).then_some(place)
     }
 
     /// Gives the answer to a request that was parked. The client may be gone by now.

@@ -20,7 +20,8 @@
 //! | `events` | what one listener is sent |
 //! | `pages` | the server's own pages |
 //! | `transit` | sessions on their way between shards: what was said of them meanwhile |
-//! | `upkeep` | the tick: expiry, stalls, timeouts; sessions dealt, ended, handed over |
+//! | `upkeep` | the tick, stalls; sessions dealt, ended, handed over |
+//! | `expiry` | sessions on their way out: found due, proposed, let go, a piece a turn |
 //! | `plant` | the guarding lines that the simulator takes away |
 //!
 //! What holds between calls:
@@ -34,8 +35,10 @@
 mod beat;
 mod change;
 mod conn;
+mod discovery;
 mod document;
 mod events;
+mod expiry;
 mod forwarded;
 mod lease;
 mod pages;
@@ -50,23 +53,23 @@ mod ui;
 mod upkeep;
 mod watch;
 
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
 pub use conn::{ConnId, Next};
+pub use expiry::EXPIRIES_MAX;
 pub use plant::{Plant, Plants};
 
-use crate::group::EXPIRE_BATCH_MAX;
 use crate::http;
 use crate::mail::{Answer, Ask, Mail, Pass, ShardIndex, Tell, VersionCell, What};
 use crate::metrics::{Latency, Published, Registry, ShardCounters};
-use crate::session::{Limits as SessionLimits, Slot, Tracker};
-use crate::time::Millis;
+use crate::session::{Limits as SessionLimits, Tracker};
+use crate::time::{Millis, TICK_MS};
 use crate::types::{Incarnation, ServerId, SessionId, Term};
 
 use conn::Conn;
 use document::Documents;
+use expiry::Expiry;
 use forwarded::Settling;
 use lease::Lease;
 use room::Room;
@@ -95,6 +98,8 @@ pub struct Settings {
     pub sessions_max: u32,
     /// Questions to the core that may be unanswered; beyond that, changes are refused (503).
     pub asks_max: usize,
+    /// Questions unanswered from which on changes are refused; fewer than `asks_max`.
+    pub changes_max: usize,
     /// Limits of a request.
     pub http: http::Limits,
     /// Answers of one connection that may be under way; beyond that, it is not read.
@@ -174,11 +179,8 @@ pub struct Shard {
     /// Who waits for groups to change.
     room: Room,
     dice: Dice,
-    /// Sessions found due and not yet proposed for expiry, with the proof of which.
-    due: VecDeque<SessionId>,
-    due_slots: Vec<Slot>,
-    /// Expiries proposed and not yet answered.
-    expiring: usize,
+    /// Sessions on their way out.
+    expiry: Expiry,
     /// Questions unanswered, expiries not counted.
     asked: usize,
     transit: Transit,
@@ -193,6 +195,11 @@ pub struct Shard {
     /// something, and for how long it might since the move.
     grace: (Millis, Millis),
     endpoints: Arc<[String]>,
+    /// What a change is refused with when there are too many: said so often just then that it
+    /// is kept as it is sent.
+    overload: Vec<u8>,
+    /// What comes now has waited too long to be let in: changes are refused.
+    is_late: bool,
     /// The server's present run; told when it serves.
     incarnation: Incarnation,
     /// Room for the names of one request. It is lent to each, so it is small to move: a buffer
@@ -217,8 +224,6 @@ pub struct Shard {
     stalled: Option<Millis>,
     /// The last turn of the wheel was a stall too.
     late: bool,
-    /// The wheel had more to look at than one turn may.
-    wheel_behind: bool,
 }
 
 /// What the shard wants carried.
@@ -259,9 +264,7 @@ impl Shard {
             documents: Documents::default(),
             room: Room::default(),
             dice: Dice::new(seeds[0].wrapping_add(u64::from(settings.index))),
-            due: VecDeque::new(),
-            due_slots: Vec::new(),
-            expiring: 0,
+            expiry: Expiry::new(),
             asked: 0,
             transit: Transit::default(),
             coming: 0,
@@ -269,6 +272,8 @@ impl Shard {
             settling: Settling::default(),
             grace: (Millis(0), Millis(0)),
             endpoints: Arc::from([]),
+            overload: overload(&[]),
+            is_late: false,
             incarnation: Incarnation::default(),
             scratch: None,
             familiar: http::Familiar::default(),
@@ -283,7 +288,6 @@ impl Shard {
             turned: now,
             stalled: None,
             late: false,
-            wheel_behind: false,
             settings,
         }
     }
@@ -406,6 +410,13 @@ impl Shard {
             || self.counters.connections.get() > 0
     }
 
+    /// Where in a tick's length of the shard's clock the wheel's ticks begin: each gap that was
+    /// made good moves them. A tick at that point finds what is due then at once.
+    #[must_use]
+    pub fn tick_phase(&self) -> Millis {
+        Millis(self.tracker.held().0 % TICK_MS)
+    }
+
     /// Called before anything comes in. If the shard went without its tick, nothing was
     /// here that could have missed it: that was rest and no stall to be made good.
     fn wake(&mut self, now: Millis) {
@@ -464,6 +475,12 @@ impl Shard {
             .write(out, false, &self.endpoints);
     }
 
+    /// All servers' addresses are these now.
+    fn show_endpoints(&mut self, endpoints: Arc<[String]>) {
+        self.overload = overload(&endpoints);
+        self.endpoints = endpoints;
+    }
+
     /// True once the shard has been stopped and owes nobody an answer.
     #[must_use]
     pub fn is_drained(&self) -> bool {
@@ -500,6 +517,13 @@ impl Shard {
     }
 }
 
+/// The refusal of a change for which there is no room.
+fn overload(endpoints: &[String]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    http::Problem::new(http::Code::Overloaded).write(&mut bytes, false, endpoints);
+    bytes
+}
+
 /// Where an answer goes: a connection, and which of its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
@@ -519,6 +543,8 @@ enum Purpose {
     List(document::ListJob),
     /// A stored config.
     Config(change::ConfigJob),
+    /// A group's members, for Prometheus.
+    Targets(discovery::TargetsJob),
     /// A group that is to be watched.
     Watch(u32),
     /// A document for those who wait for one group.
@@ -577,15 +603,5 @@ impl Parking {
     }
 }
 
-/// Expiry transactions at the core at a time.
-pub const EXPIRIES_MAX: usize = 8;
-/// Sessions in one of them. The news of their end is taken in at once, and must not hold up
-/// the beats of the living for more than a millisecond.
-const EXPIRY_BATCH_MAX: usize = 2_048;
-const _: () = assert!(EXPIRY_BATCH_MAX <= EXPIRE_BATCH_MAX);
-/// Sessions found due that may wait to be proposed before the wheel is held.
-const DUE_MAX: usize = 2 * EXPIRIES_MAX * EXPIRY_BATCH_MAX;
 /// Fewer sessions than this stay in cache by themselves.
 const EXPECT_SESSIONS_MIN: usize = 4_096;
-/// Entries of the wheel looked at in one turn: under half a millisecond.
-const WHEEL_BUDGET: usize = 8_192;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::conn::{Class, ConnId};
 use super::serve::{Manner, Step};
 use super::{Place, Purpose, Shard, ui};
-use crate::http::{Answer, Code, Problem, Route};
+use crate::http::{self, Answer, Code, Problem, Route};
 use crate::mail::{Answer as CoreAnswer, Cluster, What};
 use crate::metrics::ShardCounters;
 use crate::time::Millis;
@@ -46,6 +46,8 @@ impl Shard {
             Route::Cluster => self.park(conn, Class::Other, What::Cluster, |place| {
                 Purpose::Cluster(place, manner)
             }),
+            Route::OpenApi => Ok(Self::plain(out, manner, JSON, http::OPENAPI)),
+            Route::Targets { group, port } => self.get_targets(conn, group, *port, manner),
             Route::Ui { file, known } => {
                 ui::show(*file, *known, manner, out);
                 Ok(Step::Done)
@@ -69,7 +71,7 @@ impl Shard {
         let held = self.lease.promises(now);
         let body = describe(&cluster, &self.registry.shards, held, self.settings.lease);
         let answer = Answer {
-            content_type: Some("application/json"),
+            content_type: Some(JSON),
             no_store: true,
             close: manner.close,
             ..Answer::default()
@@ -123,4 +125,5 @@ fn describe(
     body
 }
 
+const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";

@@ -118,17 +118,13 @@ impl Shard {
                         break;
                     }
                     Ok(Some(Step::Done | Step::Parked)) => {
-                        self.counters.requests.add(1);
                         self.familiar.learn(rest, &request);
                         used += request.total_len();
-                        let keep_alive = request.keep_alive;
-                        let open = &mut self.conns[conn.index as usize];
-                        open.since = now;
-                        open.continued = false;
-                        if !keep_alive {
+                        self.has_ended(conn, now);
+                        if !request.keep_alive {
                             return Served::Last;
                         }
-                        if open.stream.is_some() {
+                        if self.conns[conn.index as usize].stream.is_some() {
                             blocked = used < input.len();
                             break;
                         }
@@ -140,7 +136,7 @@ impl Shard {
                         break;
                     }
                     Err(mut problem) => {
-                        self.counters.requests.add(1);
+                        self.has_ended(conn, now);
                         let skip = request.total_len();
                         // A refused request's body is not read as the next request, and one
                         // that has not come whole is not waited for.
@@ -160,6 +156,14 @@ impl Shard {
             }
         }
         Served::Upto { used, blocked }
+    }
+
+    /// A request has been answered, parked or refused: what follows it is another.
+    fn has_ended(&mut self, conn: ConnId, now: Millis) {
+        self.counters.requests.add(1);
+        let open = &mut self.conns[conn.index as usize];
+        open.since = now;
+        open.continued = false;
     }
 
     /// Keeps what has not been used, and says what comes next.
@@ -239,8 +243,9 @@ impl Shard {
         out: &mut Vec<u8>,
     ) -> Result<Step, Problem> {
         let manner = Manner::of(request);
-        let open = &self.conns[conn.index as usize];
-        if is_change(route) {
+        let open = &mut self.conns[conn.index as usize];
+        open.changes = is_change(route);
+        if open.changes {
             if !open.takes(Class::Change) {
                 return Ok(Step::Blocked);
             }
@@ -371,6 +376,14 @@ impl Shard {
     ) {
         self.counters.problems.add(1);
         let open = &mut self.conns[conn.index as usize];
+        if !head_only && *problem == Problem::new(Code::Overloaded) {
+            if open.is_clear() {
+                out.extend_from_slice(&self.overload);
+            } else {
+                open.refuse_overload();
+            }
+            return;
+        }
         if open.is_clear() {
             problem.write(out, head_only, &self.endpoints);
             return;

@@ -1,14 +1,11 @@
-//! What the shard does besides answering: the core's news, the tick, expiry and stalls.
-
-use std::collections::HashSet;
+//! What the shard does besides answering: the core's news, the tick and stalls.
 
 use super::transit::News;
-use super::{DUE_MAX, EXPIRIES_MAX, EXPIRY_BATCH_MAX, Phase, Plant, Purpose, Shard, WHEEL_BUDGET};
-use crate::group::{Lapse, Outcome, Request as Change};
-use crate::mail::{Answer, Ask, Dealt, Tell, What};
+use super::{EXPECT_SESSIONS_MIN, Phase, Plant, Purpose, Shard};
+use crate::mail::{Answer, Dealt, Tell};
 use crate::session::{InsertError, NewSession, Slot};
 use crate::time::{Millis, TICK_MS, stretched};
-use crate::types::{SessionId, Term};
+use crate::types::Term;
 
 impl Shard {
     /// Something the core has told.
@@ -23,12 +20,16 @@ impl Shard {
                     self.on_news(News::Ended(id), now);
                 }
             }
+            Tell::Expired { by, ids } => self.on_expired(by, ids, now),
             Tell::Changed { id, term, timeout } => {
                 self.on_news(News::Changed { id, term, timeout }, now);
             }
             Tell::Deal(sessions) => {
-                for dealt in &sessions {
-                    self.hold(dealt, now);
+                for some in sessions.chunks(EXPECT_MAX) {
+                    self.expect_dealt(some);
+                    for dealt in some {
+                        self.hold(dealt, now);
+                    }
                 }
             }
             Tell::Beats { from, token, beats } => self.on_beats(from, token, &beats, now),
@@ -47,12 +48,12 @@ impl Shard {
                 self.tracker.make_good(now.since(self.turned));
                 self.turned = now;
                 self.lease.forgive(now);
-                self.endpoints = endpoints;
+                self.show_endpoints(endpoints);
                 self.incarnation = incarnation;
                 self.enter(Phase::Serving);
             }
             Tell::Endpoints(endpoints) => {
-                self.endpoints = endpoints;
+                self.show_endpoints(endpoints);
                 // They stand in every document.
                 self.documents.forget();
             }
@@ -66,7 +67,7 @@ impl Shard {
             return;
         };
         match purpose {
-            Purpose::Expiry(lapsed) => return self.on_expired(lapsed, answer, now),
+            Purpose::Expiry(lapsed) => return self.on_expiry(lapsed, answer, now),
             Purpose::Watch(spot) => return self.on_watching(spot, answer),
             Purpose::Shared(spot) => return self.on_shared_document(spot, answer),
             _ => {}
@@ -79,8 +80,22 @@ impl Shard {
             Purpose::List(job) => self.on_list(job, answer),
             Purpose::Config(job) => self.on_config(job, answer),
             Purpose::Cluster(place, manner) => self.on_cluster(place, manner, answer, now),
+            Purpose::Targets(job) => self.on_targets(job, answer),
             Purpose::Search(search) => self.on_judged(search, answer, now),
             Purpose::Expiry(_) | Purpose::Watch(_) | Purpose::Shared(_) => {}
+        }
+    }
+
+    /// Brings into cache together where these sessions will stand, as [`Shard::expect`] does for
+    /// beats.
+    fn expect_dealt(&self, sessions: &[Dealt]) {
+        if self.tracker.len() >= EXPECT_SESSIONS_MIN {
+            let names = sessions
+                .iter()
+                .map(|dealt| (&dealt.group[..], &dealt.member[..]));
+            self.tracker.expect(names);
+            self.tracker
+                .expect_ids(sessions.iter().map(|dealt| dealt.id));
         }
     }
 
@@ -164,7 +179,10 @@ impl Shard {
             return self.transit.note(news);
         };
         match news {
-            News::Ended(_) => self.end(slot, now),
+            News::Ended(_) => {
+                self.end(slot, now);
+                self.expiry.doubt();
+            }
             News::Changed { term, timeout, .. } => {
                 if term > self.tracker.view(slot).term {
                     self.renew_term(slot, term, now);
@@ -188,28 +206,17 @@ impl Shard {
         self.tracker.set_term(slot, term);
         if self.tracker.view(slot).closing {
             self.tracker.reopen(slot, now);
+            self.expiry.doubt();
         }
     }
 
     /// The replicated state was replaced: no session here is known to be so any more.
     fn reset(&mut self, now: Millis) {
         self.tracker.clear(now);
-        self.due.clear();
-        self.wheel_behind = false;
+        self.expiry.reset();
         self.settling.clear();
         self.transit.reset();
         self.reset_room();
-    }
-
-    fn end(&mut self, slot: Slot, now: Millis) {
-        let view = self.tracker.view(slot);
-        if view.closing {
-            let late_ms = now.since(view.deadline).0;
-            let lateness = &mut self.latencies.expiry_lateness;
-            lateness.record(late_ms * NS_PER_MS, 1);
-        }
-        self.settling.forget(view.id);
-        self.tracker.remove(slot);
     }
 
     /// The tick: turns the wheel and looks after whoever waits. `drained` tells that no
@@ -225,10 +232,13 @@ impl Shard {
     /// While the lease has lapsed the wheel stands still too, and what of the gap lay beyond
     /// the lease is made good to the millisecond.
     pub fn tick(&mut self, now: Millis, drained: bool) {
+        self.expiry.begin_turn();
         let gap = now.since(self.turned);
-        if gap.0 < TICK_MS && !self.wheel_behind {
-            return;
+        // A timer that was late the last time is not the next.
+        if gap.0 < TICK_MS / 2 && !self.expiry.wheel_behind {
+            return self.go_on_expiring(now);
         }
+        self.expiry.rests = false;
         self.turned = now;
         self.show_lease(now);
         if self.phase == Phase::Starting {
@@ -263,129 +273,20 @@ impl Shard {
             self.tracker.make_good(lived.since(lost));
         } else if self.lease.has_lapsed(now) {
             // The wheel may have been behind, but nothing is to be looked at before a grant.
-            self.wheel_behind = false;
+            self.expiry.wheel_behind = false;
         } else {
             self.turn_wheel(now);
         }
         self.transit.forget_given(now);
-        self.propose_expiries();
+        self.go_on_expiring(now);
         self.resume_searches(now);
         self.resume_behind();
         self.tick_room(now);
         self.counters.sessions.set(self.tracker.len() as u64);
     }
-
-    /// Looks for sessions that are due, as many as one turn may.
-    fn turn_wheel(&mut self, now: Millis) {
-        self.wheel_behind = false;
-        if self.due.len() < DUE_MAX {
-            self.due_slots.clear();
-            self.wheel_behind = self.tracker.advance(now, WHEEL_BUDGET, &mut self.due_slots);
-            for slot in &self.due_slots {
-                self.due.push_back(self.tracker.view(*slot).id);
-            }
-        }
-    }
-
-    /// True if the wheel has more to look at than one turn may: tick again soon.
-    #[must_use]
-    pub fn wheel_behind(&self) -> bool {
-        self.wheel_behind
-    }
-
-    /// Proposes the expiry of those found due, in few and large transactions.
-    fn propose_expiries(&mut self) {
-        while self.expiring < EXPIRIES_MAX && !self.due.is_empty() {
-            let one = self.plants.has(Plant::ExpiresOneByOne);
-            let most = if one { 1 } else { EXPIRY_BATCH_MAX };
-            let count = self.due.len().min(most);
-            let ids: Vec<SessionId> = self.due.drain(..count).collect();
-            let mut lapses = Vec::with_capacity(count);
-            let mut proposed = Vec::with_capacity(count);
-            for id in ids {
-                // Ended by its client since it was found due, or moved away and back.
-                let Some(slot) = self.tracker.find_id(id) else {
-                    continue;
-                };
-                if !self.tracker.view(slot).closing {
-                    continue;
-                }
-                let group = self.group_name_shared(slot, lapses.last());
-                let view = self.tracker.view(slot);
-                let (member, term) = (view.member.into(), view.term);
-                proposed.push((id, term));
-                lapses.push(Lapse {
-                    group,
-                    member,
-                    id,
-                    term,
-                });
-            }
-            if lapses.is_empty() {
-                continue;
-            }
-            self.expiring += 1;
-            self.counters.expiries.add(lapses.len() as u64);
-            let token = self.parked.insert(Purpose::Expiry(proposed));
-            let what = What::Change {
-                request: Change::Expire(lapses),
-                document: false,
-            };
-            self.outbox.asks.push(Ask { token, what });
-        }
-    }
-
-    /// The group's name, shared with the last lapse if that is of the same group.
-    fn group_name_shared(&self, slot: Slot, last: Option<&Lapse>) -> std::sync::Arc<[u8]> {
-        let name = self.tracker.group_name(self.tracker.view(slot).group);
-        match last {
-            Some(last) if *last.group == *name => last.group.clone(),
-            _ => name.into(),
-        }
-    }
-
-    fn on_expired(&mut self, proposed: Vec<(SessionId, Term)>, answer: Answer, now: Millis) {
-        let mut busy = false;
-        self.expiring -= 1;
-        match answer {
-            // Those that ended have been told as such and are gone from here. The others were
-            // renewed or moved before their expiry came to be applied, and what is here of
-            // them lives under a newer term, of which this expiry decides nothing.
-            Answer::Outcome(Outcome::Expired { stale, .. }) => {
-                let stale: HashSet<SessionId> = stale.into_iter().collect();
-                for (id, term) in proposed {
-                    if stale.contains(&id)
-                        && let Some(slot) = self.closing_in(id, term)
-                    {
-                        self.tracker.reopen(slot, now);
-                    }
-                }
-            }
-            // Not proposed: they stay closing, and are proposed again.
-            _ => {
-                for (id, term) in proposed {
-                    if self.closing_in(id, term).is_some() {
-                        self.due.push_back(id);
-                    }
-                }
-                busy = true;
-            }
-        }
-        // At once, not at the next tick: when many are due, this is what keeps the core at work.
-        if !busy {
-            self.propose_expiries();
-        }
-    }
-
-    /// The session, if it is here, in this term, and its expiry proposed.
-    fn closing_in(&self, id: SessionId, term: Term) -> Option<Slot> {
-        let slot = self.tracker.find_id(id)?;
-        let view = self.tracker.view(slot);
-        (view.closing && view.term == term).then_some(slot)
-    }
 }
 
-/// Nanoseconds in a millisecond.
-const NS_PER_MS: u64 = 1_000_000;
+/// Sessions dealt whose places are looked for together: their lines stay in cache.
+const EXPECT_MAX: usize = 256;
 /// How long the wheel may stand still after a stall although input keeps coming.
 const DRAIN_MS_MAX: u64 = 2_000;

@@ -2,12 +2,15 @@
 
 pub(crate) mod beat;
 pub(crate) mod bench;
+pub(crate) mod compare;
 pub(crate) mod demo;
 pub(crate) mod ensemble;
 pub(crate) mod failover;
+pub(crate) mod growth;
 pub(crate) mod idle;
 pub(crate) mod join;
 pub(crate) mod memory;
+pub(crate) mod overload;
 pub(crate) mod own;
 pub(crate) mod restart;
 pub(crate) mod watch;

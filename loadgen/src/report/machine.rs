@@ -42,21 +42,23 @@ fn relative(arg: &str, here: &Path) -> String {
 
 /// What a server program says of itself, and the commit of the sources around us.
 pub(crate) fn describe_server(program: &Path) -> String {
-    let run = |program: &Path, args: &[&str]| -> Option<String> {
-        let output = std::process::Command::new(program)
-            .args(args)
-            .output()
-            .ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        let line = text.lines().next()?.trim().to_owned();
-        (output.status.success() && !line.is_empty()).then_some(line)
-    };
-    let version = run(program, &["--version"]).unwrap_or_else(|| "systole".to_owned());
+    let version = first_line(program, &["--version"]).unwrap_or_else(|| "systole".to_owned());
     let git = ["describe", "--always", "--dirty", "--abbrev=10"];
-    match run(Path::new("git"), &git) {
+    match first_line(Path::new("git"), &git) {
         Some(commit) => format!("{version}, commit {commit}"),
         None => version,
     }
+}
+
+/// The first line a program prints, on whichever of its two outputs, if it succeeds.
+pub(crate) fn first_line(program: &Path, args: &[&str]) -> Option<String> {
+    let output = std::process::Command::new(program)
+        .args(args)
+        .output()
+        .ok()?;
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).ok()?;
+    let line = text.lines().next()?.trim().to_owned();
+    (output.status.success() && !line.is_empty()).then_some(line)
 }
 
 #[cfg(test)]
@@ -69,6 +71,15 @@ mod tests {
         assert_eq!(relative("/somewhere/systole/target/x", here), "target/x");
         assert_eq!(relative("--sessions", here), "--sessions");
         assert_eq!(relative("/elsewhere/x", here), "/elsewhere/x");
+    }
+
+    #[test]
+    fn a_program_is_heard_on_both_outputs_if_it_succeeds() {
+        let say = |what| first_line(Path::new("/bin/sh"), &["-c", what]);
+        assert_eq!(say("echo one; echo two"), Some("one".to_owned()));
+        assert_eq!(say("echo one >&2"), Some("one".to_owned()));
+        assert_eq!(say("echo one; exit 3"), None);
+        assert_eq!(say(":"), None);
     }
 
     #[test]

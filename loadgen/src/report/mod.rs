@@ -1,7 +1,7 @@
 //! What a run leaves behind: a table for the reader, a dated folder for the record.
 
 pub(crate) mod machine;
-mod plot;
+pub(crate) mod plot;
 mod raw;
 
 use crate::clock;
@@ -26,6 +26,8 @@ pub(crate) struct Report {
     faults: Faults,
     broken_off: Option<String>,
     notes: Vec<String>,
+    files: Vec<(String, Vec<u8>)>,
+    claims_missed: u32,
 }
 
 impl Report {
@@ -42,6 +44,8 @@ impl Report {
             faults: Faults::default(),
             broken_off: None,
             notes: Vec::new(),
+            files: Vec::new(),
+            claims_missed: 0,
         }
     }
 
@@ -86,9 +90,28 @@ impl Report {
         self.notes.push(text.to_owned());
     }
 
+    /// Adds something that must hold, and whether it does. If it does not, the run was no success.
+    pub(crate) fn claim(&mut self, key: &str, what: &str, measured: &str, holds: bool) {
+        let verdict = if holds { "holds" } else { "DOES NOT HOLD" };
+        self.figure(key, what, format!("{measured}: {verdict}"), holds);
+        self.claims_missed += u32::from(!holds);
+    }
+
+    /// Adds a file to the folder.
+    pub(crate) fn attach(&mut self, name: &str, content: impl Into<Vec<u8>>) {
+        self.files.push((name.to_owned(), content.into()));
+    }
+
+    /// Adds a distribution to the folder, as percentile text, and the essence of it to the
+    /// figures.
+    pub(crate) fn distribution(&mut self, name: &str, hist: &Hist) {
+        self.data(&format!("{name}_ns"), latency_json(hist));
+        self.attach(&format!("{name}.hgrm"), raw::percentile_text(hist));
+    }
+
     /// Whether nothing went wrong.
     pub(crate) fn is_clean(&self) -> bool {
-        self.faults.total() == 0 && self.broken_off.is_none()
+        self.faults.total() == 0 && self.broken_off.is_none() && self.claims_missed == 0
     }
 
     /// The table on the terminal.
@@ -168,6 +191,9 @@ impl Report {
                 "latency.svg",
                 plot::percentiles(&self.topic, &self.latencies)?.as_bytes(),
             )?;
+        }
+        for (name, content) in &self.files {
+            put(name, content)?;
         }
         let json = serde_json::to_string_pretty(&self.json())?;
         put("summary.json", format!("{json}\n").as_bytes())?;

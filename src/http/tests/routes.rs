@@ -159,6 +159,21 @@ fn the_servers_own_pages_are_found() {
         ("metrics", Route::Metrics),
         ("histograms", Route::Histograms),
         ("cluster", Route::Cluster),
+        ("openapi.json", Route::OpenApi),
+        (
+            "sd/prometheus?port=9100&group=a%20b+c",
+            Route::Targets {
+                group: b"a b c",
+                port: Some(9_100),
+            },
+        ),
+        (
+            "sd/prometheus?group=g",
+            Route::Targets {
+                group: b"g",
+                port: None,
+            },
+        ),
     ] {
         takes("GET", &format!("/-/{page}"), "", route);
         takes("HEAD", &format!("/-/{page}"), "", route);
@@ -319,10 +334,19 @@ fn a_group_is_watched_by_waiting_or_by_listening() {
 }
 
 #[test]
-fn what_is_promised_for_later_says_so() {
+fn targets_are_those_of_a_group_that_is_named() {
     refuses(&[
-        ("GET", "/-/openapi.json", "", Code::NotImplemented),
-        ("GET", "/-/sd/prometheus?group=g", "", Code::NotImplemented),
+        ("GET", "/-/sd/prometheus", "", Code::BadParameter),
+        ("GET", "/-/sd/prometheus?port=1", "", Code::BadParameter),
+        ("GET", "/-/sd/prometheus?group=", "", Code::BadName),
+        ("GET", "/-/sd/prometheus?group=a%2Fb", "", Code::BadName),
+        ("GET", "/-/sd/prometheus?group=-", "", Code::ReservedName),
+        (
+            "GET",
+            "/-/sd/prometheus?group=g&after=a",
+            "",
+            Code::UnknownParameter,
+        ),
     ]);
 }
 

@@ -1,10 +1,10 @@
 //! Who owns what: joins, moves, adoptions.
 
 use super::world::Fleet;
-use crate::group::{Outcome, Request};
+use crate::group::{Lapse, Outcome, Request};
 use crate::mail::{Answer, Verdict, What};
 use crate::time::Millis;
-use crate::types::{ServerId, SessionId};
+use crate::types::{ServerId, SessionId, Term};
 use crate::zab::Standing;
 
 #[test]
@@ -495,4 +495,65 @@ fn every_server_knows_where_clients_reach_the_others() {
         },
     );
     assert!(matches!(fleet.answer(follower, 9), Some(Answer::List(groups)) if groups.is_empty()));
+}
+
+#[test]
+fn what_a_new_run_adopts_is_counted_on_every_server_and_joins_and_moves_are_not() {
+    let mut fleet = Fleet::running(3);
+    let leader = fleet.leader_of();
+    let owner = fleet.followers()[0];
+    let adopted =
+        |fleet: &mut Fleet, id| fleet.with_machine(id, |server, _| server.replica.take_adopted());
+    for n in 0..3 {
+        fleet.join(owner, 10 + n, &format!("n{n}"), 60_000);
+    }
+    fleet.run(100);
+    // A join at another server moves it.
+    fleet.join(leader, 20, "n0", 60_000);
+    fleet.run(100);
+    assert_eq!(adopted(&mut fleet, leader), 0);
+    fleet.crash(owner);
+    fleet.run(100);
+    fleet.start(owner);
+    fleet.run(3_000);
+    assert_eq!(fleet.server(owner).held.len(), 2);
+    for id in 1..=3 {
+        assert_eq!(adopted(&mut fleet, id), 2, "server {id}");
+        assert_eq!(adopted(&mut fleet, id), 0, "once");
+    }
+}
+
+#[test]
+fn shards_are_told_apart_what_one_found_due_and_what_a_client_ended() {
+    let mut fleet = Fleet::running(1);
+    fleet.join(1, 1, "left", 10_000);
+    fleet.join(1, 2, "silent", 10_000);
+    fleet.run(100);
+    let id = fleet.joined(1, 2);
+    let lapse = Lapse {
+        group: b"g".as_slice().into(),
+        member: b"silent".as_slice().into(),
+        id,
+        term: Term(1),
+    };
+    for (token, request) in [
+        (3, Request::Expire(vec![lapse])),
+        (
+            4,
+            Request::Leave {
+                group: b"g".as_slice().into(),
+                member: b"left".as_slice().into(),
+                session: None,
+            },
+        ),
+    ] {
+        let what = What::Change {
+            request,
+            document: false,
+        };
+        fleet.ask(1, token, what);
+        fleet.run(100);
+    }
+    let (ended, expired) = &fleet.server(1).ends;
+    assert_eq!((ended.len(), &expired[..]), (1, &[id][..]));
 }

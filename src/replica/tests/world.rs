@@ -22,6 +22,8 @@ pub(super) struct Server {
     pub(super) answers: BTreeMap<u64, Answer>,
     /// What the shard holds, by what it was told.
     pub(super) held: BTreeMap<SessionId, Dealt>,
+    /// What it was told has ended, and what its shard had found due.
+    pub(super) ends: (Vec<SessionId>, Vec<SessionId>),
     pub(super) lease: Millis,
     pub(super) ready: Option<Incarnation>,
     pub(super) endpoints: Arc<[String]>,
@@ -64,6 +66,7 @@ impl Machine for Server {
             forwards: Vec::new(),
             answers: BTreeMap::new(),
             held: BTreeMap::new(),
+            ends: Default::default(),
             lease: Millis(0),
             ready: None,
             endpoints: Arc::from([]),
@@ -142,9 +145,14 @@ impl Server {
                 let before = self.answers.insert(token, answer);
                 assert!(before.is_none(), "{token} is answered twice");
             }
-            Tell::Ended(ids) => ids.iter().for_each(|id| {
-                self.held.remove(id);
-            }),
+            Tell::Ended(ids) => {
+                self.ends.0.extend(ids.iter());
+                ids.iter().for_each(|id| drop(self.held.remove(id)));
+            }
+            Tell::Expired { ids, .. } => {
+                self.ends.1.extend(ids.iter());
+                ids.iter().for_each(|id| drop(self.held.remove(id)));
+            }
             Tell::Deal(dealt) => self.held.extend(dealt.into_iter().map(|one| (one.id, one))),
             Tell::Reset => self.held.clear(),
             Tell::Changed { id, term, timeout } => {

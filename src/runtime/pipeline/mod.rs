@@ -187,6 +187,7 @@ impl Pipeline {
         self.ticker.start(self.ways.reports.clone());
         self.replica.start(clock::now());
         loop {
+            self.go_on_replaying();
             self.settle()?;
             self.begin_sync();
             self.prepare_segment();
@@ -234,7 +235,7 @@ impl Pipeline {
             }
             ToCore::Snapshot(zxid, result) => self.on_snapshot(zxid, result),
             ToCore::Read(read, piece) => self.on_read(now, read, piece),
-            ToCore::Replayed(replayed) => self.on_replayed(now, replayed)?,
+            ToCore::Replayed(replayed) => self.on_replayed(replayed)?,
             ToCore::Tick => self.replica.tick(now),
             ToCore::Nudge => self.syncs.publish(),
             ToCore::Stop => self.stops_at = Some(now + STOP_MAX),

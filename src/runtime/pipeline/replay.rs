@@ -1,15 +1,18 @@
 //! Reading the log back for this server's own replica: on a thread, a little at a time.
 //!
 //! A start restores the newest snapshot; what follows it is read once it is known to be
-//! committed. It is given to the replica in batches of a millisecond or two, so that frames,
-//! pings and beats have their turns in between.
+//! committed. It is given to the replica a few milliseconds at a time, so that frames, pings and
+//! beats have their turns in between. A batch is no measure for that: a join takes a microsecond,
+//! and a piece of an adoption, which is no longer, ten thousand.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use flume::{Receiver, Sender};
 
 use super::{CoreFailure, Pipeline, ToCore, on_thread};
 use crate::log::{Entries, FileDisk, ReadError};
+use crate::runtime::clock;
 use crate::time::Millis;
 use crate::types::Zxid;
 use crate::zab::{Entry, Replay};
@@ -33,6 +36,10 @@ struct Reading {
     given: Zxid,
     /// Lets the thread read on; dropped, it ends.
     more: Sender<()>,
+    /// Read, and not yet given.
+    read: VecDeque<Entry>,
+    /// Batches that came since it was last empty.
+    batches: usize,
 }
 
 /// Some of the log.
@@ -89,16 +96,14 @@ impl Pipeline {
             replay,
             given,
             more,
+            read: VecDeque::new(),
+            batches: 0,
         });
         Ok(())
     }
 
-    /// Gives the replica what was read.
-    pub(super) fn on_replayed(
-        &mut self,
-        now: Millis,
-        replayed: Replayed,
-    ) -> Result<(), CoreFailure> {
+    /// Takes what was read, to be given to the replica.
+    pub(super) fn on_replayed(&mut self, replayed: Replayed) -> Result<(), CoreFailure> {
         let Some(reading) = &mut self.replays.reading else {
             return Ok(());
         };
@@ -106,24 +111,59 @@ impl Pipeline {
             return Ok(());
         }
         let batch = replayed.batch.map_err(unreadable)?;
-        let Some(last) = batch.last() else {
-            let (given, upto) = (reading.given, reading.replay.upto);
+        if batch.is_empty() {
+            let last = reading.read.back().map_or(reading.given, |last| last.zxid);
+            let upto = reading.replay.upto;
             return Err(CoreFailure(format!(
-                "the log cannot be read back: it ends at {given}, and should hold {upto}"
+                "the log cannot be read back: it ends at {last}, and should hold {upto}"
             )));
-        };
-        reading.given = last.zxid;
-        let _ = reading.more.try_send(());
-        if reading.given == reading.replay.upto {
-            self.replays.reading = None;
         }
-        for entry in &batch {
+        reading.read.extend(batch);
+        reading.batches += 1;
+        Ok(())
+    }
+
+    /// Gives the replica some of what was read.
+    pub(super) fn go_on_replaying(&mut self) {
+        let began = clock::now();
+        let mut now = began;
+        while now.since(began) < REPLAY_MAX
+            && let Some(entry) = self.replays.next()
+        {
             if entry.zxid <= self.replays.found {
                 self.snapshots.logged(entry.payload.len());
             }
-            self.replica.on_replayed(now, entry);
+            self.replica.on_replayed(now, &entry);
+            now = clock::now();
         }
-        Ok(())
+        if self.replays.has_read() {
+            // Another turn soon. If there is no room, a message is there to begin it.
+            let _ = self.replays.reports.try_send(ToCore::Nudge);
+        }
+    }
+}
+
+impl Replays {
+    /// True if something is read and not yet given.
+    fn has_read(&self) -> bool {
+        let reading = self.reading.as_ref();
+        reading.is_some_and(|reading| !reading.read.is_empty())
+    }
+
+    /// The next transaction that is read, to be given.
+    fn next(&mut self) -> Option<Entry> {
+        let reading = self.reading.as_mut()?;
+        let entry = reading.read.pop_front()?;
+        reading.given = entry.zxid;
+        if reading.read.is_empty() {
+            for _ in 0..std::mem::take(&mut reading.batches) {
+                let _ = reading.more.try_send(());
+            }
+        }
+        if reading.given == reading.replay.upto {
+            self.reading = None;
+        }
+        Some(entry)
     }
 }
 
@@ -179,5 +219,48 @@ fn unreadable(error: ReadError) -> CoreFailure {
 const BATCHES_AHEAD: usize = 2;
 /// Transactions of one batch: a microsecond or two each.
 const BATCH_ENTRIES: usize = 1_024;
+/// How long what was read is given in one turn.
+const REPLAY_MAX: Millis = Millis(2);
 /// Bytes of one batch.
 const BATCH_BYTES: usize = 128 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Epoch;
+
+    fn entry(counter: u64) -> Entry {
+        Entry {
+            zxid: Zxid::new(Epoch(1), counter),
+            payload: Arc::from([]),
+        }
+    }
+
+    #[test]
+    fn more_is_read_when_all_that_was_read_is_given_and_no_more_than_was_asked_for() {
+        let (more, go) = flume::bounded(BATCHES_AHEAD);
+        let (reports, _answers) = flume::unbounded();
+        let mut replays = Replays::new(reports, Zxid::ZERO);
+        replays.reading = Some(Reading {
+            replay: Replay {
+                after: Zxid::ZERO,
+                upto: entry(4).zxid,
+            },
+            given: Zxid::ZERO,
+            more,
+            read: [1, 2, 3].map(entry).into(),
+            batches: 2,
+        });
+        for (counter, more) in [(1, 0), (2, 0), (3, 2)] {
+            assert!(replays.has_read());
+            assert_eq!(replays.next().unwrap().zxid, entry(counter).zxid);
+            assert_eq!(go.try_iter().count(), more, "after {counter}");
+        }
+        assert!(!replays.has_read() && replays.next().is_none());
+        let reading = replays.reading.as_mut().expect("4 is to come");
+        reading.read.push_back(entry(4));
+        assert_eq!(replays.next().unwrap().zxid, entry(4).zxid);
+        assert!(replays.reading.is_none(), "that was all");
+        assert!(go.recv().is_err(), "the thread ends");
+    }
+}

@@ -24,6 +24,20 @@ impl Snapshots {
         self.logged_bytes += bytes as u64;
     }
 
+    /// So many sessions were adopted since the last snapshot.
+    fn adopted(&mut self, sessions: u64) {
+        self.logged_bytes += sessions * ADOPTED_BYTES;
+    }
+
+    /// How many bytes logged call for the next, if `least` always do.
+    ///
+    /// Half of what the last one took: to read a byte of the log back costs several times what it
+    /// costs to restore one of a snapshot, so this keeps the log's part of a start below the
+    /// snapshot's; and snapshots cost at most twice the bytes the log does.
+    fn due_bytes(&self, least: u64) -> u64 {
+        least.max(self.bytes / 2)
+    }
+
     /// Another server's snapshot has taken the place of the log.
     pub(super) fn installed(&mut self) {
         self.logged_bytes = 0;
@@ -34,8 +48,11 @@ impl Pipeline {
     /// Begins a snapshot if enough has been logged since the last, and all it would hold is
     /// durable here: a follower may be told of a commit before its own disk is done with it.
     pub(super) fn begin_snapshot(&mut self) {
-        // As many bytes as the last snapshot took, so that they cost no more than the log does.
-        let due_bytes = self.limits.snapshot_log_bytes.max(self.snapshots.bytes);
+        // A start is not to be slowed down by what it leads to.
+        if self.replica.is_serving() {
+            self.snapshots.adopted(self.replica.take_adopted());
+        }
+        let due_bytes = self.snapshots.due_bytes(self.limits.snapshot_log_bytes);
         if self.snapshots.under_way || self.snapshots.logged_bytes < due_bytes {
             return;
         }
@@ -100,7 +117,35 @@ fn write_snapshot(mut snapshot: Snapshot, mut writer: SnapshotWriter<FileDisk>) 
     }
 }
 
+/// What the adoption of a session counts for, bytes: it takes hardly any in the log, but as long
+/// to be read back as a join does. Else each start would read back the adoptions of all before it.
+const ADOPTED_BYTES: u64 = 64;
 /// The least pressing a thread can be.
 const SNAPSHOT_NICE: i32 = 19;
 /// Bytes of a snapshot written at a time.
 const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_cost_at_most_twice_the_bytes_of_the_log() {
+        let due = |bytes| {
+            let snapshots = Snapshots {
+                bytes,
+                ..Snapshots::default()
+            };
+            snapshots.due_bytes(1_000)
+        };
+        assert_eq!([due(0), due(2_000), due(5_000)], [1_000, 1_000, 2_500]);
+    }
+    #[test]
+    fn what_was_adopted_counts_as_much_as_its_joins_would() {
+        let mut snapshots = Snapshots::default();
+        snapshots.logged(100);
+        snapshots.adopted(1_000_000);
+        assert_eq!(snapshots.logged_bytes, 100 + 64_000_000);
+        assert!(snapshots.logged_bytes >= snapshots.due_bytes(32 << 20));
+    }
+}

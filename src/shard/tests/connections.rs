@@ -230,6 +230,24 @@ fn a_request_that_does_not_arrive_in_time_is_answered_408_and_silence_with_nothi
 }
 
 #[test]
+fn requests_that_are_refused_while_more_are_on_their_way_are_not_taken_for_one_slow_request() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    let len = "GET /g/m?no=1 HTTP/1.1\r\nhost: t\r\n\r\n".len();
+    for _ in 0..30 {
+        world.write(client, "GET /g/m?no=1", "", b"");
+    }
+    world.pump(client, 5);
+    for _ in 0..29 {
+        world.pump(client, len);
+        world.now = world.now + Millis(1_000);
+        world.review(client);
+    }
+    world.pump(client, len);
+    assert_eq!(world.statuses(client), [400; 30]);
+}
+
+#[test]
 fn a_connection_that_waits_for_an_answer_is_neither_idle_nor_late() {
     let mut world = World::new(1);
     let client = world.connect(0);

@@ -1,6 +1,7 @@
 //! One server of several, as its shards see it: leases, moves, replaced states. The rest of
 //! the ensemble is played by the test, which speaks for the core.
 
+use super::super::EXPIRIES_MAX;
 use super::world::World;
 use crate::mail::{Answer, Dealt, Missing, Tell, Verdict, VersionCell, What};
 use crate::time::Millis;
@@ -268,7 +269,7 @@ fn the_probe_for_readiness_names_the_lapsed_lease_and_the_metrics_show_it() {
     let metrics = world.ask(client, "GET /-/metrics");
     for line in [
         "systole_lease_lapsed{shard=\"0\"} 0",
-        "systole_lease_left_milliseconds{shard=\"0\"} 700",
+        "systole_lease_left_seconds{shard=\"0\"} 0.700",
     ] {
         assert!(metrics.text().contains(line), "{line}");
     }
@@ -304,7 +305,7 @@ fn alone_a_server_shows_the_full_length_of_its_lease() {
     assert!(
         metrics
             .text()
-            .contains("systole_lease_left_milliseconds{shard=\"0\"} 3000")
+            .contains("systole_lease_left_seconds{shard=\"0\"} 3.000")
     );
 }
 
@@ -428,12 +429,12 @@ fn a_session_moved_away_and_back_is_not_expired_for_what_was_found_before() {
     let mut world = World::new(1);
     tell(&mut world, 0, Tell::Deal(vec![dealt(900, 2, 100, 0)]));
     // As many are proposed as may be: it is found due and waits.
-    world.shards[0].expiring = super::super::EXPIRIES_MAX;
+    world.shards[0].expiry.asked = EXPIRIES_MAX;
     pass(&mut world, 130);
-    assert_eq!(world.shards[0].due.len(), 1);
+    assert_eq!(world.shards[0].expiry.due.len(), 1);
     tell_all(&mut world, || Tell::Ended([SessionId(900)].into()));
     tell(&mut world, 0, Tell::Deal(vec![dealt(900, 4, 100, 0)]));
-    world.shards[0].expiring = 0;
+    world.shards[0].expiry.asked = 0;
     pass(&mut world, 10);
     assert!(world.to_core[0].is_empty(), "it has just come");
     assert_eq!(world.holders("g", "m"), [0]);
@@ -445,13 +446,13 @@ fn an_expiry_that_was_not_proposed_is_not_repeated_for_a_session_that_lives_agai
     tell(&mut world, 0, Tell::Deal(vec![dealt(900, 3, 100, 0)]));
     let answer = Answer::Busy;
     tell(&mut world, 0, Tell::Answer { token, answer });
-    assert!(world.shards[0].due.is_empty());
+    assert!(world.shards[0].expiry.due.is_empty());
 }
 
 #[test]
 fn a_replaced_state_drops_every_session_and_its_expiries_come_to_nothing() {
     let (mut world, token) = closing();
-    world.shards[0].due.push_back(SessionId(901));
+    world.shards[0].expiry.due.push_back(SessionId(901));
     tell(&mut world, 0, Tell::Reset);
     assert!(world.holders("g", "m").is_empty());
     assert_eq!(world.shards[0].sessions(), 0);

@@ -3,7 +3,9 @@
 mod beats;
 mod client;
 mod connections;
+mod discovery;
 mod ensemble;
+mod expiry;
 mod forwarded;
 mod oracle;
 mod overload;

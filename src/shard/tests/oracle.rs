@@ -83,7 +83,9 @@ impl Oracle {
     pub(super) fn heard(&mut self, shard: usize, tells: &[Tell]) {
         for tell in tells {
             match tell {
-                Tell::Ended(ids) => self.heard[shard].extend(ids.iter()),
+                Tell::Ended(ids) | Tell::Expired { ids, .. } => {
+                    self.heard[shard].extend(ids.iter());
+                }
                 // Moved back.
                 Tell::Deal(sessions) => {
                     for dealt in sessions {

@@ -25,6 +25,76 @@ fn changes_beyond_what_may_be_asked_are_refused_and_beats_go_on() {
 }
 
 #[test]
+fn where_changes_are_refused_there_is_room_for_the_searches_of_beats() {
+    let mut world = World::tuned(Tune {
+        changes_max: 2,
+        ..Tune::default()
+    });
+    let (here, there) = (world.connect(0), world.connect(1));
+    world.ask(there, "PUT /g/m?timeout=20");
+    let joining: Vec<usize> = (0..3).map(|_| world.connect(0)).collect();
+    for (index, client) in joining.iter().enumerate() {
+        world.send(*client, &format!("PUT /g/n{index}"));
+    }
+    assert_eq!(world.statuses(joining[2]), [503]);
+    // Its session is at the other shard.
+    world.send(here, "HEAD /g/m");
+    world.shard_gets(0, 1);
+    world.shard_gets(1, 0);
+    assert_eq!(world.statuses(here), [204], "before any join is answered");
+    assert!(world.statuses(joining[0]).is_empty());
+}
+
+#[test]
+fn changes_that_come_late_are_refused_in_their_turn_and_beats_are_not() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    world.ask(client, "PUT /g/m?timeout=20");
+    world.send(client, "PUT /g/first");
+    world.shards[0].late(true);
+    for line in ["PUT /g/n", "PUT /g/m/config", "DELETE /g/m", "HEAD /g/m"] {
+        world.send(client, line);
+    }
+    assert_eq!(world.statuses(client), [201], "the first is at the core");
+    world.quiet();
+    assert_eq!(world.statuses(client), [201, 201, 503, 503, 503, 204]);
+    let refused = &world.clients[client].answers[2].1;
+    assert!(refused.text().contains("\"overloaded\"") && refused.text().contains("t:1"));
+    assert!(refused.header("retry-after").is_some());
+    world.send(client, "DELETE /g/m");
+    assert_eq!(world.last(client).status, 503, "at once");
+    world.shards[0].late(false);
+    assert_eq!(world.ask(client, "DELETE /g/m").status, 204);
+}
+
+#[test]
+fn a_connection_may_wait_for_others_while_it_is_used_for_changes() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    let is_bulk = |world: &World| world.shards[0].is_bulk(world.clients[client].conn);
+    for (line, bulk) in [
+        ("HEAD /g/m", false),
+        ("PUT /g/m?timeout=20", true),
+        ("HEAD /g/m", false),
+        ("PUT /g/m/config", true),
+        // Familiar by now.
+        ("HEAD /g/m", false),
+        ("DELETE /g/m", true),
+        ("GET /g", false),
+    ] {
+        world.ask(client, line);
+        assert_eq!(is_bulk(&world), bulk, "after {line}");
+    }
+    let listens = "accept: text/event-stream\r\n";
+    world.ask(client, "PUT /g/m?timeout=20");
+    world.write(client, "GET /g", listens, b"");
+    world.quiet();
+    assert!(is_bulk(&world), "while it listens");
+    world.drop_client(client);
+    assert!(!is_bulk(&world));
+}
+
+#[test]
 fn no_more_sessions_come_to_a_full_shard_by_join_or_by_beat() {
     let mut world = World::tuned(Tune {
         sessions_max: 2,

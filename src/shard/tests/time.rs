@@ -221,3 +221,31 @@ fn a_restart_expires_nobody_who_still_beats() {
     }
     assert_eq!(world.shards[3].sessions(), 40, "all have settled");
 }
+
+#[test]
+fn whoever_is_due_is_found_by_the_tick_at_the_wheels_phase() {
+    for stall in [0, 53, 57] {
+        let mut world = World::new(1);
+        let client = world.connect(0);
+        if stall > 0 {
+            world.ask(client, "PUT /g/other?timeout=9");
+            world.now = world.now + Millis(stall);
+            world.ticks(0, true);
+        }
+        world.ask(client, "PUT /g/m?timeout=1");
+        let tracker = &world.shards[0].tracker;
+        let slot = tracker.find(b"g", b"m").expect("held");
+        let deadline = tracker.view(slot).deadline;
+        let phase = world.shards[0].tick_phase();
+        assert_eq!(deadline.0 % 10, phase.0, "after a stall of {stall} ms");
+        while world.now + Millis(27) <= deadline {
+            world.pass(10);
+        }
+        world.pass(deadline.since(world.now).0 - 17);
+        world.pass(10);
+        world.now = deadline;
+        world.ticks(0, true);
+        world.quiet();
+        assert!(!world.is_active("g", "m"), "though the last tick was late");
+    }
+}

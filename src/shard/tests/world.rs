@@ -45,6 +45,7 @@ pub(super) struct World {
 pub(super) struct Tune {
     pub(super) shards: u16,
     pub(super) asks_max: usize,
+    pub(super) changes_max: usize,
     pub(super) pipelined_max: usize,
     pub(super) output_bytes_max: usize,
     pub(super) watchers_max: u64,
@@ -59,6 +60,7 @@ impl Default for Tune {
         Tune {
             shards: 2,
             asks_max: 1_000,
+            changes_max: 1_000,
             pipelined_max: 128,
             output_bytes_max: 1 << 20,
             watchers_max: 1_000,
@@ -195,6 +197,7 @@ fn settings_of(tune: &Tune, index: u16) -> Settings {
         lease: Millis(3_000),
         sessions_max: tune.sessions_max,
         asks_max: tune.asks_max,
+        changes_max: tune.changes_max.min(tune.asks_max),
         http: http::Limits {
             body_bytes_max: tune.body_bytes_max,
             ..http::Limits::default()
@@ -262,7 +265,7 @@ impl World {
         }
         let tells = self.replica.tells()[0].iter();
         let ended = tells.filter_map(|tell| match tell {
-            Tell::Ended(ids) => Some(ids.to_vec()),
+            Tell::Ended(ids) | Tell::Expired { ids, .. } => Some(ids.to_vec()),
             _ => None,
         });
         for id in ended.flatten().collect::<Vec<_>>() {
@@ -551,11 +554,11 @@ impl World {
     pub(super) fn assert_nothing_is_kept(&self) {
         for shard in &self.shards {
             assert_eq!(shard.parked.len(), 0, "parked");
-            assert_eq!((shard.asked, shard.expiring), (0, 0), "asked, expiring");
+            assert_eq!((shard.asked, shard.expiry.asked), (0, 0), "asked, expiring");
             assert_eq!(shard.coming, 0, "coming");
             assert!(shard.transit.is_idle(), "claims");
             assert!(shard.behind.is_empty() && shard.searches.is_empty());
-            assert!(shard.due.is_empty());
+            assert!(shard.expiry.due.is_empty() && !shard.is_behind());
         }
     }
 

@@ -44,7 +44,8 @@ pub struct Profile {
     pub snapshot_every: u64,
     /// Bytes of a segment of the log.
     pub segment_bytes: u32,
-    /// Members that one piece of an adoption looks at.
+    /// Members that one piece of an adoption looks at, and sessions that a shard takes at once
+    /// through a step of their expiry, up to its own limit.
     pub adopt_limit: u32,
     /// Proposals that a leader sends a follower ahead of its acknowledgements.
     pub unacknowledged_max: u64,

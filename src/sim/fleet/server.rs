@@ -463,6 +463,11 @@ impl Server {
             self.shards[at].tick(now, self.backlog == 0);
             self.carry(stage, at);
         }
+        if self.shards[at].is_behind() {
+            // Others have their turn first.
+            let soon = stage.now + TURN_AGAIN_US;
+            return stage.queue.put(soon, self.event(What::ShardTick(shard)));
+        }
         self.plan_shard_tick(stage, shard);
     }
 
@@ -565,6 +570,7 @@ fn shards(stage: &mut Stage, at: usize, now: Millis) -> Vec<Shard> {
             lease: stage.profile.lease,
             sessions_max: 40_000,
             asks_max: 1_000,
+            changes_max: 1_000,
             http: crate::http::Limits::default(),
             pipelined_max: 16,
             watchers_max: 1_000,
@@ -577,6 +583,7 @@ fn shards(stage: &mut Stage, at: usize, now: Millis) -> Vec<Shard> {
         let registry = Rc::clone(&registry);
         let mut shard = Shard::new(settings, seeds, counters, Latencies::new(), registry, now);
         shard.plant(stage.plants.shard);
+        shard.expire_in_pieces(stage.profile.adopt_limit as usize);
         shard
     });
     shards.collect()
@@ -586,6 +593,8 @@ fn shards(stage: &mut Stage, at: usize, now: Millis) -> Vec<Shard> {
 const STALL_MIN: Millis = Millis(50);
 /// How late a timer may be, µs.
 const TICK_LATE_US: u64 = 800;
+/// How soon a shard that is behind has its next turn, µs.
+const TURN_AGAIN_US: u64 = 300;
 /// How much of a snapshot is written at a time, bytes.
 const PIECE_BYTES: usize = 4_096;
 /// The shortest timeout.

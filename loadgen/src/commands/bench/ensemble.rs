@@ -2,7 +2,7 @@
 //! (P11), and what sessions of followers cost their leader (P13).
 
 use super::topic;
-use crate::cli::Bench;
+use crate::cli::{Bench, Own};
 use crate::client;
 use crate::clock::{self, SECOND};
 use crate::commands::ensemble::Ensemble;
@@ -13,7 +13,7 @@ use crate::net::Target;
 use crate::plan::{Load, Plan};
 use crate::process;
 use crate::report::Report;
-use crate::run;
+use crate::run::{self, Done};
 use anyhow::{Context, Result, anyhow};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -179,25 +179,13 @@ pub(super) fn shards(flags: &Bench) -> Result<bool> {
     let mut crossed: Vec<Vec<f64>> = vec![Vec::new(); SHARDS.len()];
     for _ in 0..flags.rounds {
         for (place, shards) in SHARDS.into_iter().enumerate() {
-            let mut own = flags.own.clone();
-            own.server_arg.push(format!("--shards={shards}"));
-            let home = Home::new(&own)?;
-            let (server, _) = home.start()?;
+            let (home, done, share) =
+                beats_over(&flags.own, shards, flags.sessions, flags.duration)?;
             let report = report
                 .get_or_insert_with(|| Report::new(&topic(flags), clock::wall(), &home.describe()));
-            let plan = Plan {
-                load: Load::Closed { pipeline: 32 },
-                duration_ns: flags.duration,
-                warmup_ns: SECOND / 2,
-                server_pid: Some(server.pid()),
-                ..Plan::joins(names(), flags.sessions, 64)
-            };
-            let done = run::run(&home.target(), vec![plan], flags.own.load_cpu)?;
             report.verdict(&done.faults, done.broken_off.as_deref());
             cpu_us[place].push(done.cpu_us());
-            let beats = metric(home.address, "systole_heartbeats_total")?;
-            let claims = metric(home.address, "systole_session_claims_total")?;
-            crossed[place].push(claims / beats.max(1.0));
+            crossed[place].push(share);
         }
     }
     let mut report = report.context("nothing was measured")?;
@@ -227,6 +215,30 @@ pub(super) fn shards(flags: &Bench) -> Result<bool> {
         );
     }
     conclude(&report, flags.own.out.as_deref())
+}
+
+/// Beats, pipelined, at a server of so many shards; and the share that looked on another shard.
+pub(crate) fn beats_over(
+    own: &Own,
+    shards: u32,
+    sessions: u32,
+    duration_ns: u64,
+) -> Result<(Home, Done, f64)> {
+    let mut own = own.clone();
+    own.server_arg.push(format!("--shards={shards}"));
+    let home = Home::new(&own)?;
+    let (server, _) = home.start()?;
+    let plan = Plan {
+        load: Load::Closed { pipeline: 32 },
+        duration_ns,
+        warmup_ns: SECOND / 2,
+        server_pid: Some(server.pid()),
+        ..Plan::joins(names(), sessions, 64)
+    };
+    let done = run::run(&home.target(), vec![plan], own.load_cpu)?;
+    let beats = metric(home.address, "systole_heartbeats_total")?;
+    let claims = metric(home.address, "systole_session_claims_total")?;
+    Ok((home, done, claims / beats.max(1.0)))
 }
 
 /// Three servers that may serve, and which of them leads.
@@ -273,7 +285,7 @@ fn names() -> Names {
 /// Numbers of sessions that beat at the followers.
 const STEPS: [u32; 4] = [0, 10_000, 100_000, 300_000];
 /// Numbers of shards.
-const SHARDS: [u32; 3] = [1, 2, 4];
+pub(crate) const SHARDS: [u32; 3] = [1, 2, 4];
 
 #[cfg(test)]
 mod tests {

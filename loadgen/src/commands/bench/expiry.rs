@@ -78,15 +78,17 @@ pub(super) fn lateness(flags: &Bench) -> Result<bool> {
     conclude(&report, flags.own.out.as_deref())
 }
 
-/// Nine tenths of `sessions` fall silent at once, and the others beat on.
-fn mass(sessions: u32, server_pid: u32) -> Plan {
+/// Nine tenths of `sessions` fall silent at once, and the others beat on: every 3 s of their 10,
+/// or, of more than a million, as often as makes that many beats a second.
+pub(crate) fn mass(sessions: u32, server_pid: u32) -> Plan {
+    let interval_ns = (3 * SECOND).max(u64::from(sessions) * 3_000);
     Plan {
-        timeout_ns: 10 * SECOND,
+        timeout_ns: interval_ns / 3 * 10,
         load: Load::Open {
-            interval_ns: 3 * SECOND,
+            interval_ns,
             block: 0,
         },
-        duration_ns: 6 * SECOND,
+        duration_ns: 2 * interval_ns,
         warmup_ns: SECOND,
         doom: 0.9,
         server_pid: Some(server_pid),

@@ -75,7 +75,7 @@ pub(super) fn durable_joins(flags: &Bench) -> Result<bool> {
 }
 
 /// The median of `fdatasync` after overwriting 4 KiB, in microseconds.
-fn fdatasync_median_us(dir: &Path) -> Result<f64> {
+pub(crate) fn fdatasync_median_us(dir: &Path) -> Result<f64> {
     let path = dir.join("fdatasync.probe");
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     let page = [0x5a; 4096];

@@ -1,9 +1,9 @@
 //! `bench`: the project's targets, measured the way they are stated.
 
-mod ensemble;
-mod expiry;
+pub(crate) mod ensemble;
+pub(crate) mod expiry;
 mod heartbeat;
-mod joins;
+pub(crate) mod joins;
 
 use super::own::Home;
 use super::tell;

@@ -74,7 +74,7 @@ impl Closing {
             }
             // A shard that was stalled may hear late that a session has moved away, when it is back
             // at another shard of this server: that is no end.
-            Tell::Ended(ids) => {
+            Tell::Ended(ids) | Tell::Expired { ids, .. } => {
                 let over = ids.iter().filter(|id| ghost.ended.contains_key(id));
                 said.ended.extend(over.map(|id| (*id, now_us)));
             }

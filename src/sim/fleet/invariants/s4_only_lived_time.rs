@@ -54,7 +54,7 @@ impl Lived {
     ) {
         let shard = self.shards.entry(place).or_default();
         let gap = clock.since(shard.turned);
-        if gap.0 < TICK_MS {
+        if gap.0 < TICK_MS / 2 {
             return;
         }
         shard.count(clock);
