@@ -264,13 +264,6 @@ fn a_timeout_out_of_bounds_is_422_and_names_the_bounds() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_501_and_says_so() {
-    let (_server, mut client, _) = server();
-    let page = client.ask("GET", "/-/openapi.json");
-    page.expect_problem(501, "not_implemented");
-}
-
-#[test]
 fn a_version_that_this_server_has_not_seen_is_503_after_a_second() {
     let (server, mut client, _) = server();
     let ahead = [("x-group-version", "1000")];
