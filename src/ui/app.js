@@ -656,7 +656,11 @@ function drawMembers() {
   const last = Math.min(watched.shown.length,
     Math.ceil((box.scrollTop + box.clientHeight) / ROW_PX) + ROWS_SPARE);
   const rows = [];
-  for (let i = first; i < last; i += 1) rows.push(memberRow(watched.shown[i], i));
+  for (let i = first; i < last; i += 1) {
+    const name = watched.shown[i];
+    // One who has gone since the list was last filtered leaves it when all is drawn again, soon.
+    if (watched.members.has(name)) rows.push(memberRow(name, i));
+  }
   // What has not changed stays, with what is selected in it and said of it.
   const drawn = $("members-space").children;
   const same = rows.length === drawn.length && rows.every((one, i) => one.isEqualNode(drawn[i]));
