@@ -95,7 +95,6 @@ counters! {
 counters! {
     /// What the Zab core counts.
     CoreCounters {
-        proposals counter "systole_proposals_total" "Transactions proposed.",
         short_circuits counter "systole_short_circuits_total" "Changes answered without a transaction.",
         reads counter "systole_core_reads_total" "Reads answered from the applied state.",
         applied counter "systole_transactions_applied_total" "Transactions applied since the start.",

@@ -313,6 +313,18 @@ fn the_servers_own_pages_say_what_they_should() {
             .any(|line| told(line) && !line.ends_with(" 0"))
             .then_some(())
     });
+    let metrics = client.ask("GET", "/-/metrics").expect(200);
+    let text = String::from_utf8(metrics.body).expect("text");
+    let logged = |line: &&str| line.starts_with("systole_log_bytes_total ");
+    let bytes = text
+        .lines()
+        .find(logged)
+        .and_then(|line| line.split(' ').nth(1)?.parse().ok());
+    assert!(
+        bytes.is_some_and(|bytes: u64| bytes > 20),
+        "two joins: {bytes:?}"
+    );
+    assert!(text.contains("\nsystole_log_segments 1\n"), "{text}");
     let histograms = client.ask("GET", "/-/histograms").expect(200);
     assert!(!histograms.body.is_empty());
 }

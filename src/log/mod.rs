@@ -405,6 +405,12 @@ impl<D: Disk> Log<D> {
         self.epochs
     }
 
+    /// How many segments there are.
+    #[must_use]
+    pub fn segments(&self) -> usize {
+        self.chain.len()
+    }
+
     /// True while a ticket is out. Until it is back the log must not be synced here and now, cut,
     /// replaced by a snapshot or closed.
     #[must_use]

@@ -204,7 +204,6 @@ fn a_beat_at_the_wrong_server_costs_no_transaction() {
         let of = |name| ensemble.counters(name);
         (
             last,
-            of("systole_proposals_total"),
             of("systole_log_bytes_total"),
             of("systole_log_syncs_total"),
             of("systole_moves_total"),

@@ -202,6 +202,7 @@ impl Pipeline {
                 on_serving(self.replica.state());
             }
             self.counters.turns.add(1);
+            self.counters.segments.set(self.log.segments() as u64);
             self.chronicle();
             if self.may_end() {
                 return self.log.close().map_err(failure);

@@ -67,7 +67,9 @@ impl Pipeline {
             Write::Append(entry) => {
                 self.snapshots.logged(entry.payload.len());
                 let appended = self.log.append(entry.zxid, &entry.payload);
-                return appended.map_err(|error| self.failed(error));
+                appended.map_err(|error| self.failed(error))?;
+                self.counters.log_bytes.add(entry.payload.len() as u64);
+                return Ok(());
             }
             Write::AcceptedEpoch(epoch) => {
                 let set = self.log.set_accepted_epoch(epoch);

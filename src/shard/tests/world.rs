@@ -573,9 +573,9 @@ impl World {
             .collect()
     }
 
-    /// Transactions proposed so far.
-    pub(super) fn proposals(&self) -> u64 {
-        self.counters.proposals.get()
+    /// Transactions applied so far.
+    pub(super) fn applied(&self) -> u64 {
+        self.counters.applied.get()
     }
 
     /// Questions that the core has answered from its state.
