@@ -96,8 +96,8 @@ fn expiry_too_early_and_too_late_are_caught() {
     caught(Lie::Hasty, CHURN, "expired too early");
     caught(Lie::Sluggish, CHURN, "listed too long");
     // Nearly a second too early, so that a stub which is held up does not seem to be honest.
-    let mass = "expire --sessions 300 --connections 2 --groups 3 --timeout 3s --interval 150ms \
-        --duration 300ms --share 0.8";
+    let mass = "expire --sessions 300 --connections 2 --groups 3 --timeout 3s --interval 600ms \
+        --duration 700ms --share 0.8";
     caught(Lie::Hasty, mass, "expired too early");
 }
 

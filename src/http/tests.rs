@@ -334,7 +334,33 @@ fn near_request() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Whatever we take, httparse takes, and reads the same; whatever it refuses, we refuse.
+/// True if these bytes, or a request that they begin, are refused in the end.
+fn is_refused(bytes: &[u8]) -> bool {
+    let end = b"HTTP/1.1\r\nHost: x\r\n\r\n";
+    let whole = [bytes, end].concat();
+    let mut progress = Progress::default();
+    match parse(&whole, &mut progress, &Limits::default()) {
+        Ok(Some(request)) => route(&request, &mut Scratch::new()).is_err(),
+        Ok(None) => false,
+        Err(_) => true,
+    }
+}
+
+#[test]
+fn a_target_that_is_not_utf8_is_refused_once_its_names_are_read() {
+    for bytes in [
+        &b"POST HTTP/1.1\x80GET "[..],
+        b"HEAD /g/\x80 ",
+        b"GET /\xc3 ",
+    ] {
+        assert!(is_refused(bytes));
+        agrees_with_httparse(bytes).unwrap();
+        agrees_with_httparse(&[bytes, b"HTTP/1.1\r\nHost: x\r\n\r\n"].concat()).unwrap();
+    }
+}
+
+/// Whatever we take, httparse takes, and reads the same; whatever it refuses, we refuse. It looks
+/// for UTF-8 in the target at once, and we when the names are read.
 fn agrees_with_httparse(bytes: &[u8]) -> Result<(), TestCaseError> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut oracle = httparse::Request::new(&mut headers);
@@ -364,6 +390,9 @@ fn agrees_with_httparse(bytes: &[u8]) -> Result<(), TestCaseError> {
             prop_assert_eq!(request.body_len, length);
             prop_assert!(value("transfer-encoding").is_none());
             prop_assert!(value("host").is_some() || oracle.version == Some(0));
+        }
+        (Ok(Some(_) | None), Err(_)) if std::str::from_utf8(bytes).is_err() => {
+            prop_assert!(is_refused(bytes));
         }
         (Ok(Some(request)), other) => prop_assert!(false, "{request:?}, httparse: {other:?}"),
         (Ok(None), Err(error)) => prop_assert!(false, "waiting, httparse: {error}"),
