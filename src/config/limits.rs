@@ -65,8 +65,8 @@ pub struct Limits {
     pub peer_queue_bytes_max: usize,
     /// Messages that may wait for another server; the same happens at the limit.
     pub peer_queue_frames_max: usize,
-    /// Bytes logged since the last snapshot that make the core start the next one. With it the
-    /// length of a replay is bounded.
+    /// Bytes logged since the last snapshot that make the core start the next one; a quarter of
+    /// it while little is logged. With it the length of a replay is bounded.
     pub snapshot_log_bytes: u64,
     /// Snapshots kept, with the log that follows the oldest of them.
     pub snapshots_kept: usize,
@@ -96,7 +96,7 @@ impl Limits {
         shard_mail_max: 4_096,
         peer_queue_bytes_max: 128 * MIB,
         peer_queue_frames_max: 1 << 20,
-        snapshot_log_bytes: 32 * MIB as u64,
+        snapshot_log_bytes: 64 * MIB as u64,
         snapshots_kept: 2,
         stall_min: Millis(50),
     };

@@ -1,5 +1,6 @@
 //! The only module that knows glommio: executors, sockets, the timer and the channels.
 
+mod background;
 pub mod clock;
 pub mod hugepages;
 pub mod launch;

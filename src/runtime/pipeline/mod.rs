@@ -15,7 +15,8 @@
 //!
 //! What blocks is done on threads: reading the log, for learners ([`read`]) and for this
 //! server's own replica ([`replay`]), writing a snapshot ([`snapshot`]), making and removing
-//! segments. Three things are not, because nothing could go on beside them: the epochs, a few
+//! segments. Those threads run on any processor, the snapshot's only when it has nothing else
+//! to do. Three things are not, because nothing could go on beside them: the epochs, a few
 //! bytes at each change of leader; a cut of the log, and a snapshot that replaces it. These
 //! happen while the server follows nobody, and others know it by that it is silent.
 
@@ -33,11 +34,11 @@ mod write;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use flume::{Receiver, Sender};
 
+use super::background::{self, Urgency};
 use super::clock;
 use super::post::Post;
 use super::transport::{self, PeerEvent, Transport};
@@ -335,7 +336,8 @@ impl Pipeline {
     }
 
     fn deadline(&self) -> Millis {
-        let deadline = self.replica.deadline();
+        let snapshot = self.snapshots.deadline(self.limits.snapshot_log_bytes);
+        let deadline = self.replica.deadline().min(snapshot);
         self.stops_at.map_or(deadline, |at| deadline.min(at))
     }
 
@@ -360,8 +362,8 @@ impl Pipeline {
 
 /// Runs what blocks on a thread of its own. If none is to be had the work is left undone,
 /// which every caller can afford.
-fn on_thread(name: &str, work: impl FnOnce() + Send + 'static) {
-    if let Err(error) = thread::Builder::new().name(name.to_owned()).spawn(work) {
+fn on_thread(name: &str, urgency: Urgency, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = background::spawn(name, urgency, work) {
         tracing::warn!("could not start the {name} thread: {error}");
     }
 }

@@ -8,6 +8,7 @@ use flume::{Receiver, Sender};
 use super::replay::collect;
 use super::{Pipeline, ToCore, on_thread};
 use crate::log::{Entries, FileDisk, FileLog, ReadError, SnapshotReader};
+use crate::runtime::background::Urgency;
 use crate::time::Millis;
 use crate::types::{ServerId, Zxid};
 use crate::zab::{Piece, Read, ReadWhat};
@@ -58,7 +59,7 @@ impl Reads {
             // Bounded by the learners: each waits for its answer before it asks again.
             let (jobs, receiver) = flume::unbounded();
             let reports = reports.clone();
-            on_thread("reads", move || serve(&receiver, &reports));
+            on_thread("reads", Urgency::Waited, move || serve(&receiver, &reports));
             jobs
         })
     }

@@ -12,6 +12,7 @@ use flume::{Receiver, Sender};
 
 use super::{CoreFailure, Pipeline, ToCore, on_thread};
 use crate::log::{Entries, FileDisk, ReadError};
+use crate::runtime::background::Urgency;
 use crate::runtime::clock;
 use crate::time::Millis;
 use crate::types::Zxid;
@@ -88,7 +89,7 @@ impl Pipeline {
         }
         self.replays.number += 1;
         let (number, reports) = (self.replays.number, self.replays.reports.clone());
-        on_thread("replay", move || {
+        on_thread("replay", Urgency::Waited, move || {
             read_on(entries, replay, number, &go, &reports);
         });
         let given = replay.after;

@@ -13,6 +13,7 @@ use glommio::{GlommioError, spawn_local};
 use super::{CoreFailure, Pipeline, ToCore, on_thread};
 use crate::log::{FileFlush, SyncTicket};
 use crate::metrics::Latency;
+use crate::runtime::background::Urgency;
 use crate::runtime::clock;
 use crate::types::Zxid;
 
@@ -82,7 +83,7 @@ impl Pipeline {
     /// Has the next segment made on a thread of its own, ahead of its use.
     pub(super) fn prepare_segment(&mut self) {
         if let Some(job) = self.log.prepare_job() {
-            on_thread("segment", move || {
+            on_thread("segment", Urgency::Waited, move || {
                 // Whatever goes wrong shows when the segment is needed, and is told then.
                 let _ = job.run();
             });

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io::Write as _;
 use std::rc::Rc;
+use std::thread;
 
 use flume::Receiver;
 use futures_lite::future;
