@@ -1,7 +1,7 @@
 //! Questions of shards, and the answers.
 
 use super::requests::{Names, Request, What, Who};
-use super::{Plant, Replica, endpoints, request_of};
+use super::{Plant, Replica, endpoints};
 use crate::group::{Join, Joined, Lapse, Outcome, Refusal, Request as Change};
 use crate::mail::{Answer, Ask, Cluster, ListedGroup, ShardIndex, Tell, What as Question};
 use crate::time::Millis;
@@ -65,28 +65,23 @@ impl Replica {
         {
             self.take_present_terms(lapses);
         }
-        let plain = Who::Shard { shard, token };
-        match request_of(self.state(), &change, plain, now) {
-            Ok(mut request) => {
-                if let Change::Join(join) = change {
-                    let names = Names::of(join);
-                    request.who = Who::Join {
-                        shard,
-                        token,
-                        names,
-                        document,
-                    };
-                    if self.lacks(Plant::JoinsFromOwnState) {
-                        return self.answer_idle(now, request);
-                    }
-                }
-                self.submit(now, request);
-            }
-            Err(refusal) => {
-                let answer = Answer::Outcome(Outcome::Refused(refusal));
-                self.publisher.answer(shard, token, answer);
-            }
+        if let Err(refusal) = self.encode(&change) {
+            let answer = Answer::Outcome(Outcome::Refused(refusal));
+            return self.publisher.answer(shard, token, answer);
         }
+        let Change::Join(join) = change else {
+            return self.submit_encoded(now, Who::Shard { shard, token });
+        };
+        let who = Who::Join {
+            shard,
+            token,
+            names: Names::of(join),
+            document,
+        };
+        if self.lacks(Plant::JoinsFromOwnState) {
+            return self.answer_idle(now, Request::new(self.encoded(), who, now));
+        }
+        self.submit_encoded(now, who);
     }
 
     /// What [`Plant::ExpiresAnyTerm`] does: the terms under which the sessions are to end are those

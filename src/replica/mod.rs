@@ -48,6 +48,7 @@ use crate::time::Millis;
 use crate::types::{Epoch, Incarnation, ServerId, SessionId, Zxid};
 use crate::zab::app::{
     Completion, Content, Damaged, Fate, Limits as NodeLimits, Node, NodeReady, Refusal as NoRoom,
+    RequestId,
 };
 use crate::zab::{
     Boot, Entry, Envelope, Fault, Message, Peer, Persisted, Piece, Read, Replay,
@@ -72,6 +73,8 @@ pub struct Replica {
     run: u64,
     node: Node<Groups>,
     scratch: NodeReady<()>,
+    /// The transaction that was put together last.
+    txn: Vec<u8>,
     news: Vec<News>,
     requests: Requests,
     publisher: Publisher,
@@ -197,6 +200,7 @@ impl Replica {
             run: boot.nonce,
             node: Node::new(Groups::new(state, group), zab, boot, limits),
             scratch: NodeReady::default(),
+            txn: Vec::new(),
             news: Vec::new(),
             requests: Requests::new(),
             publisher: Publisher::new(settings.shards, settings.seeds),
@@ -592,17 +596,49 @@ impl Replica {
         if !self.stands() {
             return self.keep(now, request);
         }
-        let asked = match &request.what {
-            What::Transaction(txn) => self.node.propose(now, txn),
-            What::Flush => self.node.flush(now),
+        let asked = match request.what.transaction() {
+            Some(txn) => self.node.propose(now, txn),
+            None => self.node.flush(now),
         };
         match asked {
-            Ok(id) => {
-                let epoch = epoch_of(self.node.standing()).unwrap_or_default();
-                self.requests.asked(id, epoch, request);
-            }
+            Ok(id) => self.note_asked(id, request),
             Err(refusal) => self.not_taken(now, request, refusal),
         }
+    }
+
+    /// Puts the transaction of `change` together, for [`Replica::submit_encoded`].
+    ///
+    /// # Errors
+    /// If it breaks a limit.
+    fn encode(&mut self, change: &Change) -> Result<(), Refusal> {
+        self.txn.clear();
+        self.node.app().state.encode(change, &mut self.txn)
+    }
+
+    /// Asks the ensemble for the transaction that was put together last. Its bytes are copied
+    /// once, into the letter that goes to the leader and, if that is here, into the log.
+    fn submit_encoded(&mut self, now: Millis, who: Who) {
+        if !self.stands() {
+            return self.keep(now, Request::new(self.encoded(), who, now));
+        }
+        match self.node.propose(now, &self.txn) {
+            Ok(id) => {
+                let sent = self.node.sent(id).map(What::Sent);
+                let what = sent.unwrap_or_else(|| self.encoded());
+                self.note_asked(id, Request::new(what, who, now));
+            }
+            Err(refusal) => self.not_taken(now, Request::new(self.encoded(), who, now), refusal),
+        }
+    }
+
+    /// The transaction that was put together last, to be kept.
+    fn encoded(&self) -> What {
+        What::Transaction(Arc::from(&self.txn[..]))
+    }
+
+    fn note_asked(&mut self, id: RequestId, request: Request) {
+        let epoch = epoch_of(self.node.standing()).unwrap_or_default();
+        self.requests.asked(id, epoch, request);
     }
 
     /// The leader, or this server's own node, had no room for a request.
@@ -644,7 +680,7 @@ impl Replica {
     /// The leader found that a request changes nothing. So does this server, now that it has
     /// applied as much, unless something has come in between: then it asks again.
     fn answer_idle(&mut self, now: Millis, request: Request) {
-        let What::Transaction(txn) = &request.what else {
+        let Some(txn) = request.what.transaction() else {
             return;
         };
         match self.state().idle_outcome(txn) {
@@ -672,25 +708,12 @@ impl Replica {
     }
 }
 
-/// The request for `change`, in the bytes of its transaction.
-///
-/// # Errors
-/// If it breaks a limit.
-fn request_of(state: &State, change: &Change, who: Who, now: Millis) -> Result<Request, Refusal> {
-    let mut txn = Vec::with_capacity(TXN_BYTES);
-    state.encode(change, &mut txn)?;
-    Ok(Request::new(What::Transaction(txn.into()), who, now))
-}
-
 fn epoch_of(standing: &Standing) -> Option<Epoch> {
     match standing {
         Standing::Leading { epoch, .. } | Standing::Following { epoch, .. } => Some(*epoch),
         Standing::Recovering => None,
     }
 }
-
-/// More than most transactions take, so that their memory is asked for once.
-const TXN_BYTES: usize = 256;
 
 /// How often those who wait for a leader are looked at.
 const WAITING_LOOK: Millis = Millis(50);

@@ -21,7 +21,7 @@ use super::beats::Pending;
 use crate::mail::ShardIndex;
 use crate::time::Millis;
 use crate::types::{Epoch, Incarnation, ServerId, SessionId};
-use crate::zab::app::{RequestId, Row};
+use crate::zab::app::{RequestId, Row, Sent};
 
 /// A request, and who asked for it.
 pub(super) struct Request {
@@ -39,6 +39,8 @@ pub(super) struct Request {
 pub(super) enum What {
     /// To broadcast this transaction, unless it would change nothing.
     Transaction(Arc<[u8]>),
+    /// The same, and it has been asked.
+    Sent(Sent),
     /// How far this server must have applied.
     Flush,
 }
@@ -92,6 +94,17 @@ pub(super) struct Names {
     pub(super) member: Box<[u8]>,
 }
 
+impl What {
+    /// The transaction, if that is what is asked for.
+    pub(super) fn transaction(&self) -> Option<&[u8]> {
+        match self {
+            What::Transaction(txn) => Some(txn),
+            What::Sent(sent) => Some(sent.request()),
+            What::Flush => None,
+        }
+    }
+}
+
 impl Request {
     pub(super) fn new(what: What, who: Who, now: Millis) -> Request {
         Request {
@@ -113,11 +126,9 @@ impl Request {
 
     /// True if it does no harm if it is done twice, or if another has done it.
     pub(super) fn is_repeatable(&self) -> bool {
-        match (&self.what, &self.who) {
-            // Nobody else writes it, and always the same.
-            (_, Who::Endpoint) | (What::Flush, _) => true,
-            (What::Transaction(txn), _) => crate::group::is_repeatable(txn),
-        }
+        // An endpoint nobody else writes, and always the same.
+        let repeatable = crate::group::is_repeatable;
+        matches!(self.who, Who::Endpoint) || self.what.transaction().is_none_or(repeatable)
     }
 
     /// True if whoever asked looks after it if there is no room for it.

@@ -2,7 +2,7 @@
 //! it and what leaves it.
 
 use super::requests::{Request as Asked, Who};
-use super::{Plant, Replica, request_of};
+use super::{Plant, Replica};
 use crate::group::{End, EndedSession, Outcome, Place, Refusal, Request, Session, SessionChange};
 use crate::lease;
 use crate::mail::{Dealt, ShardIndex, Tell};
@@ -230,8 +230,8 @@ impl Replica {
 
     /// Submits a request of this server itself. It keeps every limit, so it is taken.
     pub(super) fn submit_own(&mut self, now: Millis, request: &Request, who: Who) {
-        if let Ok(request) = request_of(self.state(), request, who, now) {
-            self.submit(now, request);
+        if self.encode(request).is_ok() {
+            self.submit_encoded(now, who);
         }
     }
 }

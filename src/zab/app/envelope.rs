@@ -1,14 +1,25 @@
 //! How the application face writes down what it sends and what it has logged.
 //!
-//! Between servers, as the payload of a message; integers are big-endian:
+//! Integers are big-endian. A request, and in the log the transaction that has become of it:
 //!
 //! ```text
 //! offset size field
-//! 0      1    kind: 1 Request, 2 Flush, 3 Answer, 4 Flushed, 5 Refused, 6 Message
-//!             Request, Flush, Answer, Flushed, Refused:
+//! 0      1    kind: 16
+//! 1      4    server that asked
+//! 5      8    its run
+//! 13     8    its request id
+//! 21     …    the request; the application's transaction
+//! ```
+//!
+//! One picture for both, so that a leader logs and broadcasts the very bytes it was sent. What else
+//! servers say to each other:
+//!
+//! ```text
+//! offset size field
+//! 0      1    kind: 2 Flush, 3 Answer, 4 Flushed, 5 Refused, 6 Message
+//!             Flush, Answer, Flushed, Refused:
 //! 1      8    run of the server that asked
 //! 9      8    its request id
-//! 17     …    Request: the request
 //! 17     16   Answer, Flushed: a transaction, epoch and counter; completed once delivered
 //! 33     …    Answer: the answer
 //! 17     1    Refused: 1 no leader, 2 full, 3 too long
@@ -16,19 +27,8 @@
 //! 1      …    the message
 //! ```
 //!
-//! In the log, as the payload of a transaction:
-//!
-//! ```text
-//! offset size field
-//! 0      1    kind: 16 Transaction
-//! 1      4    server that asked
-//! 5      8    its run
-//! 13     8    its request id
-//! 21     …    the application's transaction
-//! ```
-//!
-//! The kinds differ, so that neither can be taken for the other. Nothing that is read is
-//! trusted: a payload that does not fit this picture is a [`Malformed`].
+//! Nothing that is read is trusted: a payload that does not fit these pictures is a
+//! [`Malformed`].
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ use crate::types::{ServerId, Zxid};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Letter<'a> {
     /// Make a transaction of this, or answer it.
-    Request(Call, &'a [u8]),
+    Request(Origin, &'a [u8]),
     /// How far must I have delivered?
     Flush(Call),
     /// No transaction was needed.
@@ -78,6 +78,12 @@ pub enum Malformed {
         /// Where it ends.
         length: usize,
     },
+    /// It names another server than the one that sent it.
+    #[error("the server at offset 1 is {found}, which has not sent it")]
+    Server {
+        /// The server it names.
+        found: ServerId,
+    },
     /// No kind has this number here.
     #[error("unknown kind {found} at offset 0")]
     Kind {
@@ -94,6 +100,25 @@ pub enum Malformed {
     },
 }
 
+impl Call {
+    /// The call, of this server.
+    pub(super) fn of(self, server: ServerId) -> Origin {
+        Origin {
+            server,
+            run: self.run,
+            request: self.request,
+        }
+    }
+
+    /// How `origin` is told from its other requests.
+    pub(super) fn to(origin: Origin) -> Call {
+        Call {
+            run: origin.run,
+            request: origin.request,
+        }
+    }
+}
+
 impl Letter<'_> {
     /// The payload that says this.
     pub(super) fn encode(&self) -> Arc<[u8]> {
@@ -103,7 +128,7 @@ impl Letter<'_> {
     /// The same; `bytes` is room to put it together in.
     pub(super) fn encode_in(&self, bytes: &mut Vec<u8>) -> Arc<[u8]> {
         let (kind, call) = match self {
-            Letter::Request(call, _) => (REQUEST, Some(call)),
+            Letter::Request(origin, _) => (REQUEST, Some(&Call::to(*origin))),
             Letter::Flush(call) => (FLUSH, Some(call)),
             Letter::Answer(call, ..) => (ANSWER, Some(call)),
             Letter::Flushed(call, _) => (FLUSHED, Some(call)),
@@ -117,6 +142,9 @@ impl Letter<'_> {
         bytes.clear();
         bytes.reserve(REPLY_BYTES + body.len());
         bytes.push(kind);
+        if let Letter::Request(origin, _) = self {
+            bytes.extend_from_slice(&origin.server.0.to_be_bytes());
+        }
         if let Some(call) = call {
             bytes.extend_from_slice(&call.run.to_be_bytes());
             bytes.extend_from_slice(&call.request.0.to_be_bytes());
@@ -139,15 +167,15 @@ impl Letter<'_> {
         if kind == MESSAGE {
             return Ok(Letter::Message(cursor.rest()));
         }
-        if !(REQUEST..=REFUSED).contains(&kind) {
+        if kind == REQUEST {
+            let (origin, request) = decode_transaction(payload)?;
+            return Ok(Letter::Request(origin, request));
+        }
+        if !(FLUSH..=REFUSED).contains(&kind) {
             return Err(Malformed::Kind { found: kind });
         }
-        let call = Call {
-            run: u64::from_be_bytes(cursor.take()?),
-            request: RequestId(u64::from_be_bytes(cursor.take()?)),
-        };
+        let call = cursor.call()?;
         let letter = match kind {
-            REQUEST => return Ok(Letter::Request(call, cursor.rest())),
             ANSWER => {
                 let zxid = Zxid::from_bytes(cursor.take()?);
                 return Ok(Letter::Answer(call, zxid, cursor.rest()));
@@ -163,7 +191,7 @@ impl Letter<'_> {
 
 /// The request inside a payload that [`Letter::Request`] made; empty for a flush.
 pub(super) fn request_in(payload: &[u8]) -> &[u8] {
-    payload.get(CALL_BYTES..).unwrap_or_default()
+    payload.get(TRANSACTION_BYTES..).unwrap_or_default()
 }
 
 /// True if the payload is what [`Letter::Flush`] made.
@@ -171,31 +199,15 @@ pub(super) fn is_flush(payload: &[u8]) -> bool {
     payload.first() == Some(&FLUSH)
 }
 
-/// What goes into the log: the transaction, and who asked for it.
-/// `bytes` is room to put it together in.
-pub(super) fn encode_transaction(origin: Origin, txn: &[u8], bytes: &mut Vec<u8>) -> Arc<[u8]> {
-    bytes.clear();
-    bytes.push(TRANSACTION);
-    bytes.extend_from_slice(&origin.server.0.to_be_bytes());
-    bytes.extend_from_slice(&origin.run.to_be_bytes());
-    bytes.extend_from_slice(&origin.request.0.to_be_bytes());
-    bytes.extend_from_slice(txn);
-    Arc::from(&bytes[..])
-}
-
 /// Reads what was in the log.
 pub(super) fn decode_transaction(payload: &[u8]) -> Result<(Origin, &[u8]), Malformed> {
     let mut cursor = Cursor::new(payload);
     let [kind] = cursor.take()?;
-    if kind != TRANSACTION {
+    if kind != REQUEST {
         return Err(Malformed::Kind { found: kind });
     }
-    let origin = Origin {
-        server: ServerId(u32::from_be_bytes(cursor.take()?)),
-        run: u64::from_be_bytes(cursor.take()?),
-        request: RequestId(u64::from_be_bytes(cursor.take()?)),
-    };
-    Ok((origin, cursor.rest()))
+    let server = ServerId(u32::from_be_bytes(cursor.take()?));
+    Ok((cursor.call()?.of(server), cursor.rest()))
 }
 
 /// Reads a payload from its beginning.
@@ -217,6 +229,13 @@ impl<'a> Cursor<'a> {
         })?;
         self.offset += N;
         Ok(*field)
+    }
+
+    fn call(&mut self) -> Result<Call, Malformed> {
+        Ok(Call {
+            run: u64::from_be_bytes(self.take()?),
+            request: RequestId(u64::from_be_bytes(self.take()?)),
+        })
     }
 
     fn refusal(&mut self) -> Result<Refusal, Malformed> {
@@ -253,19 +272,16 @@ fn reason_of(refusal: Refusal) -> u8 {
     }
 }
 
-const REQUEST: u8 = 1;
+const REQUEST: u8 = 16;
 const FLUSH: u8 = 2;
 const ANSWER: u8 = 3;
 const FLUSHED: u8 = 4;
 const REFUSED: u8 = 5;
 const MESSAGE: u8 = 6;
-const TRANSACTION: u8 = 16;
 
-/// Bytes before the request in a Request.
-const CALL_BYTES: usize = 17;
 /// Bytes before the answer in an Answer.
 const REPLY_BYTES: usize = 33;
-/// Bytes that a transaction in the log has before the application's own.
+/// Bytes before the request, and in the log before the application's transaction.
 pub(super) const TRANSACTION_BYTES: usize = 21;
 
 #[cfg(test)]
@@ -277,12 +293,17 @@ mod tests {
         run: 0x0102_0304_0506_0708,
         request: RequestId(9),
     };
+    const ORIGIN: Origin = Origin {
+        server: ServerId(7),
+        run: 5,
+        request: RequestId(6),
+    };
 
     fn letters() -> Vec<Letter<'static>> {
         let zxid = Zxid::new(Epoch(3), 17);
         vec![
-            Letter::Request(CALL, b"put"),
-            Letter::Request(CALL, b""),
+            Letter::Request(ORIGIN, b"put"),
+            Letter::Request(ORIGIN, b""),
             Letter::Flush(CALL),
             Letter::Answer(CALL, zxid, b"there"),
             Letter::Flushed(CALL, zxid),
@@ -299,13 +320,9 @@ mod tests {
         for letter in letters() {
             assert_eq!(Letter::decode(&letter.encode()), Ok(letter));
         }
-        let origin = Origin {
-            server: ServerId(7),
-            run: 5,
-            request: RequestId(6),
-        };
-        let payload = encode_transaction(origin, b"txn", &mut Vec::new());
-        assert_eq!(decode_transaction(&payload), Ok((origin, &b"txn"[..])));
+        // What a server asks is what the leader logs, if that is what becomes of it.
+        let payload = Letter::Request(ORIGIN, b"txn").encode();
+        assert_eq!(decode_transaction(&payload), Ok((ORIGIN, &b"txn"[..])));
         assert_eq!(payload.len(), TRANSACTION_BYTES + 3);
     }
 
@@ -317,8 +334,12 @@ mod tests {
         drawn.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 17]);
         drawn.push(b'x');
         assert_eq!(&answer[..], drawn);
-        let request = Letter::Request(CALL, b"body").encode();
+        let request = Letter::Request(ORIGIN, b"body").encode();
         assert_eq!(request_in(&request), b"body");
+        let mut drawn = vec![16, 0, 0, 0, 7];
+        drawn.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6]);
+        drawn.extend_from_slice(b"body");
+        assert_eq!(&request[..], drawn);
         assert_eq!(request_in(&Letter::Flush(CALL).encode()), b"");
     }
 
@@ -363,18 +384,18 @@ mod tests {
 
     #[test]
     fn unknown_kinds_and_reasons_are_refused() {
-        for found in (0..=u8::MAX).filter(|kind| !(1..=6).contains(kind)) {
+        for found in (0..=u8::MAX).filter(|kind| !(2..=6).contains(kind) && *kind != REQUEST) {
             let bytes = [&[found][..], &[0; 40]].concat();
             assert_eq!(Letter::decode(&bytes), Err(Malformed::Kind { found }));
         }
-        for found in (0..=u8::MAX).filter(|kind| *kind != TRANSACTION) {
+        for found in (0..=u8::MAX).filter(|kind| *kind != REQUEST) {
             let bytes = [&[found][..], &[0; 40]].concat();
             assert_eq!(decode_transaction(&bytes), Err(Malformed::Kind { found }));
         }
         let mut refused = Letter::Refused(CALL, Refusal::Full).encode().to_vec();
         for found in (0..=u8::MAX).filter(|reason| !(1..=3).contains(reason)) {
-            refused[CALL_BYTES] = found;
-            let offset = CALL_BYTES;
+            refused[17] = found;
+            let offset = 17;
             assert_eq!(
                 Letter::decode(&refused),
                 Err(Malformed::Reason { offset, found })
@@ -384,12 +405,7 @@ mod tests {
 
     #[test]
     fn a_cut_off_transaction_is_refused() {
-        let origin = Origin {
-            server: ServerId(7),
-            run: 5,
-            request: RequestId(6),
-        };
-        let whole = encode_transaction(origin, b"", &mut Vec::new());
+        let whole = Letter::Request(ORIGIN, b"").encode();
         for length in 0..whole.len() {
             let read = decode_transaction(&whole[..length]);
             assert!(matches!(read, Err(Malformed::EndsEarly { .. })), "{length}");

@@ -49,7 +49,7 @@ use std::sync::Arc;
 
 pub use envelope::Malformed;
 pub use node::Node;
-pub use ready::{Completion, Fate, Garbled, HandedBack, NodeReady, Sender};
+pub use ready::{Completion, Fate, Garbled, HandedBack, NodeReady, Sender, Sent};
 
 pub use row::Row;
 

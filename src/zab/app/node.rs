@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::envelope::{self, Call, Letter, Malformed, TRANSACTION_BYTES};
-use super::ready::{Completion, Garbled, NodeReady, Sender};
+use super::envelope::{self, Call, Letter, Malformed};
+use super::ready::{Completion, Garbled, NodeReady, Sender, Sent};
 use super::requests::{Open, Requests, Word};
 use super::{
     Application, Content, Damaged, Limits, Origin, Preprocessed, Refusal, RequestId, Waiting,
@@ -237,7 +237,7 @@ impl<A: Application> Node<A> {
             return Err(Refusal::TooLong);
         }
         let id = self.requests.next_id()?;
-        let payload = Letter::Request(self.call(id), request).encode_in(&mut self.bytes);
+        let payload = Letter::Request(self.origin(id), request).encode_in(&mut self.bytes);
         match self.standing {
             Standing::Recovering => return Err(Refusal::NoLeader),
             Standing::Leading { .. } => {
@@ -249,6 +249,13 @@ impl<A: Application> Node<A> {
         let flush = false;
         self.requests.open(id, Open { flush, payload });
         Ok(id)
+    }
+
+    /// A request that was made here and is not decided.
+    #[must_use]
+    pub fn sent(&self, id: RequestId) -> Option<Sent> {
+        let open = self.requests.get(id)?;
+        Some(Sent(Arc::clone(&open.payload)))
     }
 
     /// A barrier for reads: complete when this server has delivered everything that was
@@ -421,13 +428,12 @@ impl<A: Application> Node<A> {
     /// Takes in a payload of another server.
     fn hear(&mut self, from: ServerId, payload: &Arc<[u8]>) -> Result<(), Malformed> {
         match Letter::decode(payload)? {
-            Letter::Request(call, _) | Letter::Flush(call) => {
-                let origin = call.of(from);
-                let payload = Arc::clone(payload);
-                if let Err(refusal) = self.wait(Waiting { origin, payload }) {
-                    self.refuse(origin, refusal);
-                }
+            Letter::Request(origin, _) if origin.server != from => {
+                let found = origin.server;
+                return Err(Malformed::Server { found });
             }
+            Letter::Request(origin, _) => self.wait_or_refuse(origin, payload),
+            Letter::Flush(call) => self.wait_or_refuse(call.of(from), payload),
             Letter::Answer(call, at, answer) if call.run == self.run => {
                 self.decide(call.request, at, Word::Answer(answer.to_vec()));
             }
@@ -466,27 +472,37 @@ impl<A: Application> Node<A> {
                         self.refuse(origin, refusal);
                     }
                 }
-                Preprocessed::Transaction(txn) => self.broadcast(waiting, &txn),
+                Preprocessed::Transaction(txn) => {
+                    let letter = Letter::Request(origin, &txn);
+                    let payload = letter.encode_in(&mut self.bytes);
+                    self.broadcast(waiting, payload);
+                }
                 Preprocessed::AsAsked => {
                     let payload = Arc::clone(&waiting.payload);
-                    self.broadcast(waiting, envelope::request_in(&payload));
+                    self.broadcast(waiting, payload);
                 }
             }
         }
     }
 
     /// Proposes the transaction that the application has made of a request.
-    fn broadcast(&mut self, waiting: Waiting, txn: &[u8]) {
-        if TRANSACTION_BYTES + txn.len() > self.limits.txn_bytes_max {
-            self.app.withdraw(txn);
+    fn broadcast(&mut self, waiting: Waiting, payload: Arc<[u8]>) {
+        if payload.len() > self.limits.txn_bytes_max {
+            self.app.withdraw(envelope::request_in(&payload));
             return self.refuse(waiting.origin, Refusal::TooLong);
         }
-        let payload = envelope::encode_transaction(waiting.origin, txn, &mut self.bytes);
-        if self.peer.propose(self.now, payload).is_err() {
+        if self.peer.propose(self.now, Arc::clone(&payload)).is_err() {
             // It waits until there is room, or this server leads no more.
-            self.app.withdraw(txn);
+            self.app.withdraw(envelope::request_in(&payload));
             self.inbox.push_front(waiting);
             self.full = true;
+        }
+    }
+
+    fn wait_or_refuse(&mut self, origin: Origin, payload: &Arc<[u8]>) {
+        let payload = Arc::clone(payload);
+        if let Err(refusal) = self.wait(Waiting { origin, payload }) {
+            self.refuse(origin, refusal);
         }
     }
 
@@ -710,25 +726,6 @@ impl<A: Application> Node<A> {
     fn call(&self, request: RequestId) -> Call {
         let run = self.run;
         Call { run, request }
-    }
-}
-
-impl Call {
-    /// The call, of this server.
-    fn of(self, server: ServerId) -> Origin {
-        Origin {
-            server,
-            run: self.run,
-            request: self.request,
-        }
-    }
-
-    /// How `origin` is told from its other requests.
-    fn to(origin: Origin) -> Call {
-        Call {
-            run: origin.run,
-            request: origin.request,
-        }
     }
 }
 

@@ -103,6 +103,18 @@ impl HandedBack {
     }
 }
 
+/// A request as it was sent to the leader.
+#[derive(Clone, Debug)]
+pub struct Sent(pub(super) Arc<[u8]>);
+
+impl Sent {
+    /// The request as it was made.
+    #[must_use]
+    pub fn request(&self) -> &[u8] {
+        envelope::request_in(&self.0)
+    }
+}
+
 /// What is known of a request that was handed back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {

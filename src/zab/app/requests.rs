@@ -65,6 +65,11 @@ impl Requests {
         self.open.push(id, open);
     }
 
+    /// An open request.
+    pub(super) fn get(&self, id: RequestId) -> Option<&Open> {
+        self.open.get(id)
+    }
+
     /// Takes an open request out, because its fate is decided and it is complete.
     pub(super) fn close(&mut self, id: RequestId) -> Option<Open> {
         self.open.remove(id)

@@ -363,7 +363,7 @@ fn what_an_earlier_run_asked_for_completes_nothing() {
             run: 999,
             request: id,
         };
-        let payload = envelope::encode_transaction(origin, b"a 6", &mut Vec::new());
+        let payload = envelope::Letter::Request(origin, b"a 6").encode();
         let zxid = Zxid::new(epoch, 1);
         let namesake = Origin {
             server: ServerId(9),
@@ -381,7 +381,7 @@ fn what_an_earlier_run_asked_for_completes_nothing() {
                 Entry { zxid, payload },
                 Entry {
                     zxid: next,
-                    payload: envelope::encode_transaction(namesake, b"a 7", &mut Vec::new()),
+                    payload: envelope::Letter::Request(namesake, b"a 7").encode(),
                 },
             ],
             payloads: letters.map(|word| (ServerId(2), word.encode())).into(),
@@ -444,7 +444,7 @@ fn a_request_to_a_server_that_does_not_lead_comes_to_nothing() {
             request: RequestId(1),
         };
         let letters = [
-            envelope::Letter::Request(call, b"set a 5"),
+            envelope::Letter::Request(call.of(ServerId(leader)), b"set a 5"),
             envelope::Letter::Flush(call),
         ];
         let mut ready = Ready {
@@ -464,6 +464,33 @@ fn a_request_to_a_server_that_does_not_lead_comes_to_nothing() {
         "not even when it leads later"
     );
     assert!(world.machine(follower).node.inbox.is_empty());
+}
+
+#[test]
+fn a_request_in_the_name_of_another_server_is_passed_over() {
+    let mut world = Nodes::running(3);
+    let (leader, follower) = (world.leader(), world.follower());
+    world.with_machine(leader, |server, _| {
+        let forged = Origin {
+            server: ServerId(leader),
+            run: 1,
+            request: RequestId(1),
+        };
+        let payload = envelope::Letter::Request(forged, b"set a 5").encode();
+        let mut ready = Ready {
+            payloads: vec![(ServerId(follower), payload)],
+            ..Ready::default()
+        };
+        server.node.take(&mut ready);
+        assert!(server.node.inbox.is_empty());
+        server.node.ready(&mut server.ready);
+        let found = forged.server;
+        let garbled = [Garbled {
+            sender: Sender::Server(ServerId(follower)),
+            error: Malformed::Server { found },
+        }];
+        assert_eq!(server.ready.garbled, garbled);
+    });
 }
 
 #[test]

@@ -82,11 +82,7 @@ fn what_is_committed_while_the_log_is_read_is_read_in_its_turn() {
         let txn = format!("a {counter}");
         Entry {
             zxid: Zxid::new(epoch, counter),
-            payload: crate::zab::app::envelope::encode_transaction(
-                origin,
-                txn.as_bytes(),
-                &mut Vec::new(),
-            ),
+            payload: Letter::Request(origin, txn.as_bytes()).encode(),
         }
     };
     let following = Standing::Following {
