@@ -244,12 +244,17 @@ pub(crate) fn cpu_ns(pid: u32) -> Option<u64> {
 
 /// Nanoseconds of CPU time of the calling thread.
 pub(crate) fn own_thread_cpu_ns() -> Option<u64> {
-    schedstat(Path::new("/proc/thread-self/schedstat"))
+    let (ran_ns, _) = schedstat(Path::new("/proc/thread-self"))?;
+    Some(ran_ns)
 }
 
-fn schedstat(path: &Path) -> Option<u64> {
-    let text = fs::read_to_string(path).ok()?;
-    text.split_whitespace().next()?.parse().ok()
+/// For how many nanoseconds a thread has run, and waited for a processor though it could have.
+/// `task` is its directory below `/proc`.
+pub(crate) fn schedstat(task: &Path) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(task.join("schedstat")).ok()?;
+    let mut fields = text.split_whitespace();
+    let mut next = || fields.next()?.parse().ok();
+    Some((next()?, next()?))
 }
 
 /// Ticks of user and of system time of a process (100 a second).
