@@ -8,6 +8,7 @@ mod create;
 mod expiry;
 mod heartbeat;
 mod memory;
+mod summary;
 mod table;
 
 use super::conclude;
@@ -19,6 +20,7 @@ use crate::rivals::crew::{self, Job, Took, Way};
 use crate::rivals::{Op, Running, Sessions, Setting, Who};
 use anyhow::{Result, ensure};
 use std::time::Duration;
+use summary::Summary;
 
 /// Runs `compare`. True if every server did its work; who is faster is no matter of that.
 ///
@@ -54,18 +56,20 @@ pub(crate) fn compare(flags: &Compare) -> Result<bool> {
         here.push(who);
     }
     ensure!(!here.is_empty(), "there is nobody to compare");
-    type Work = fn(&Compare, &[Who], &mut Report) -> Result<()>;
+    type Work = fn(&Compare, &[Who], &mut Report, &mut Summary) -> Result<()>;
     let all: [(WorkName, Work); 4] = [
         (WorkName::Heartbeat, heartbeat::heartbeat),
         (WorkName::Create, create::create),
         (WorkName::Expiry, expiry::expiry),
         (WorkName::Memory, memory::memory),
     ];
+    let mut summary = Summary::default();
     for (name, work) in all {
         if flags.work.is_empty() || flags.work.contains(&name) {
-            work(&flags, &here, &mut report)?;
+            work(&flags, &here, &mut report, &mut summary)?;
         }
     }
+    summary.tell(&here, &mut report);
     report.note(NOT_MEASURED);
     conclude(&report, flags.own.out.as_deref())
 }
