@@ -84,7 +84,7 @@ pub(crate) fn run(target: &Target, plans: Vec<Plan>, cpu: Option<usize>) -> Resu
             net.run(&mut loader)?;
             Ok(loader.finish(&net))
         };
-        let handle = thread::Builder::new().name("load".into()).spawn(work);
+        let handle = thread::Builder::new().name(LOAD_THREAD.into()).spawn(work);
         threads.push((handle.context("cannot start a thread")?, progress));
     }
     while threads.iter().any(|(t, _)| !t.is_finished()) {
@@ -236,6 +236,8 @@ fn phase_name(phase: u64) -> &'static str {
         .map_or("", |(_, name)| name)
 }
 
+/// What the threads that load are called.
+pub(crate) const LOAD_THREAD: &str = "load";
 /// Files open besides the connections.
 const FILES_OF_OUR_OWN: u64 = 64;
 /// How often the progress bar is drawn.

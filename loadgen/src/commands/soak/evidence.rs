@@ -13,6 +13,7 @@
 
 use crate::clock::{self, MILLI};
 use crate::process;
+use crate::run;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -165,8 +166,8 @@ fn watch_threads(
         process::pin_thread(cpu);
     }
     let mut sides = [
-        Threads::new(server_pid, "shard-", true),
-        Threads::new(std::process::id(), "load", false),
+        Threads::new(server_pid, |name| name.starts_with("shard-"), true),
+        Threads::new(std::process::id(), |name| name == run::LOAD_THREAD, false),
     ];
     let mut accounts = [SERVER_WAITS, LOAD_WAITS].map(|name| (name, Account::new(origin_ns)));
     let mut since_ns = clock::now();
@@ -188,8 +189,8 @@ fn watch_threads(
 /// The threads of a process, and how long those of one name waited for a processor.
 struct Threads {
     tasks: PathBuf,
-    /// What the names of the threads that matter begin with.
-    name: &'static str,
+    /// Whether a thread of this name matters.
+    matters: fn(&str) -> bool,
     /// Whether what the process's other threads ran is its own affair.
     subtract: bool,
     /// For each thread: whether it matters, how long it ran, and how long it waited.
@@ -197,10 +198,10 @@ struct Threads {
 }
 
 impl Threads {
-    fn new(pid: u32, name: &'static str, subtract: bool) -> Threads {
+    fn new(pid: u32, matters: fn(&str) -> bool, subtract: bool) -> Threads {
         Threads {
             tasks: PathBuf::from(format!("/proc/{pid}/task")),
-            name,
+            matters,
             subtract,
             seen: BTreeMap::new(),
         }
@@ -218,10 +219,12 @@ impl Threads {
                 continue;
             };
             let known = self.seen.get(&task).copied();
-            let (matters, ran_before, waited_before) = known.unwrap_or_else(|| {
+            let (mut matters, ran_before, waited_before) = known.unwrap_or_default();
+            if !matters {
+                // Asked each time: a thread that has just begun still has its parent's name.
                 let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
-                (name.starts_with(self.name), 0, 0)
-            });
+                matters = (self.matters)(name.trim_end());
+            }
             deltas.push((matters, ran - ran_before, waited - waited_before));
             self.seen.insert(task, (matters, ran, waited));
         }
@@ -254,6 +257,7 @@ const LATE_NS_MIN: u64 = 5 * MILLI;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc;
 
     #[test]
     fn what_was_taken_lies_where_it_was_taken() {
@@ -292,6 +296,29 @@ mod tests {
         assert_eq!(longest_wait(&[shard, snapshot], true), 5);
         assert_eq!(longest_wait(&[shard, snapshot], false), 30);
         assert_eq!(longest_wait(&[snapshot], true), 0, "it serves nobody");
+    }
+
+    #[test]
+    fn a_thread_is_known_by_the_name_it_takes_later() {
+        let (name_it, named) = (mpsc::channel::<()>(), mpsc::channel::<()>());
+        let (end, ended) = mpsc::channel::<()>();
+        let work = move || {
+            name_it.1.recv().unwrap();
+            rustix::thread::set_name(c"tardy").unwrap();
+            named.0.send(()).unwrap();
+            let _ = ended.recv();
+        };
+        let thread = thread::spawn(work);
+        let mut threads = Threads::new(std::process::id(), |name| name == "tardy", false);
+        let known = |t: &Threads| t.seen.values().filter(|(matters, ..)| *matters).count();
+        threads.waited();
+        assert_eq!(known(&threads), 0);
+        name_it.0.send(()).unwrap();
+        named.1.recv().unwrap();
+        threads.waited();
+        assert_eq!(known(&threads), 1);
+        drop(end);
+        thread.join().unwrap();
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl Outcome {
 impl Judged {
     fn whose(&self) -> &'static str {
         let excused = self.stall.longest_ns - self.left_ns;
-        if self.left_ns >= excused {
+        if self.left_ns > OURS_NS_MAX || self.left_ns >= excused {
             "server"
         } else if self.stall.unsent_ns > self.taken_ns {
             "generator"
@@ -185,7 +185,12 @@ mod tests {
 
     #[test]
     fn a_stop_that_kept_the_generator_as_well_is_not_counted_twice() {
-        assert_eq!(judged(stall(100, 70, 40)), (30, "machine"));
+        assert_eq!(judged(stall(100, 55, 40)), (15, "machine"));
+        assert_eq!(
+            judged(stall(100, 70, 40)),
+            (30, "server"),
+            "too much is left"
+        );
     }
 
     fn outcome() -> Outcome {
