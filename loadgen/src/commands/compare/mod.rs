@@ -70,6 +70,7 @@ pub(crate) fn compare(flags: &Compare) -> Result<bool> {
         }
     }
     summary.tell(&here, &mut report);
+    report.note(CLOSED_LOOP);
     report.note(NOT_MEASURED);
     conclude(&report, flags.own.out.as_deref())
 }
@@ -189,6 +190,9 @@ const REST_NS_MAX: u64 = 5 * SECOND;
 const CLIENTS: u32 = 512;
 /// Connections that a part of the sessions of who binds them to connections takes.
 const CONNECTIONS_AT_ONCE: u32 = 5_000;
+/// What the latencies of a comparison are not.
+const CLOSED_LOOP: &str = "Latencies of beats and creations are of a closed loop: a server that stalls is asked nothing \
+     meanwhile. They compare servers at full load; what clients on a schedule see, `beat` and `soak` measure.";
 /// What other measurements say that this one does not repeat.
 const NOT_MEASURED: &str = "Not measured here, from earlier work on such a machine: ZooKeeper 3.9.5 with Netty 14.6 µs a \
      ping (9.8 pipelined), with its default NIO 21–27 (17–19); etcd 3.5 by gRPC stream 25–50 µs a \
