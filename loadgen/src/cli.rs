@@ -522,7 +522,8 @@ pub(crate) struct Overload {
 pub(crate) struct Soak {
     #[command(flatten)]
     pub(crate) own: Own,
-    /// A server that runs already, instead of one of our own.
+    /// A server that runs already, instead of one of our own; --server-cpu says on which
+    /// processor alone, without which the witnesses see less and more counts as the server's.
     #[arg(long, value_parser = endpoint_text, requires = "pid")]
     pub(crate) endpoint: Option<SocketAddr>,
     /// Its process id.

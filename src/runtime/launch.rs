@@ -426,4 +426,3 @@ fn watched(
     });
     watched
 }
-

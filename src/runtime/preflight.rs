@@ -77,9 +77,10 @@ fn check_memlock(
     let needed = locked_bytes(shards, ring_depth, counts_rings);
     match limit {
         Some(bytes) if bytes < needed => Err(Unfit(format!(
-            "only {} KiB of memory may be locked and the rings of {shards} shards and the core \
-             need {} KiB: raise the limit with `ulimit -l` or LimitMEMLOCK= (tuning/memlock.sh)",
+            "only {} KiB of memory may be locked and {} executors need {} KiB: raise the limit with \
+             `ulimit -l` or LimitMEMLOCK= (tuning/memlock.sh)",
             bytes / 1024,
+            shards + 1,
             needed.div_ceil(1024)
         ))),
         _ => Ok(()),
