@@ -465,7 +465,7 @@ pub(crate) struct Growth {
     /// Numbers of sessions.
     #[arg(long, value_delimiter = ',', default_value = "10000,100000,1000000", value_parser = clap::value_parser!(u32).range(1_000..=20_000_000))]
     pub(crate) sizes: Vec<u32>,
-    /// Ten million sessions as well: some 6 GB of memory and 20 minutes more.
+    /// Ten million sessions as well: some 3 GB of memory and 20 minutes more.
     #[arg(long)]
     pub(crate) ten_million: bool,
     /// Measurements of each point that is a cost, or a time to restart.

@@ -106,6 +106,23 @@ mod tests {
     }
 
     #[test]
+    fn no_more_stalls_are_kept_than_there_is_room_for_and_none_is_lost() {
+        let mut stalls = Stalls::default();
+        let beats = STALLS_MAX as u64 + 1;
+        for beat in 0..beats {
+            stalls.add(
+                beat * 100 * MILLI,
+                beat * 100 * MILLI,
+                (beat * 100 + 9) * MILLI,
+                1,
+            );
+        }
+        let all = stalls.finish();
+        assert_eq!(all.len(), STALLS_MAX);
+        assert_eq!(all.iter().map(|s| s.beats).sum::<u64>(), beats);
+    }
+
+    #[test]
     fn a_beat_that_spans_earlier_stalls_makes_them_one() {
         let all = stalls(&[(0, 0, 10), (20, 20, 30), (5, 5, 50)]);
         assert_eq!(all.len(), 1);
