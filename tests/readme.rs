@@ -4,8 +4,9 @@
 mod common;
 
 use std::process::Command;
+use std::time::Duration;
 
-use common::{Setup, program, run_to_end, skipped, systole};
+use common::{Setup, program, run_to_end, run_within, skipped, systole};
 use systole::config::{KEYS, env_name};
 use systole::http::Code;
 
@@ -73,7 +74,8 @@ fn the_tour_prints_what_it_shows() {
     }
     // What the beats that were killed leave behind must not hold the pipes open.
     script.push_str("wait 2>/dev/null\n");
-    let ended = run_to_end(Command::new("bash").args(["-c", &script]));
+    let minute = Duration::from_secs(60);
+    let ended = run_within(minute, Command::new("bash").args(["-c", &script]));
     // Documents come without a line's end; curl's headers with a carriage return.
     let bare = |text: &str| text.replace(['\r', '\n'], "");
     assert_eq!(
