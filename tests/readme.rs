@@ -4,8 +4,9 @@
 mod common;
 
 use std::process::Command;
+use std::time::Duration;
 
-use common::{Setup, program, run_to_end, skipped, systole};
+use common::{Setup, program, run_to_end, run_within, skipped, systole};
 use systole::config::{KEYS, env_name};
 use systole::http::Code;
 
@@ -67,13 +68,14 @@ fn the_tour_prints_what_it_shows() {
     script.push_str(&format!("systole() {{ '{}' \"$@\"; }}\n", program()));
     let mut expected = String::new();
     for (command, printed) in console(&text("README.md")).into_iter().skip(1).flatten() {
-        script.push_str(&command.replace("localhost:8640", &here));
+        script.push_str(&patient(&command).replace("localhost:8640", &here));
         script.push('\n');
         expected.push_str(&printed);
     }
     // What the beats that were killed leave behind must not hold the pipes open.
     script.push_str("wait 2>/dev/null\n");
-    let ended = run_to_end(Command::new("bash").args(["-c", &script]));
+    let minute = Duration::from_secs(60);
+    let ended = run_within(minute, Command::new("bash").args(["-c", &script]));
     // Documents come without a line's end; curl's headers with a carriage return.
     let bare = |text: &str| text.replace(['\r', '\n'], "");
     assert_eq!(
@@ -82,6 +84,15 @@ fn the_tour_prints_what_it_shows() {
         "stderr: {}",
         ended.stderr
     );
+}
+
+/// A command of the tour that leaves a busy machine twice the time.
+fn patient(command: &str) -> String {
+    [("sleep 6", "sleep 12"), ("-m 4", "-m 8"), ("-m 2", "-m 4")]
+        .iter()
+        .fold(command.to_owned(), |text, (time, twice)| {
+            text.replace(time, twice)
+        })
 }
 
 /// The lines below the one that `heading` is in the help, up to an empty one.
