@@ -67,7 +67,7 @@ impl Shard {
         manner: Manner,
         now: Millis,
     ) -> Result<Step, Problem> {
-        if self.asked >= self.settings.changes_max || self.is_late {
+        if !self.admission.lets_in(self.asked) {
             self.counters.overloads.add(1);
             return Err(Problem::new(Code::Overloaded));
         }

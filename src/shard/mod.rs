@@ -32,6 +32,7 @@
 //! 3. a request that needs the core never overtakes, and is never overtaken by, a request
 //!    of the same connection that does not.
 
+mod admission;
 mod beat;
 mod change;
 mod conn;
@@ -67,6 +68,7 @@ use crate::session::{Limits as SessionLimits, Tracker};
 use crate::time::{Millis, TICK_MS};
 use crate::types::{Incarnation, ServerId, SessionId, Term};
 
+use admission::Admission;
 use conn::Conn;
 use document::Documents;
 use expiry::Expiry;
@@ -198,8 +200,8 @@ pub struct Shard {
     /// What a change is refused with when there are too many: said so often just then that it
     /// is kept as it is sent.
     overload: Vec<u8>,
-    /// What comes now has waited too long to be let in: changes are refused.
-    is_late: bool,
+    /// Which changes are let in.
+    admission: Admission,
     /// The server's present run; told when it serves.
     incarnation: Incarnation,
     /// Room for the names of one request. It is lent to each, so it is small to move: a buffer
@@ -273,7 +275,7 @@ impl Shard {
             grace: (Millis(0), Millis(0)),
             endpoints: Arc::from([]),
             overload: overload(&[]),
-            is_late: false,
+            admission: Admission::new(settings.changes_max),
             incarnation: Incarnation::default(),
             scratch: None,
             familiar: http::Familiar::default(),
