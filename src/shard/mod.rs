@@ -209,6 +209,8 @@ pub struct Shard {
     scratch: Option<Box<http::Scratch>>,
     /// How the heartbeats of its clients end.
     familiar: http::Familiar,
+    /// How the joins end that there was no room for.
+    familiar_joins: http::FamiliarJoins,
     /// What its answers to heartbeats begin with.
     answers: http::BeatAnswer,
     /// Room for the body of a batch.
@@ -279,6 +281,7 @@ impl Shard {
             incarnation: Incarnation::default(),
             scratch: None,
             familiar: http::Familiar::default(),
+            familiar_joins: http::FamiliarJoins::default(),
             answers: http::BeatAnswer::new(),
             batch: Vec::new(),
             outbox: Outbox::default(),
