@@ -261,6 +261,26 @@ fn those_who_may_wait_are_served_after_the_others_and_not_for_long() {
 }
 
 #[test]
+fn those_who_may_wait_are_served_for_less_beside_an_answer_that_has_come() {
+    let mut world = World::new(200);
+    let mut bulk: Vec<_> = (0..20).map(|_| world.client()).collect();
+    let mut waiting = world.client();
+    waiting.write_all(b"wait\n").unwrap();
+    for client in &mut bulk {
+        client.write_all(b"bulk\n").unwrap();
+        world.expect(client, "<bulk>");
+    }
+    for client in &mut bulk {
+        client.write_all(b"bulk\n").unwrap();
+    }
+    world.sockets.resume(world.lines.asleep[0]);
+    let served = world.lines.bulk_lines;
+    world.turn();
+    assert_eq!(world.lines.bulk_lines - served, 1);
+    world.expect(&mut waiting, "<woken>");
+}
+
+#[test]
 fn who_has_waited_while_many_others_were_served_is_known_to_have() {
     let mut world = World::new(200);
     let mut bulk: Vec<_> = (0..80).map(|_| world.client()).collect();

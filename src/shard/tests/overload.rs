@@ -167,6 +167,27 @@ fn where_no_promise_is_made_joins_are_told_that_and_not_of_overload() {
 }
 
 #[test]
+fn fewer_changes_are_let_in_after_some_came_late() {
+    let mut world = World::new(1);
+    let joining: Vec<usize> = (0..6).map(|_| world.connect(0)).collect();
+    world.shards[0].late(true);
+    world.shards[0].late(false);
+    world.pass(10);
+    // Of a thousand under way at most, half.
+    for number in 0..600 {
+        let client = joining[number % joining.len()];
+        world.write(client, &format!("PUT /g/n{number}"), "", b"");
+    }
+    for client in &joining {
+        world.pump(*client, usize::MAX);
+    }
+    world.quiet();
+    let statuses = joining.iter().flat_map(|client| world.statuses(*client));
+    let let_in = statuses.filter(|status| *status == 201).count();
+    assert_eq!(let_in, 500);
+}
+
+#[test]
 fn a_connection_may_wait_for_others_while_it_is_used_for_changes() {
     let mut world = World::new(1);
     let client = world.connect(0);
