@@ -9,16 +9,34 @@
 //!
 //! This only ever says what [`parse`](super::parse()) and [`route`](super::route()) would say,
 //! sooner; of all else it says nothing.
+//!
+//! The same goes for joins where there is no room for them: to refuse one, no more of it matters
+//! than where it ends.
 
 use super::headers::Headers;
 use super::name;
 use super::parse::{Limits, Method, Request};
 use super::scan;
 
-/// The ends that are known.
+/// The ends of heartbeats that are known.
 #[derive(Debug, Default)]
 pub struct Familiar {
-    ends: [Vec<u8>; ENDS],
+    ends: Ends,
+}
+
+/// The ends of joins that are known.
+#[derive(Debug, Default)]
+pub struct FamiliarJoins {
+    ends: Ends,
+    /// Bytes of the body that each end announces.
+    body_lens: [usize; ENDS],
+}
+
+/// What follows the target in heads that have been read.
+#[derive(Debug, Default)]
+struct Ends {
+    /// Empty ones are none.
+    known: [Vec<u8>; ENDS],
     /// The one to be forgotten next.
     oldest: usize,
 }
@@ -45,8 +63,7 @@ impl Familiar {
         let (group, rest) = path.split_at(scan::path_name_len(path));
         let rest = rest.strip_prefix(b"/")?;
         let (member, rest) = rest.split_at(scan::path_name_len(rest));
-        let is_end = |end: &&Vec<u8>| !end.is_empty() && rest.starts_with(end);
-        let end_len = self.ends.iter().find(is_end)?.len();
+        let end_len = self.ends.known[self.ends.find(rest)?].len();
         let target_len = b"/".len() + group.len() + b"/".len() + member.len();
         let len = input.len() - rest.len() + end_len;
         if target_len > limits.target_bytes_max || len > limits.head_bytes_max {
@@ -67,23 +84,79 @@ impl Familiar {
         if !is_plain {
             return;
         }
-        let head = &input[..request.head_len];
-        // An empty line before the request is seldom enough.
-        let Some(target) = head.strip_prefix(b"HEAD ") else {
-            return;
-        };
-        let end = &target[scan::find(target, b' ')..];
-        if end.len() > END_BYTES_MAX || self.ends.iter().any(|known| known == end) {
+        self.ends.learn(input, METHOD, request);
+    }
+}
+
+impl FamiliarJoins {
+    /// The bytes of the join that `input` begins with, if all of it is there, its path has two
+    /// names that stand for themselves, and its end is known. What is wrong with it beyond its
+    /// form, its query above all, is not looked at.
+    ///
+    /// Cost: one pass over the target, one comparison of the rest.
+    #[inline]
+    #[must_use]
+    pub fn len(&self, input: &[u8], limits: &Limits) -> Option<usize> {
+        let path = input.strip_prefix(JOIN_METHOD)?;
+        let (group, rest) = path.split_at(scan::path_name_len(path));
+        let rest = rest.strip_prefix(b"/")?;
+        let (member, mut rest) = rest.split_at(scan::path_name_len(rest));
+        if let Some(query) = rest.strip_prefix(b"?") {
+            rest = &query[scan::target_len(query)..];
+        }
+        let at = self.ends.find(rest)?;
+        let target_len = b"/".len() + path.len() - rest.len();
+        let head_len = input.len() - rest.len() + self.ends.known[at].len();
+        let len = head_len + self.body_lens[at];
+        if target_len > limits.target_bytes_max
+            || head_len > limits.head_bytes_max
+            || len > input.len()
+        {
+            return None;
+        }
+        name::check_pair(group, member).ok()?;
+        Some(len)
+    }
+
+    /// Keeps the end of `request`, as [`Familiar::learn`] does, if it is a PUT that was led
+    /// somewhere and wants no word before its body.
+    pub fn learn(&mut self, input: &[u8], request: &Request<'_>) {
+        if request.method != Method::Put || !request.keep_alive || request.expect_continue {
             return;
         }
-        let forgotten = &mut self.ends[self.oldest];
-        forgotten.clear();
-        forgotten.extend_from_slice(end);
-        self.oldest = (self.oldest + 1) % ENDS;
+        if let Some(at) = self.ends.learn(input, JOIN_METHOD, request) {
+            self.body_lens[at] = request.body_len;
+        }
+    }
+}
+
+impl Ends {
+    /// Which of the known ends `rest` begins with.
+    #[inline]
+    fn find(&self, rest: &[u8]) -> Option<usize> {
+        let is_end = |end: &Vec<u8>| !end.is_empty() && rest.starts_with(end);
+        self.known.iter().position(is_end)
+    }
+
+    /// Keeps the end of the head of `request`, which `input` begins with, unless it is known or
+    /// too long. Returns where.
+    fn learn(&mut self, input: &[u8], method: &[u8], request: &Request<'_>) -> Option<usize> {
+        // An empty line before the request is seldom enough.
+        let target = input[..request.head_len].strip_prefix(method)?;
+        let end = &target[scan::find(target, b' ')..];
+        if end.len() > END_BYTES_MAX || self.known.iter().any(|known| known == end) {
+            return None;
+        }
+        let at = self.oldest;
+        self.known[at].clear();
+        self.known[at].extend_from_slice(end);
+        self.oldest = (at + 1) % ENDS;
+        Some(at)
     }
 }
 
 const METHOD: &[u8] = b"HEAD /";
+const JOIN_METHOD: &[u8] = b"PUT /";
 /// As many as there are likely to be kinds of clients at a time; each costs a comparison.
 const ENDS: usize = 4;
 /// Longer ends are read in full.
@@ -229,7 +302,94 @@ mod tests {
         );
     }
 
+    const JOIN_END: &str = " HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n";
+
+    fn joins_knowing(heads: &[&str]) -> FamiliarJoins {
+        let mut joins = FamiliarJoins::default();
+        for head in heads {
+            let read = parse(
+                head.as_bytes(),
+                &mut Progress::default(),
+                &Limits::default(),
+            );
+            if let Ok(Some(request)) = read {
+                joins.learn(head.as_bytes(), &request);
+            }
+        }
+        joins
+    }
+
+    fn join_len(joins: &FamiliarJoins, input: &str) -> Option<usize> {
+        joins.len(input.as_bytes(), &Limits::default())
+    }
+
+    #[test]
+    fn a_join_that_ends_as_another_is_as_long_as_its_head_and_the_body_announced() {
+        let joins = joins_knowing(&[&format!("PUT /g/a?timeout=1{JOIN_END}{{}}")]);
+        for target in ["/other/b.c", "/g/a?timeout=nonsense&x"] {
+            let join = format!("PUT {target}{JOIN_END}{{}}");
+            assert_eq!(join_len(&joins, &format!("{join}PUT /g")), Some(join.len()));
+            for cut in 0..join.len() {
+                assert_eq!(join_len(&joins, &join[..cut]), None, "cut at {cut}");
+            }
+            assert_eq!(join_len(&FamiliarJoins::default(), &join), None);
+        }
+    }
+
+    #[test]
+    fn a_join_whose_end_asks_for_more_than_an_answer_is_not_learned() {
+        for end in [
+            " HTTP/1.0\r\nHost: x\r\n\r\n",
+            " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            " HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n",
+        ] {
+            let head = format!("PUT /g/a{end}");
+            assert_eq!(join_len(&joins_knowing(&[&head]), &head), None, "{end}");
+        }
+        let (end, path) = (" HTTP/1.1\r\nHost: x\r\n\r\n", "/g/a");
+        let post = format!("POST {path}{end}");
+        assert_eq!(
+            join_len(&joins_knowing(&[&post]), &format!("PUT {path}{end}")),
+            None
+        );
+    }
+
+    #[test]
+    fn the_limits_hold_for_joins() {
+        let join = format!("PUT /g/abc?x=1{JOIN_END}{{}}");
+        let joins = joins_knowing(&[&join]);
+        let of = |target_bytes_max, head_bytes_max| Limits {
+            target_bytes_max,
+            head_bytes_max,
+            ..Limits::default()
+        };
+        let is_known = |limits| joins.len(join.as_bytes(), &limits).is_some();
+        assert!(is_known(of(10, join.len() - 2)));
+        assert!(!is_known(of(9, join.len() - 2)));
+        assert!(!is_known(of(10, join.len() - 3)));
+    }
+
     proptest! {
+        #[test]
+        fn where_a_familiar_join_ends_is_where_a_full_reading_ends(
+            known in " HTTP/1.[01]\r\nHost: [a-b]\r\n(Content-Length: [0-3]\r\n|If-Match: \\*\r\n)?\r\n",
+            path in prop_oneof!["/[a-c]{1,2}/[a-c]{1,2}(\\?[ -~é\r\n]{0,6})?", "[ -~é\r\n]{1,8}"],
+            cut in 0usize..96,
+        ) {
+            let joins = joins_knowing(&[&format!("PUT /g/m{known}...")]);
+            let whole = format!("PUT {path}{known}...");
+            let input = &whole.as_bytes()[..whole.len().min(cut)];
+            for input in [input, whole.as_bytes()] {
+                let Some(len) = joins.len(input, &Limits::default()) else { continue };
+                let request = parse(input, &mut Progress::default(), &Limits::default());
+                let request = request.expect("it is well").expect("it is whole");
+                prop_assert_eq!(request.total_len(), len);
+                prop_assert!(len <= input.len());
+                prop_assert!(request.keep_alive && !request.expect_continue);
+                prop_assert_eq!(request.method, Method::Put);
+            }
+        }
+
         #[test]
         fn what_is_familiar_is_what_a_full_reading_says(
             known in "(HEAD|GET) /[a-c%/.-]{1,4}[ ?]HTTP/1.[01]\r\nHost: [a-b]\r\n(Prefer: x\r\n|If-Match: \\*\r\n)?\r\n",

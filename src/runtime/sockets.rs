@@ -8,8 +8,8 @@
 //!
 //! Bounds: a turn takes at most `EVENTS_MAX` events, and each of them at most one buffer of
 //! input, so a flood on one connection delays the others by one buffer's worth of work. A flood
-//! on many of a kind that the service calls bulk delays the others by a millisecond: those
-//! connections are served last, and only so many in a turn. What a client does not read of its
+//! on many of a kind that the service calls bulk delays the others by a quarter of a millisecond:
+//! those connections are served last, and only so many in a turn. What a client does not read of its
 //! answers stays with the service, save for one batch of output.
 
 use std::collections::VecDeque;
@@ -99,6 +99,10 @@ pub struct Sockets {
     bulk_ns: u64,
     /// Turns since the last that came to `bulk`, while others had more than a turn's work.
     bulk_waits: u32,
+    /// The bulk connection that is being served is late.
+    is_late: bool,
+    /// Others than bulk connections have had something to do in this turn.
+    is_urgent: bool,
     accepted: u64,
     /// Read anew for every input, after it has been read: a promise counts from when it is
     /// made, and a turn may take milliseconds.
@@ -161,8 +165,13 @@ const STAGE_MAX: usize = 64;
 /// Bytes read from each of them; who has sent more is read again, into a larger buffer.
 const STAGE_BYTES: usize = 4_096;
 /// How long one turn serves bulk connections, nanoseconds; the last of them may take a little
-/// longer, for it is served a buffer of `STAGE_BYTES`.
+/// longer, for it is served a buffer of `STAGE_BYTES`, or of `LATE_BYTES` that are refused.
 const BULK_NS_MAX: u64 = 1_000_000;
+/// The same if others had something to do in the turn: they will have again, and soon.
+const BULK_BESIDE_NS_MAX: u64 = 250_000;
+/// Bytes read from a bulk connection that is late. What is refused costs little but the system
+/// calls, and the more of it they bring the less it costs.
+const LATE_BYTES: usize = 16 * 1024;
 /// A bulk connection that has waited while others were served for longer is late, nanoseconds.
 const BULK_LATE_NS: u64 = 20_000_000;
 /// Turns that others may fill before bulk connections have theirs.
@@ -243,6 +252,8 @@ impl Sockets {
             bulk: VecDeque::new(),
             bulk_ns: 0,
             bulk_waits: 0,
+            is_late: false,
+            is_urgent: false,
             accepted: 0,
             clock,
             turn_ns: 0,
@@ -295,6 +306,7 @@ impl Sockets {
         let wait_ns = if self.is_busy() { 0 } else { wait_ns };
         let events = self.poller.take(wait_ns)?;
         self.turn_ns = (self.clock)();
+        self.is_urgent = !self.again.is_empty();
         let mut turn = Turn {
             events,
             ..Turn::default()
@@ -339,6 +351,11 @@ impl Sockets {
         if self.bulk.is_empty() {
             return;
         }
+        let most_ns = if self.is_urgent {
+            BULK_BESIDE_NS_MAX
+        } else {
+            BULK_NS_MAX
+        };
         let begin_ns = (self.clock)();
         let mut now_ns = begin_ns;
         for _ in 0..self.bulk.len() {
@@ -347,16 +364,18 @@ impl Sockets {
             };
             if let Some(open) = self.get(conn) {
                 open.queued = false;
-                service.late(self.bulk_ns - since_ns > BULK_LATE_NS);
+                self.is_late = self.bulk_ns - since_ns > BULK_LATE_NS;
+                service.late(self.is_late);
                 self.go_on(conn, service);
             }
             let before_ns = now_ns;
             now_ns = (self.clock)();
             self.bulk_ns += (now_ns - before_ns).min(BULK_NS_MAX);
-            if now_ns - begin_ns >= BULK_NS_MAX {
+            if now_ns - begin_ns >= most_ns {
                 break;
             }
         }
+        self.is_late = false;
         service.late(false);
     }
 
@@ -507,7 +526,10 @@ impl Sockets {
         if open.bulk {
             return self.queue(conn);
         }
-        if open.readable && open.state == State::Open(Next::Read) && open.unsent.is_empty() {
+        let reads = State::Open(Next::Read);
+        let may_read = open.readable && open.state == reads && open.unsent.is_empty();
+        self.is_urgent = true;
+        if may_read {
             return self.stage(conn);
         }
         self.go_on(conn, service);
@@ -566,10 +588,10 @@ impl Sockets {
         let place = &self.conns[conn.index as usize];
         let Some(open) = &place.conn else { return };
         // What may wait is taken in small portions, so that what may not comes in between.
-        let room_len = if open.bulk {
-            STAGE_BYTES
-        } else {
-            READ_BYTES_MAX
+        let room_len = match (open.bulk, self.is_late) {
+            (true, true) => LATE_BYTES,
+            (true, false) => STAGE_BYTES,
+            (false, _) => READ_BYTES_MAX,
         };
         let mut scratch = std::mem::take(&mut self.scratch);
         let room = &mut scratch[..room_len];

@@ -227,7 +227,7 @@ fn inputs_that_come_together_are_announced_together_and_each_is_answered() {
 }
 
 #[test]
-fn those_who_may_wait_are_served_for_a_millisecond_a_turn_and_after_the_others() {
+fn those_who_may_wait_are_served_after_the_others_and_not_for_long() {
     let mut world = World::new(200);
     let mut bulk: Vec<_> = (0..20).map(|_| world.client()).collect();
     let mut urgent = world.client();
@@ -242,20 +242,42 @@ fn those_who_may_wait_are_served_for_a_millisecond_a_turn_and_after_the_others()
     urgent.write_all(b"urgent\n").unwrap();
     // All is there: loopback delivers before `write` returns.
     world.turn();
-    assert_eq!(world.lines.bulk_lines - served, 3, "a millisecond's worth");
+    let of_the_first = world.lines.bulk_lines - served;
+    assert_eq!(of_the_first, 1, "a quarter of a millisecond's worth");
     let mut answer = [0; 64];
     let count = urgent.read(&mut answer).unwrap();
     assert_eq!(&answer[..count], b"<urgent>", "in the same turn");
     assert!(world.sockets.is_busy());
-    for turn in 2..=7 {
+    for turn in 1..=7 {
         world.turn();
-        assert_eq!(world.lines.bulk_lines - served, (3 * turn).min(20));
+        let lines = world.lines.bulk_lines - served;
+        assert_eq!(lines, (1 + 3 * turn).min(20), "a millisecond's worth");
     }
     assert!(!world.sockets.is_busy());
     // Those who waited have their turn, each in its own.
     for client in &mut bulk {
         world.expect(client, "<bulk>");
     }
+}
+
+#[test]
+fn those_who_may_wait_are_served_for_less_beside_an_answer_that_has_come() {
+    let mut world = World::new(200);
+    let mut bulk: Vec<_> = (0..20).map(|_| world.client()).collect();
+    let mut waiting = world.client();
+    waiting.write_all(b"wait\n").unwrap();
+    for client in &mut bulk {
+        client.write_all(b"bulk\n").unwrap();
+        world.expect(client, "<bulk>");
+    }
+    for client in &mut bulk {
+        client.write_all(b"bulk\n").unwrap();
+    }
+    world.sockets.resume(world.lines.asleep[0]);
+    let served = world.lines.bulk_lines;
+    world.turn();
+    assert_eq!(world.lines.bulk_lines - served, 1);
+    world.expect(&mut waiting, "<woken>");
 }
 
 #[test]
@@ -320,6 +342,35 @@ fn one_who_may_wait_is_read_in_small_portions() {
         world.turn();
     }
     assert_eq!(world.lines.bulk_lines - before, 20);
+}
+
+#[test]
+fn one_who_waited_too_long_is_read_in_large_portions() {
+    let mut world = World::new(200);
+    let mut bulk: Vec<_> = (0..80).map(|_| world.client()).collect();
+    for client in &mut bulk {
+        client.write_all(b"bulk\n").unwrap();
+        world.expect(client, "<bulk>");
+    }
+    let mut last = bulk.pop().unwrap();
+    for client in &mut bulk {
+        client.write_all(b"bulk\n").unwrap();
+    }
+    // They are queued, in the order in which the events come.
+    world.turn();
+    let line = format!("bulk{}\n", "x".repeat(1_019));
+    last.write_all(line.repeat(20).as_bytes()).unwrap();
+    let before = world.lines.late_lines;
+    let mut portions = Vec::new();
+    while portions.is_empty() || world.sockets.is_busy() {
+        let lines = world.lines.bulk_lines;
+        world.turn();
+        portions.push(world.lines.bulk_lines - lines);
+    }
+    // Another may have been served before it in the same turn.
+    let large = portions.iter().max().copied().unwrap_or(0);
+    assert!(large >= LATE_BYTES / line.len(), "{portions:?}");
+    assert!(world.lines.late_lines - before >= 16);
 }
 
 #[test]

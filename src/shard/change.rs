@@ -57,6 +57,57 @@ impl Renewal {
 }
 
 impl Shard {
+    /// True if there is room for a change, and it comes in time.
+    pub(super) fn takes_changes(&self) -> bool {
+        self.admission.lets_in(self.asked)
+    }
+
+    /// Refuses the joins that `input` begins with, as far as they are familiar, where there is no
+    /// room for them. Returns the bytes they take.
+    ///
+    /// They come by the hundred thousand just then, and from clients that are refused what they
+    /// want: the time they take is lost for everybody.
+    pub(super) fn refuse_run(
+        &mut self,
+        conn: ConnId,
+        input: &[u8],
+        now: Millis,
+        out: &mut Vec<u8>,
+    ) -> usize {
+        if self.takes_changes() || !self.lease.promises(now) {
+            return 0;
+        }
+        let open = &mut self.conns[conn.index as usize];
+        let (mut used, mut count) = (0, 0);
+        // What follows what is answered otherwise has to wait for it, and answers are bounded.
+        while open.takes(Class::Change)
+            && open.pending() < self.settings.pipelined_max
+            && out.len() < self.settings.output_bytes_max
+        {
+            let rest = &input[used..];
+            let Some(len) = self.familiar_joins.len(rest, &self.settings.http) else {
+                break;
+            };
+            if open.is_clear() {
+                out.extend_from_slice(&self.overload);
+            } else {
+                open.refuse_overload();
+            }
+            used += len;
+            count += 1;
+        }
+        if count > 0 {
+            open.progress = http::Progress::default();
+            open.continued = false;
+            open.since = now;
+            open.changes = true;
+            self.counters.requests.add(count);
+            self.counters.problems.add(count);
+            self.counters.overloads.add(count);
+        }
+        used
+    }
+
     /// A request to change the replicated state: asks the core.
     pub(super) fn change(
         &mut self,
@@ -67,7 +118,7 @@ impl Shard {
         manner: Manner,
         now: Millis,
     ) -> Result<Step, Problem> {
-        if self.asked >= self.settings.changes_max || self.is_late {
+        if !self.takes_changes() {
             self.counters.overloads.add(1);
             return Err(Problem::new(Code::Overloaded));
         }

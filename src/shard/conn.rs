@@ -257,7 +257,7 @@ impl Shard {
     /// Whether what comes from now on has waited so long that changes are better refused than
     /// done: who is refused at once can try elsewhere, who waits for long tries again here.
     pub fn late(&mut self, is_late: bool) {
-        self.is_late = is_late;
+        self.admission.late(is_late);
     }
 
     /// `bytes` have come in on `conn`.

@@ -32,6 +32,7 @@
 //! 3. a request that needs the core never overtakes, and is never overtaken by, a request
 //!    of the same connection that does not.
 
+mod admission;
 mod beat;
 mod change;
 mod conn;
@@ -67,6 +68,7 @@ use crate::session::{Limits as SessionLimits, Tracker};
 use crate::time::{Millis, TICK_MS};
 use crate::types::{Incarnation, ServerId, SessionId, Term};
 
+use admission::Admission;
 use conn::Conn;
 use document::Documents;
 use expiry::Expiry;
@@ -198,8 +200,8 @@ pub struct Shard {
     /// What a change is refused with when there are too many: said so often just then that it
     /// is kept as it is sent.
     overload: Vec<u8>,
-    /// What comes now has waited too long to be let in: changes are refused.
-    is_late: bool,
+    /// Which changes are let in.
+    admission: Admission,
     /// The server's present run; told when it serves.
     incarnation: Incarnation,
     /// Room for the names of one request. It is lent to each, so it is small to move: a buffer
@@ -207,6 +209,8 @@ pub struct Shard {
     scratch: Option<Box<http::Scratch>>,
     /// How the heartbeats of its clients end.
     familiar: http::Familiar,
+    /// How the joins end that there was no room for.
+    familiar_joins: http::FamiliarJoins,
     /// What its answers to heartbeats begin with.
     answers: http::BeatAnswer,
     /// Room for the body of a batch.
@@ -273,10 +277,11 @@ impl Shard {
             grace: (Millis(0), Millis(0)),
             endpoints: Arc::from([]),
             overload: overload(&[]),
-            is_late: false,
+            admission: Admission::new(settings.changes_max),
             incarnation: Incarnation::default(),
             scratch: None,
             familiar: http::Familiar::default(),
+            familiar_joins: http::FamiliarJoins::default(),
             answers: http::BeatAnswer::new(),
             batch: Vec::new(),
             outbox: Outbox::default(),

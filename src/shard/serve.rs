@@ -104,7 +104,7 @@ impl Shard {
                 blocked = true;
                 break;
             }
-            let run = self.serve_run(conn, rest, now, out);
+            let run = self.skim(conn, rest, now, out);
             if run > 0 {
                 used += run;
                 continue;
@@ -137,6 +137,9 @@ impl Shard {
                     }
                     Err(mut problem) => {
                         self.has_ended(conn, now);
+                        if problem.code == Code::Overloaded {
+                            self.familiar_joins.learn(rest, &request);
+                        }
                         let skip = request.total_len();
                         // A refused request's body is not read as the next request, and one
                         // that has not come whole is not waited for.
@@ -156,6 +159,16 @@ impl Shard {
             }
         }
         Served::Upto { used, blocked }
+    }
+
+    /// Answers what `input` begins with, as far as it need not be read in full. Returns the bytes
+    /// that takes.
+    #[inline]
+    fn skim(&mut self, conn: ConnId, input: &[u8], now: Millis, out: &mut Vec<u8>) -> usize {
+        match self.serve_run(conn, input, now, out) {
+            0 => self.refuse_run(conn, input, now, out),
+            run => run,
+        }
     }
 
     /// A request has been answered, parked or refused: what follows it is another.

@@ -240,6 +240,7 @@ impl Shard {
         }
         self.expiry.rests = false;
         self.turned = now;
+        self.admission.tick();
         self.show_lease(now);
         if self.phase == Phase::Starting {
             self.tracker.make_good(gap);

@@ -1,5 +1,6 @@
 //! Limits: what is refused, and what goes on.
 
+use super::super::Phase;
 use super::world::{Tune, World};
 
 #[test]
@@ -65,6 +66,125 @@ fn changes_that_come_late_are_refused_in_their_turn_and_beats_are_not() {
     assert_eq!(world.last(client).status, 503, "at once");
     world.shards[0].late(false);
     assert_eq!(world.ask(client, "DELETE /g/m").status, 204);
+}
+
+/// A world without room for changes, and a client that has been refused one already.
+fn full(tune: Tune) -> (World, usize) {
+    let mut world = World::tuned(Tune { shards: 1, ..tune });
+    let client = world.connect(0);
+    world.ask(client, "PUT /g/m?timeout=20");
+    world.shards[0].late(true);
+    assert_eq!(world.ask(client, "PUT /g/n").status, 503);
+    world.clients[client].answers.clear();
+    (world, client)
+}
+
+#[test]
+fn joins_refused_unread_are_answered_and_counted_like_any_other() {
+    let (mut world, client) = full(Tune::default());
+    let counted = |world: &World| {
+        let counters = &world.shards[0].counters;
+        let all = [&counters.requests, &counters.problems, &counters.overloads];
+        all.map(|counter| counter.get())
+    };
+    let before = counted(&world);
+    for line in [
+        "PUT /g/n",
+        "PUT /g/n?timeout=nonsense",
+        "PUT /h/n?takeover",
+        "HEAD /g/m",
+    ] {
+        world.write(client, line, "", b"");
+    }
+    world.pump(client, usize::MAX);
+    let pending = world.shards[0]
+        .conn(world.clients[client].conn)
+        .map(|open| open.pending());
+    assert_eq!(pending, Some(0));
+    assert_eq!(
+        world.statuses(client),
+        [503, 503, 503, 204],
+        "the second has not been read"
+    );
+    let refused = &world.clients[client].answers[1].1;
+    assert!(refused.text().contains("\"overloaded\"") && refused.text().contains("t:1"));
+    let after = counted(&world);
+    assert_eq!([0, 1, 2].map(|at| after[at] - before[at]), [4, 3, 3]);
+    world.shards[0].late(false);
+    assert_eq!(world.ask(client, "PUT /g/n?timeout=nonsense").status, 400);
+    assert_eq!(world.ask(client, "PUT /g/n").status, 201);
+}
+
+#[test]
+fn joins_are_refused_unread_in_their_turn_and_no_more_than_may_wait() {
+    let (mut world, client) = full(Tune {
+        pipelined_max: 4,
+        ..Tune::default()
+    });
+    world.shards[0].late(false);
+    world.write(client, "PUT /g/o", "", b"");
+    world.pump(client, usize::MAX);
+    world.shards[0].late(true);
+    for _ in 0..9 {
+        world.write(client, "PUT /g/n", "", b"");
+    }
+    world.pump(client, usize::MAX);
+    let conn = world.clients[client].conn;
+    assert_eq!(
+        world.shards[0].conn(conn).map(|open| open.pending()),
+        Some(4)
+    );
+    assert!(
+        world.statuses(client).is_empty(),
+        "the first is at the core"
+    );
+    world.quiet();
+    let statuses = world.statuses(client);
+    assert_eq!((statuses.len(), statuses[0]), (10, 201));
+    assert!(statuses[1..].iter().all(|status| *status == 503));
+}
+
+#[test]
+fn a_join_behind_a_read_waits_for_its_answer_before_it_is_refused() {
+    let (mut world, client) = full(Tune::default());
+    world.write(client, "GET /-/cluster", "", b"");
+    world.write(client, "PUT /g/n", "", b"");
+    world.pump(client, usize::MAX);
+    let conn = world.clients[client].conn;
+    let pending = world.shards[0].conn(conn).map(|open| open.pending());
+    assert_eq!(pending, Some(1), "the page, which the core is asked for");
+    world.quiet();
+    assert_eq!(world.statuses(client), [200, 503]);
+}
+
+#[test]
+fn where_no_promise_is_made_joins_are_told_that_and_not_of_overload() {
+    let (mut world, client) = full(Tune::default());
+    world.shards[0].enter(Phase::Stopping);
+    world.write(client, "PUT /g/n", "", b"");
+    world.pump(client, usize::MAX);
+    assert!(world.last(client).text().contains("\"shutting_down\""));
+}
+
+#[test]
+fn fewer_changes_are_let_in_after_some_came_late() {
+    let mut world = World::new(1);
+    let joining: Vec<usize> = (0..6).map(|_| world.connect(0)).collect();
+    world.shards[0].late(true);
+    world.shards[0].late(false);
+    world.pass(10);
+    // Of a thousand under way at most, half.
+    for number in 0..600 {
+        let client = joining[number % joining.len()];
+        world.write(client, &format!("PUT /g/n{number}"), "", b"");
+    }
+    for client in &joining {
+        world.pump(*client, usize::MAX);
+    }
+    world.quiet();
+    let statuses = joining.iter().flat_map(|client| world.statuses(*client));
+    let let_in = statuses.filter(|status| *status == 201).count();
+    assert_eq!(let_in, 500);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Measures the capacity, then the beats alone, then the beats in the storm.
+/// Measures the capacity, then the beats alone, then beside joins at capacity, then in the storm.
 pub(super) fn joins(flags: &Overload, home: &Home, report: &mut Report) -> Result<()> {
     let (mut server, _) = home.start()?;
     let crowd = Names::new("capacity", GROUPS, 24, 1, 0);
@@ -37,34 +37,86 @@ pub(super) fn joins(flags: &Overload, home: &Home, report: &mut Report) -> Resul
     report.verdict(&done.faults, done.broken_off.as_deref());
     let calm = beats(flags, home, done.into_known())?;
     report.verdict(&calm.faults, calm.broken_off.as_deref());
-    let before = calm.hist(Tag::Beat);
-    let flood = Flood::new(capacity * flags.factor);
-    let (storm, flood) = beside(flags, home, flood, calm.into_known())?;
+    let before = Beats::of(&calm);
+    let crowd = Flood::new("crowd", capacity);
+    let (full, crowd) = beside(flags, home, crowd, calm.into_known())?;
+    let at_capacity = Beats::of(&full);
+    report.verdict(&full.faults, full.broken_off.as_deref());
+    report.verdict(crowd.verifier.faults(), None);
+    let flood = Flood::new("storm", capacity * flags.factor);
+    let (storm, flood) = beside(flags, home, flood, full.into_known())?;
     if let Some(words) = server.has_ended() {
         bail!("the server has ended; it said:\n{words}");
     }
     drop(server);
     report.verdict(&storm.faults, storm.broken_off.as_deref());
     report.verdict(flood.verifier.faults(), None);
-    tell(flags, capacity, &flood, &storm, report);
+    tell_setup(flags, capacity, &flood, report);
+    tell("crowd", "at capacity", &crowd, report);
+    tell("storm", "in the storm", &flood, report);
     let outcome = Outcome {
         before,
-        during: storm.hist(Tag::Beat),
+        at_capacity,
+        during: Beats::of(&storm),
         refused: flood.refused,
         held_back: flood.held_back,
         lost: u64::from(flags.sessions) - storm.into_known().standing.living(),
     };
     outcome.judge(report);
     let curves = [
-        ("before".to_owned(), outcome.before),
-        ("in the storm".to_owned(), outcome.during),
+        ("alone".to_owned(), outcome.before.latency),
+        (
+            "beside joins at capacity".to_owned(),
+            outcome.at_capacity.latency,
+        ),
+        ("in the storm".to_owned(), outcome.during.latency),
     ];
     report.attach("beats.svg", plot::percentiles("beats", &curves)?);
     Ok(())
 }
 
+/// What the beats of a while took.
+struct Beats {
+    /// From when each was due.
+    latency: Hist,
+    /// From when each was due to when it was sent: of `latency`, the generator's own part.
+    lag: Hist,
+}
+
+impl Beats {
+    fn of(done: &Done) -> Beats {
+        Beats {
+            latency: done.hist(Tag::Beat),
+            lag: done.hist(Tag::SendLag),
+        }
+    }
+
+    fn p99_ns(&self) -> u64 {
+        self.latency.value_at_quantile(0.99)
+    }
+
+    fn tell(&self, key: &str, when: &str, report: &mut Report) {
+        let text = format!(
+            "{}, p50 {}, p99 {}, p99.9 {}; sent after due, which is the generator's own: p99 {}",
+            count(self.latency.len()),
+            p(&self.latency, 0.5),
+            p(&self.latency, 0.99),
+            p(&self.latency, 0.999),
+            p(&self.lag, 0.99)
+        );
+        let ns = self.p99_ns();
+        report.figure(
+            &format!("beat_{key}_p99_ns"),
+            &format!("beats {when}"),
+            text,
+            ns,
+        );
+        report.distribution(&format!("beat-{key}"), &self.latency);
+    }
+}
+
 /// Every member beats once a second. On a thread of its own, which sleeps most of the time: what
-/// else the generator does hardly delays it.
+/// else the generator does gives way to it, where it may.
 fn beats(flags: &Overload, home: &Home, known: Known) -> Result<Done> {
     let plan = Plan {
         timeout_ns: TIMEOUT_NS,
@@ -77,7 +129,14 @@ fn beats(flags: &Overload, home: &Home, known: Known) -> Result<Done> {
         known: Some(Arc::new(known)),
         ..Plan::joins(members(), flags.sessions, BEAT_CONNECTIONS)
     };
-    run::run(&home.target(), vec![plan], flags.own.load_cpu)
+    let done = thread::scope(|scope| {
+        let work = || {
+            process::go_first();
+            run::run(&home.target(), vec![plan], flags.own.load_cpu)
+        };
+        scope.spawn(work).join()
+    });
+    done.map_err(|_| anyhow!("the load thread panicked"))?
 }
 
 /// The same beats while it storms.
@@ -121,8 +180,13 @@ struct Flood {
 }
 
 impl Flood {
-    fn new(per_s: f64) -> Flood {
-        let names = Names::new("storm", GROUPS, 24, 1, 0);
+    /// From the first join to the last.
+    fn lasted_ns(&self) -> u64 {
+        self.ended_ns.unwrap_or(0).saturating_sub(self.began_ns)
+    }
+
+    fn new(prefix: &str, per_s: f64) -> Flood {
+        let names = Names::new(prefix, GROUPS, 24, 1, 0);
         Flood {
             open: Arc::new(AtomicBool::new(false)),
             stop: Arc::new(AtomicBool::new(false)),
@@ -231,22 +295,30 @@ impl Driver for Flood {
     }
 }
 
-fn tell(flags: &Overload, capacity: f64, flood: &Flood, storm: &Done, report: &mut Report) {
-    let storm_ns = flood.ended_ns.unwrap_or(0).saturating_sub(flood.began_ns);
-    let offered = flood.sent as f64 * 1e9 / storm_ns.max(1) as f64;
+fn tell_setup(flags: &Overload, capacity: f64, flood: &Flood, report: &mut Report) {
     report.setup(format!(
-        "{} sessions beat once a second; then joins come at {} × the capacity for {}, over {} connections",
+        "{} sessions beat once a second: alone, then beside joins at the capacity, then at {} × the \
+         capacity, each for {}; joins come over {} connections",
         count(flags.sessions.into()),
         flags.factor,
-        time(storm_ns),
+        time(flood.lasted_ns()),
         count(JOIN_CONNECTIONS.into())
     ));
-    for (key, label, per_s) in [
-        ("capacity_per_s", "joins a second at capacity", capacity),
-        ("due_per_s", "joins due a second", flood.per_s),
-        ("sent_per_s", "joins sent a second", offered),
-    ] {
-        report.figure(key, label, count(per_s as u64), per_s);
+    let label = "joins a second at capacity";
+    report.figure("capacity_per_s", label, count(capacity as u64), capacity);
+}
+
+/// What became of the joins of a while.
+fn tell(key: &str, when: &str, flood: &Flood, report: &mut Report) {
+    let offered = flood.sent as f64 * 1e9 / flood.lasted_ns().max(1) as f64;
+    for (what, per_s) in [("due", flood.per_s), ("sent", offered)] {
+        let label = format!("joins {what} a second {when}");
+        report.figure(
+            &format!("{key}_{what}_per_s"),
+            &label,
+            count(per_s as u64),
+            per_s,
+        );
     }
     for (name, hist) in [("admitted", &flood.admitted), ("refused", &flood.refused)] {
         let text = format!(
@@ -255,20 +327,17 @@ fn tell(flags: &Overload, capacity: f64, flood: &Flood, storm: &Done, report: &m
             p(hist, 0.5),
             p(hist, 0.99)
         );
-        report.figure(name, &format!("joins {name}"), text, hist.len());
-        report.distribution(&format!("joins-{name}"), hist);
+        let label = format!("joins {name} {when}");
+        report.figure(&format!("{key}_{name}"), &label, text, hist.len());
+        report.distribution(&format!("{key}-{name}"), hist);
     }
-    let lag = storm.hist(Tag::SendLag);
-    let text = format!("p99 {}, which is the generator's own", p(&lag, 0.99));
-    let ns = lag.value_at_quantile(0.99);
-    let label = "beats sent after due in the storm";
-    report.figure("sent_after_due_p99_ns", label, text, ns);
 }
 
 /// What is judged.
 struct Outcome {
-    before: Hist,
-    during: Hist,
+    before: Beats,
+    at_capacity: Beats,
+    during: Beats,
     refused: Hist,
     held_back: u64,
     /// Members that beat and are no more.
@@ -277,8 +346,13 @@ struct Outcome {
 
 impl Outcome {
     fn judge(&self, report: &mut Report) {
-        report.distribution("beat-before", &self.before);
-        report.distribution("beat-in-the-storm", &self.during);
+        for (key, when, beats) in [
+            ("alone", "alone", &self.before),
+            ("at_capacity", "beside joins at capacity", &self.at_capacity),
+            ("storm", "in the storm", &self.during),
+        ] {
+            beats.tell(key, when, report);
+        }
         let kept = self.held_back == 0;
         let text = format!(
             "{} found all connections waiting for answers",
@@ -291,18 +365,22 @@ impl Outcome {
         let text = format!("{} refused, p99 {}", count(self.refused.len()), time(late));
         let what = format!("joins are refused, p99 within {}", time(QUICK_NS));
         report.claim("refused_quickly", &what, &text, quick);
-        let p99 = |hist: &Hist| hist.value_at_quantile(0.99);
-        let (before, during) = (p99(&self.before), p99(&self.during));
-        let ratio = during as f64 / before.max(1) as f64;
+        let [before, full, during] =
+            [&self.before, &self.at_capacity, &self.during].map(Beats::p99_ns);
+        let times = |of: u64| during as f64 / of.max(1) as f64;
+        let ratio = times(before);
         let text = format!(
-            "{ratio:.2} × ({} before, {} in the storm)",
+            "{ratio:.2} × ({} alone, {} in the storm); of {} beside joins at capacity {:.2} ×",
             time(before),
-            time(during)
+            time(during),
+            time(full),
+            times(full)
         );
-        let unharmed = !self.during.is_empty() && ratio <= WORSE_MAX;
-        let what = "p99 of beats within 2 × of before";
+        let unharmed = !self.during.latency.is_empty() && ratio <= WORSE_MAX;
+        let what = "p99 of beats within 2 × of that alone";
         report.claim("beats_unharmed", what, &text, unharmed);
         report.data("beat_p99_ratio", ratio.into());
+        report.data("beat_p99_ratio_to_capacity", times(full).into());
         let text = format!("{} ended", count(self.lost));
         report.claim("nobody_expired", "nobody expires", &text, self.lost == 0);
     }
@@ -349,6 +427,13 @@ const DRAINING_NS_MAX: u64 = 30 * SECOND;
 mod tests {
     use super::*;
 
+    fn beats(ms: u64) -> Beats {
+        Beats {
+            latency: all(ms),
+            lag: recorder::empty(),
+        }
+    }
+
     fn all(ms: u64) -> Hist {
         let mut hist = recorder::empty();
         hist.saturating_record_n(ms * MILLI, 1_000);
@@ -358,8 +443,10 @@ mod tests {
     /// An outcome with which every claim holds.
     fn good() -> Outcome {
         Outcome {
-            before: all(5),
-            during: all(9),
+            before: beats(5),
+            // Nobody is spared for what joins at capacity did already.
+            at_capacity: beats(100),
+            during: beats(9),
             refused: all(20),
             held_back: 0,
             lost: 0,
@@ -379,14 +466,17 @@ mod tests {
             (
                 "beats are harmed",
                 Outcome {
-                    during: all(11),
+                    during: beats(11),
                     ..good()
                 },
             ),
             (
                 "nobody beats",
                 Outcome {
-                    during: recorder::empty(),
+                    during: Beats {
+                        latency: recorder::empty(),
+                        ..beats(9)
+                    },
                     ..good()
                 },
             ),
