@@ -16,6 +16,9 @@ pub struct Watch {
     /// What the last event that was given is named by, for the next server to go on from.
     last_id: Option<u64>,
     open: Option<Open>,
+    /// The server whose stream was lost asked not to come back before this, to it or another:
+    /// those who lost theirs with it would all come at once.
+    not_before: Millis,
 }
 
 struct Open {
@@ -31,6 +34,7 @@ impl Watch {
             group: group.to_owned(),
             last_id: None,
             open: None,
+            not_before: Millis(0),
         }
     }
 
@@ -38,7 +42,7 @@ impl Watch {
     /// document, and so is what comes in place of more than the servers remember.
     ///
     /// A stream that is lost is taken up again, at another server if need be, behind the last
-    /// event that was given.
+    /// event that was given, and after the pause that the server asked for, ten seconds at most.
     ///
     /// # Errors
     /// `Unreachable` or `Unavailable` once all servers were asked in vain; a further call asks
@@ -51,6 +55,7 @@ impl Watch {
     pub fn next(&mut self) -> Result<Change, Error> {
         loop {
             if self.open.is_none() {
+                clock::pause(self.not_before);
                 self.open = Some(self.connect()?);
             }
             let Some(open) = &mut self.open else { continue };
@@ -61,10 +66,11 @@ impl Watch {
                 }
                 Err(_) => {
                     let endpoint = open.endpoint.clone();
+                    let pause = open.parser.retry().unwrap_or_default();
                     self.open = None;
-                    self.client
-                        .endpoints()
-                        .failed(&endpoint, clock::now(), None);
+                    let now = clock::now();
+                    self.not_before = now + pause;
+                    self.client.endpoints().failed(&endpoint, now, None);
                 }
             }
         }
