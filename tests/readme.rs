@@ -66,28 +66,32 @@ fn the_tour_prints_what_it_shows() {
     }
     let server = Setup::new().flag("--advertise", "127.0.0.1:8640").start();
     let here = server.address().to_string();
-    let mut script = "set -u\ncurl() { command curl --noproxy '*' \"$@\"; }\n".to_owned();
-    script.push_str(&format!("systole() {{ '{}' \"$@\"; }}\n", program()));
-    let mut expected = String::new();
-    // Each goes on where the one before it ends.
+    // Each goes on where the one before it ends; together they take longer than a command may.
     let documents = ["README.md", "docs/watching.md", "docs/commands.md"];
     let blocks = documents.map(|name| blocks(&text(name), "console"));
-    for (command, printed) in blocks.into_iter().flatten().skip(1).flatten() {
-        script.push_str(&patient(&command).replace("localhost:8640", &here));
-        script.push('\n');
-        expected.push_str(&printed);
+    for (name, blocks) in documents.iter().zip(blocks) {
+        let mut script = "set -u\ncurl() { command curl --noproxy '*' \"$@\"; }\n".to_owned();
+        script.push_str(&format!("systole() {{ '{}' \"$@\"; }}\n", program()));
+        let mut expected = String::new();
+        // The README's first block starts a server and runs the tests.
+        let begins = usize::from(*name == documents[0]);
+        for (command, printed) in blocks.into_iter().skip(begins).flatten() {
+            script.push_str(&patient(&command).replace("localhost:8640", &here));
+            script.push('\n');
+            expected.push_str(&printed);
+        }
+        // What the beats that were killed leave behind must not hold the pipes open.
+        script.push_str("wait 2>/dev/null\n");
+        let ended = run_to_end(Command::new("bash").args(["-c", &script]));
+        // Documents come without a line's end; curl's headers with a carriage return.
+        let bare = |text: &str| text.replace(['\r', '\n'], "");
+        assert_eq!(
+            bare(&ended.stdout),
+            bare(&expected),
+            "{name}: stderr: {}",
+            ended.stderr
+        );
     }
-    // What the beats that were killed leave behind must not hold the pipes open.
-    script.push_str("wait 2>/dev/null\n");
-    let ended = run_to_end(Command::new("bash").args(["-c", &script]));
-    // Documents come without a line's end; curl's headers with a carriage return.
-    let bare = |text: &str| text.replace(['\r', '\n'], "");
-    assert_eq!(
-        bare(&ended.stdout),
-        bare(&expected),
-        "stderr: {}",
-        ended.stderr
-    );
 }
 
 /// An ensemble that `systole dev` has started.
