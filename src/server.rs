@@ -43,8 +43,7 @@ pub enum StartError {
 /// See [`StartError`]. A failure after the start is returned too: nothing has been
 /// acknowledged that is not durable.
 pub fn run(settings: Settings) -> Result<(), StartError> {
-    let executors = settings.shards.count(usize::from(u16::MAX)).min(1) + 1;
-    let machine = preflight::check(executors)?;
+    let machine = preflight::check(settings.shards, settings.tuning.ring_depth)?;
     let listen = sockets::probe(settings.listen).map_err(|error| {
         let addr = settings.listen.to_string();
         StartError::Listen {

@@ -7,8 +7,9 @@ mod common;
 use std::io::{BufRead, BufReader, Lines};
 use std::net::TcpListener;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
 
-use common::{Setup, program, run_to_end, skipped, systole};
+use common::{Setup, program, run_to_end, run_within, skipped, systole};
 use systole::config::{KEYS, env_name};
 use systole::http::Code;
 
@@ -66,7 +67,7 @@ fn the_tour_prints_what_it_shows() {
     }
     let server = Setup::new().flag("--advertise", "127.0.0.1:8640").start();
     let here = server.address().to_string();
-    // Each goes on where the one before it ends; together they take longer than a command may.
+    // Each goes on where the one before it ends.
     let documents = ["README.md", "docs/watching.md", "docs/commands.md"];
     let blocks = documents.map(|name| blocks(&text(name), "console"));
     for (name, blocks) in documents.iter().zip(blocks) {
@@ -82,7 +83,7 @@ fn the_tour_prints_what_it_shows() {
         }
         // What the beats that were killed leave behind must not hold the pipes open.
         script.push_str("wait 2>/dev/null\n");
-        let ended = run_to_end(Command::new("bash").args(["-c", &script]));
+        let ended = run_within(MINUTE, Command::new("bash").args(["-c", &script]));
         // Documents come without a line's end; curl's headers with a carriage return.
         let bare = |text: &str| text.replace(['\r', '\n'], "");
         assert_eq!(
@@ -164,7 +165,7 @@ fn three_servers_show_a_member_that_expires_as_they_are_said_to() {
             "curl() {{ command curl --noproxy '*' \"$@\"; }}\n{}",
             moved(&command)
         );
-        let ended = run_to_end(Command::new("bash").args(["-c", &script]));
+        let ended = run_within(MINUTE, Command::new("bash").args(["-c", &script]));
         assert_eq!(ended.stdout, moved(&printed), "{command}: {}", ended.stderr);
     }
 }
@@ -273,3 +274,6 @@ fn what_the_documents_link_to_is_there() {
         }
     }
 }
+
+/// What examples may take on a busy machine.
+const MINUTE: Duration = Duration::from_secs(60);

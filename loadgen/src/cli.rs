@@ -49,6 +49,9 @@ pub(crate) enum Command {
     Growth(Growth),
     /// Ask for more than a server can give, or too slowly, and see that it harms nobody else.
     Overload(Overload),
+    /// Beat for minutes below saturation, while snapshots and log segments come and go, and find
+    /// out who made each stall.
+    Soak(Soak),
     /// Give systole and what users would pick instead the same work, side by side.
     Compare(Compare),
 }
@@ -435,6 +438,8 @@ pub(crate) struct Bench {
 pub(crate) enum Curve {
     /// CPU of a beat against sessions
     Beat,
+    /// CPU of a beat in a batch against sessions, each of which lives by its batches
+    Batch,
     /// Memory of a session against sessions
     Memory,
     /// Time to restart against sessions
@@ -460,7 +465,7 @@ pub(crate) struct Growth {
     /// Numbers of sessions.
     #[arg(long, value_delimiter = ',', default_value = "10000,100000,1000000", value_parser = clap::value_parser!(u32).range(1_000..=20_000_000))]
     pub(crate) sizes: Vec<u32>,
-    /// Ten million sessions as well: some 3 GB of memory and 10 minutes more.
+    /// Ten million sessions as well: some 3 GB of memory and 20 minutes more.
     #[arg(long)]
     pub(crate) ten_million: bool,
     /// Measurements of each point that is a cost, or a time to restart.
@@ -510,6 +515,42 @@ pub(crate) struct Overload {
     /// are ended and come again.
     #[arg(long, default_value = "12s", value_parser = length)]
     pub(crate) each: u64,
+}
+
+/// Flags of `soak`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Soak {
+    #[command(flatten)]
+    pub(crate) own: Own,
+    /// A server that runs already, instead of one of our own; --server-cpu says on which
+    /// processor alone, without which the witnesses see less and more counts as the server's.
+    #[arg(long, value_parser = endpoint_text, requires = "pid")]
+    pub(crate) endpoint: Option<SocketAddr>,
+    /// Its process id.
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Length of the soak.
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) minutes: f64,
+    /// What is offered, as a share of what the server can take at most.
+    #[arg(long, default_value_t = 0.7)]
+    pub(crate) saturation: f64,
+    /// Sessions that beat.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(64..=10_000_000))]
+    pub(crate) sessions: u32,
+    /// Requests under way on a connection where saturation is sought, and in a burst afterwards.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=128))]
+    pub(crate) pipeline: u32,
+    /// How long saturation is sought.
+    #[arg(long, default_value = "10s", value_parser = length)]
+    pub(crate) ramp: u64,
+    /// Members that join in a second; as many leave. Their configs are as long as it takes to
+    /// roll the log.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) churn: u32,
+    /// Snapshots and log segments that must begin, of each.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rolls: u32,
 }
 
 /// A kind of work that is compared.

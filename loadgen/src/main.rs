@@ -20,6 +20,7 @@ mod report;
 mod rivals;
 mod run;
 mod schedule;
+mod stalls;
 mod standing;
 mod verify;
 mod watch;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Failover(flags) => commands::failover::failover(&flags),
         Command::Bench(flags) => commands::bench::bench(&flags),
         Command::Growth(flags) => commands::growth::growth(&flags),
+        Command::Soak(flags) => commands::soak::soak(&flags),
         Command::Overload(flags) => commands::overload::overload(&flags),
         Command::Compare(flags) => commands::compare::compare(&flags),
     };

@@ -3,6 +3,7 @@
 use crate::client;
 use crate::clock::{self, MILLI, SECOND};
 use anyhow::{Context, Result, bail};
+use nix::time::ClockId;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs::{self, File};
@@ -231,21 +232,29 @@ pub(crate) fn pin_thread(cpu: usize) {
     let _ = sched_setaffinity(None, &set);
 }
 
-/// Nanoseconds of CPU time, user and system, of all threads of a process.
+/// Nanoseconds of CPU time, user and system, of a process: of all threads it has and has had.
+///
+/// The process's own clock, since what `/proc/PID/task` shows goes with each thread that ends.
 pub(crate) fn cpu_ns(pid: u32) -> Option<u64> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-    let times = tasks.filter_map(|task| schedstat(&task.ok()?.path().join("schedstat")));
-    Some(times.sum())
+    let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0)?;
+    let clock = ClockId::pid_cpu_clock_id(nix::unistd::Pid::from_raw(pid)).ok()?;
+    let time = clock.now().ok()?;
+    Some(time.tv_sec() as u64 * SECOND + time.tv_nsec() as u64)
 }
 
 /// Nanoseconds of CPU time of the calling thread.
 pub(crate) fn own_thread_cpu_ns() -> Option<u64> {
-    schedstat(Path::new("/proc/thread-self/schedstat"))
+    let (ran_ns, _) = schedstat(Path::new("/proc/thread-self"))?;
+    Some(ran_ns)
 }
 
-fn schedstat(path: &Path) -> Option<u64> {
-    let text = fs::read_to_string(path).ok()?;
-    text.split_whitespace().next()?.parse().ok()
+/// For how many nanoseconds a thread has run, and waited for a processor though it could have.
+/// `task` is its directory below `/proc`.
+pub(crate) fn schedstat(task: &Path) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(task.join("schedstat")).ok()?;
+    let mut fields = text.split_whitespace();
+    let mut next = || fields.next()?.parse().ok();
+    Some((next()?, next()?))
 }
 
 /// Ticks of user and of system time of a process (100 a second).
@@ -298,6 +307,25 @@ mod tests {
         let m = memory(pid).unwrap();
         assert!(m.rss > 100_000 && m.rss == m.anonymous + m.file);
         assert_eq!(cpu_ns(u32::MAX), None);
+        assert_eq!(cpu_ns(0), None, "that would be ourselves");
+    }
+
+    #[test]
+    fn the_time_of_a_thread_that_has_ended_is_counted() {
+        let spend = || {
+            while own_thread_cpu_ns().unwrap() < 100 * MILLI {
+                std::hint::black_box(0);
+            }
+        };
+        std::thread::spawn(spend).join().unwrap();
+        let pid = std::process::id();
+        // The kernel's own sum, in whole ticks, so a little less.
+        let (user, system) = cpu_ticks(pid).unwrap();
+        let told = cpu_ns(pid).unwrap();
+        assert!(
+            told >= (user + system) * 10 * MILLI,
+            "{told} ns, {user} + {system} ticks"
+        );
     }
 
     #[test]

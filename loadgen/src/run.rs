@@ -6,6 +6,7 @@ use crate::net::{Net, Target};
 use crate::plan::{Known, Plan};
 use crate::process;
 use crate::recorder::{self, Hist, Interval, Tag};
+use crate::stalls::Stall;
 use crate::verify::Faults;
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -24,6 +25,8 @@ pub(crate) struct Done {
     pub(crate) faults: Faults,
     /// All latencies.
     pub(crate) intervals: Vec<Interval>,
+    /// Stretches of the measured time in which beats waited long, of all threads.
+    pub(crate) stalls: Vec<Stall>,
     /// What each thread knows of its sessions.
     pub(crate) known: Vec<Known>,
     /// When it began.
@@ -81,7 +84,7 @@ pub(crate) fn run(target: &Target, plans: Vec<Plan>, cpu: Option<usize>) -> Resu
             net.run(&mut loader)?;
             Ok(loader.finish(&net))
         };
-        let handle = thread::Builder::new().name("load".into()).spawn(work);
+        let handle = thread::Builder::new().name(LOAD_THREAD.into()).spawn(work);
         threads.push((handle.context("cannot start a thread")?, progress));
     }
     while threads.iter().any(|(t, _)| !t.is_finished()) {
@@ -101,6 +104,7 @@ fn add_up(outcomes: Vec<Outcome>, started: SystemTime) -> Done {
         counts: Counts::default(),
         faults: Faults::default(),
         intervals: Vec::new(),
+        stalls: Vec::new(),
         known: Vec::new(),
         started,
         broken_off: None,
@@ -109,6 +113,7 @@ fn add_up(outcomes: Vec<Outcome>, started: SystemTime) -> Done {
         add(&mut done.counts, &outcome.counts);
         done.faults.merge(&outcome.faults);
         done.intervals.extend(outcome.intervals);
+        done.stalls.extend(outcome.stalls);
         done.known.push(outcome.known);
         done.broken_off = done.broken_off.or(outcome.broken_off);
     }
@@ -231,6 +236,8 @@ fn phase_name(phase: u64) -> &'static str {
         .map_or("", |(_, name)| name)
 }
 
+/// What the threads that load are called.
+pub(crate) const LOAD_THREAD: &str = "load";
 /// Files open besides the connections.
 const FILES_OF_OUR_OWN: u64 = 64;
 /// How often the progress bar is drawn.

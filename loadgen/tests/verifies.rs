@@ -180,3 +180,37 @@ fn a_run_leaves_its_folder() {
     }
     std::fs::remove_dir_all(dir).unwrap();
 }
+
+/// A soak of three seconds, with churn. How long anything takes is the machine's affair here.
+fn soak(lie: Lie) -> (i32, String) {
+    let pid = std::process::id();
+    let args = format!(
+        "soak --pid {pid} --minutes 0.05 --ramp 300ms --sessions 200 --churn 100 --saturation 0.2"
+    );
+    loadgen(lie, &args)
+}
+
+#[test]
+fn a_soak_tells_of_latencies_rolls_expiries_and_whose_the_stalls_are() {
+    let (code, said) = soak(Lie::None);
+    assert!(code < 2, "{said}");
+    for part in [
+        "beats a second at most",
+        "beats, from when each was due",
+        "snapshots written, 5 asked for",
+        "0 of 200 are gone: holds",
+        "no stall over 20.00 ms that is ours",
+        "| at, UTC | after | longest wait |",
+        "faults: none",
+    ] {
+        assert!(said.contains(part), "no `{part}` in: {said}");
+    }
+}
+
+#[test]
+fn a_session_that_a_server_forgets_in_a_soak_is_a_fault() {
+    let (code, said) = soak(Lie::Forgets);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("promise broken"), "{said}");
+    assert!(said.contains("nobody expires"), "{said}");
+}

@@ -17,7 +17,7 @@ use super::hugepages;
 use super::mailbox::{MailSender, mailbox};
 use super::pipeline::{Limits as PipelineLimits, ToCore, Ways};
 use super::post::{Everywhere, Inbox, Post};
-use super::preflight::Machine;
+use super::preflight::{IO_MEMORY_BYTES, Machine};
 use super::recover::{Parts, recover, seeds};
 use super::shard::ShardLoop;
 use super::sockets::{Sockets, listener};
@@ -426,6 +426,3 @@ fn watched(
     });
     watched
 }
-
-/// Locked memory an executor asks for its buffers.
-const IO_MEMORY_BYTES: usize = 64 * 1024;

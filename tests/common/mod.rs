@@ -15,7 +15,7 @@ mod wait;
 
 pub(crate) use client::{Client, Lost, Response, request};
 pub(crate) use disk::SmallDisk;
-pub(crate) use server::{Ended, Server, Setup, program, run_to_end, systole};
+pub(crate) use server::{Ended, Server, Setup, program, run_to_end, run_within, systole};
 pub(crate) use wait::{Deadline, now, poll};
 
 /// A random seed from `SYSTOLE_SEED`, else from the process id; said aloud so that a failure

@@ -241,6 +241,12 @@ impl Ended {
 /// Runs a command to its end, which must come by itself.
 #[track_caller]
 pub(crate) fn run_to_end(command: &mut Command) -> Ended {
+    run_within(END_TIME, command)
+}
+
+/// The same for a command that has reasons to take so long.
+#[track_caller]
+pub(crate) fn run_within(time: Duration, command: &mut Command) -> Ended {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -248,7 +254,7 @@ pub(crate) fn run_to_end(command: &mut Command) -> Ended {
     let mut child = command.spawn().expect("a program to run");
     let stderr = collect(child.stderr.take().expect("piped"));
     let stdout = collect(child.stdout.take().expect("piped"));
-    let deadline = super::Deadline::after(END_TIME);
+    let deadline = super::Deadline::after(time);
     let status = loop {
         if let Some(status) = child.try_wait().expect("to look at the program") {
             break status;

@@ -54,6 +54,8 @@ impl Loader {
         }
         let due_ns = pending.due_ns;
         let tag = if self.measured.contains(&due_ns) {
+            let sent_ns = pending.sent.at_ns;
+            self.stalls.add(due_ns, sent_ns, now_ns, beats);
             Tag::Beat
         } else if self.mass.is_due(due_ns) {
             Tag::BeatExpiring

@@ -20,6 +20,7 @@ use crate::process;
 use crate::recorder::{Recorder, Tag};
 use crate::reply::Reply;
 use crate::schedule::{Dealing, OpenLoop};
+use crate::stalls::Stalls;
 use crate::standing::{Standing, State};
 use crate::verify::{Fault, Sent, Session, Verifier};
 use crate::watch::{Deaths, Mass};
@@ -38,6 +39,7 @@ pub(crate) struct Loader {
     standing: Standing,
     verifier: Verifier,
     recorder: Recorder,
+    stalls: Stalls,
     counts: Counts,
     progress: Arc<Progress>,
     joined: u32,
@@ -93,6 +95,7 @@ impl Loader {
             standing,
             verifier,
             recorder: Recorder::new(origin_ns),
+            stalls: Stalls::default(),
             counts: Counts::default(),
             progress,
             joined: 0,
@@ -133,6 +136,7 @@ impl Loader {
             counts: self.counts,
             faults: self.verifier.faults().clone(),
             intervals: self.recorder.finish(),
+            stalls: self.stalls.finish(),
             known: Known {
                 floors: self.verifier.floors().to_vec(),
                 sessions: self.sessions,

@@ -2,6 +2,7 @@
 
 use crate::plan::Known;
 use crate::recorder::Interval;
+use crate::stalls::Stall;
 use crate::verify::Faults;
 use std::sync::atomic::AtomicU64;
 
@@ -88,6 +89,8 @@ pub(crate) struct Outcome {
     pub(crate) faults: Faults,
     /// Latencies.
     pub(crate) intervals: Vec<Interval>,
+    /// Stretches of the measured time in which beats waited long.
+    pub(crate) stalls: Vec<Stall>,
     /// The sessions as they stand, and the groups' versions.
     pub(crate) known: Known,
     /// Why the run ended before its end.

@@ -154,6 +154,7 @@ impl World {
         let parts: Vec<&str> = request.path[1..].split('/').collect();
         let answer = match (request.method.as_str(), parts.as_slice()) {
             ("GET", [""]) => self.list(&request.query),
+            ("GET", ["-", "metrics"]) => plain(200, &self.metrics()),
             ("GET", ["-", _]) => plain(200, "{}"),
             ("POST", ["-", "heartbeats"]) => self.batch(&request.body),
             ("GET", [group]) => self.page(group, &request.query),
@@ -163,6 +164,13 @@ impl World {
             _ => plain(400, ""),
         };
         Some(answer)
+    }
+
+    /// As if every 20 joins filled a segment of 32 MiB and led to a snapshot.
+    fn metrics(&self) -> String {
+        let full = self.next_id / 20;
+        let bytes = full << 25;
+        format!("systole_snapshots_total {full}\nsystole_log_bytes_total {bytes}\n")
     }
 
     fn expire(&mut self) {

@@ -257,7 +257,7 @@ fn cpu_of(ensemble: &Ensemble) -> Vec<u64> {
 }
 
 /// The sum of a counter over all shards.
-fn metric(server: SocketAddr, name: &str) -> Result<f64> {
+pub(crate) fn metric(server: SocketAddr, name: &str) -> Result<f64> {
     let (_, body) = client::get(server, "/-/metrics")?;
     Ok(sum_of(&String::from_utf8_lossy(&body), name))
 }

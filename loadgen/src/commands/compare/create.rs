@@ -1,6 +1,7 @@
 //! What it costs to create a session that a power loss would not undo.
 
-use super::table::{Cell, Spread, markdown, none, quantiles, store};
+use super::summary::Summary;
+use super::table::{Cell, Spread, markdown, medians, none, quantile_each, quantiles, store};
 use super::{CLIENTS, Contender, failed, order, rest};
 use crate::cli::Compare;
 use crate::commands::bench::joins::fdatasync_median_us;
@@ -10,7 +11,12 @@ use crate::rivals::{Op, Sessions, Setting, Who};
 use anyhow::Result;
 
 /// Runs the rounds: a crowd of clients that create, then one alone.
-pub(super) fn create(flags: &Compare, here: &[Who], report: &mut Report) -> Result<()> {
+pub(super) fn create(
+    flags: &Compare,
+    here: &[Who],
+    report: &mut Report,
+    summary: &mut Summary,
+) -> Result<()> {
     let sessions = Sessions::new(TIMEOUT_S);
     let disk = TempDir::new()?;
     let mut contenders = Vec::new();
@@ -66,6 +72,9 @@ pub(super) fn create(flags: &Compare, here: &[Who], report: &mut Report) -> Resu
             }
         }
     }
+    let per_s = medians(&crowd, |cell| &cell.per_s, |n| count(n as u64));
+    summary.more("created a second", per_s);
+    summary.less("created alone, p50", quantile_each(&alone, 0.5));
     tell(report, &crowd, &alone, &disk_us, flags)
 }
 

@@ -1,6 +1,7 @@
 //! How late sessions that stop are seen to go.
 
-use super::table::{Cell, markdown, quantiles, store};
+use super::summary::Summary;
+use super::table::{Cell, markdown, quantile_each, quantiles, store};
 use super::{CLIENTS, Contender, failed, order};
 use crate::cli::Compare;
 use crate::clock::{self, MILLI, SECOND};
@@ -12,7 +13,12 @@ use anyhow::{Result, ensure};
 use std::time::Duration;
 
 /// Runs the rounds and tells what came of them.
-pub(super) fn expiry(flags: &Compare, here: &[Who], report: &mut Report) -> Result<()> {
+pub(super) fn expiry(
+    flags: &Compare,
+    here: &[Who],
+    report: &mut Report,
+    summary: &mut Summary,
+) -> Result<()> {
     let here: Vec<Who> = here.iter().copied().filter(|w| w.has_sessions()).collect();
     let mut cells: Vec<Cell> = here.iter().map(|who| Cell::new(*who)).collect();
     let mut ends = vec![(0_u64, 0_u64); here.len()];
@@ -71,6 +77,7 @@ pub(super) fn expiry(flags: &Compare, here: &[Who], report: &mut Report) -> Resu
          Redis hides a key from who asks for it by name as soon as it is due; counted here is when \
          it is removed, which is when others are told.",
     );
+    summary.less("expired late, p99", quantile_each(&cells, 0.99));
     store(report, "expiry", "", &cells)
 }
 

@@ -1,6 +1,7 @@
 //! What a beat costs: one at a time, pipelined, and over thousands of connections.
 
-use super::table::{Cell, markdown, none, quantiles, ratio, store};
+use super::summary::Summary;
+use super::table::{Cell, markdown, medians, none, quantiles, ratio, store};
 use super::{Contender, failed, order, rest};
 use crate::cli::Compare;
 use crate::clock::{MILLI, SECOND};
@@ -12,13 +13,20 @@ use anyhow::Result;
 /// One way to beat.
 struct Manner {
     work: &'static str,
+    /// In the table in short.
+    short: &'static str,
     title: String,
     connections: u32,
     depth: u32,
 }
 
 /// Runs the rounds and tells what came of them.
-pub(super) fn heartbeat(flags: &Compare, here: &[Who], report: &mut Report) -> Result<()> {
+pub(super) fn heartbeat(
+    flags: &Compare,
+    here: &[Who],
+    report: &mut Report,
+    summary: &mut Summary,
+) -> Result<()> {
     let sessions = Sessions::new(TIMEOUT_S);
     let manners = manners(flags);
     let mut contenders = Vec::new();
@@ -53,6 +61,8 @@ pub(super) fn heartbeat(flags: &Compare, here: &[Who], report: &mut Report) -> R
     }
     for (manner, cells) in manners.iter().zip(&cells) {
         tell(report, manner, cells)?;
+        let us = medians(cells, |cell| &cell.us, |us| format!("{us:.2}"));
+        summary.less(manner.short, us);
     }
     Ok(())
 }
@@ -61,18 +71,21 @@ fn manners(flags: &Compare) -> [Manner; 3] {
     [
         Manner {
             work: "beat",
+            short: "CPU a beat, µs",
             title: format!("Heartbeats, one at a time on {CONNECTIONS} connections"),
             connections: CONNECTIONS,
             depth: 1,
         },
         Manner {
             work: "beat-pipelined",
+            short: "pipelined × 32, µs",
             title: format!("Heartbeats, {PIPELINE} under way on each of {CONNECTIONS} connections"),
             connections: CONNECTIONS,
             depth: PIPELINE,
         },
         Manner {
             work: "beat-crowd",
+            short: "over many connections, µs",
             title: format!(
                 "Heartbeats, one at a time on {} connections",
                 count(flags.crowd.into())

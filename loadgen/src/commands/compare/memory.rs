@@ -1,5 +1,6 @@
 //! What a session occupies, whatever of it is resident.
 
+use super::summary::Summary;
 use super::table::markdown;
 use super::{Contender, failed};
 use crate::cli::Compare;
@@ -10,11 +11,19 @@ use anyhow::Result;
 use serde_json::json;
 
 /// Fills each server in turn; memory hardly differs from run to run, so there are no rounds.
-pub(super) fn memory(flags: &Compare, here: &[Who], report: &mut Report) -> Result<()> {
+pub(super) fn memory(
+    flags: &Compare,
+    here: &[Who],
+    report: &mut Report,
+    summary: &mut Summary,
+) -> Result<()> {
     let mut rows = Vec::new();
+    let mut resident = Vec::new();
     for who in here.iter().filter(|who| who.has_sessions()) {
         match held(*who, flags) {
             Ok((row, data)) => {
+                let bytes = row[ALL_RESIDENT].clone();
+                resident.push((*who, bytes.parse().unwrap_or(f64::INFINITY), bytes));
                 eprintln!("memory: {}", row.join(", "));
                 report.data(&format!("memory_{who}"), data);
                 rows.push(row);
@@ -22,6 +31,7 @@ pub(super) fn memory(flags: &Compare, here: &[Who], report: &mut Report) -> Resu
             Err(why) => failed(report, *who, "memory", &why),
         }
     }
+    summary.less("memory a session, B", resident);
     let title = format!(
         "Memory at {} idle sessions without connections, names of 24 bytes",
         count(flags.held.into())
@@ -60,5 +70,7 @@ fn held(who: Who, flags: &Compare) -> Result<(Vec<String>, serde_json::Value)> {
     Ok((row, json!({ "before": before, "after": after })))
 }
 
+/// Where in a row it stands what is resident all told: an empty server's own is not free.
+const ALL_RESIDENT: usize = 3;
 /// Nobody expires.
 const TIMEOUT_S: u32 = 86_400;

@@ -8,6 +8,7 @@ mod create;
 mod expiry;
 mod heartbeat;
 mod memory;
+mod summary;
 mod table;
 
 use super::conclude;
@@ -19,6 +20,7 @@ use crate::rivals::crew::{self, Job, Took, Way};
 use crate::rivals::{Op, Running, Sessions, Setting, Who};
 use anyhow::{Result, ensure};
 use std::time::Duration;
+use summary::Summary;
 
 /// Runs `compare`. True if every server did its work; who is faster is no matter of that.
 ///
@@ -54,18 +56,21 @@ pub(crate) fn compare(flags: &Compare) -> Result<bool> {
         here.push(who);
     }
     ensure!(!here.is_empty(), "there is nobody to compare");
-    type Work = fn(&Compare, &[Who], &mut Report) -> Result<()>;
+    type Work = fn(&Compare, &[Who], &mut Report, &mut Summary) -> Result<()>;
     let all: [(WorkName, Work); 4] = [
         (WorkName::Heartbeat, heartbeat::heartbeat),
         (WorkName::Create, create::create),
         (WorkName::Expiry, expiry::expiry),
         (WorkName::Memory, memory::memory),
     ];
+    let mut summary = Summary::default();
     for (name, work) in all {
         if flags.work.is_empty() || flags.work.contains(&name) {
-            work(&flags, &here, &mut report)?;
+            work(&flags, &here, &mut report, &mut summary)?;
         }
     }
+    summary.tell(&here, &mut report);
+    report.note(CLOSED_LOOP);
     report.note(NOT_MEASURED);
     conclude(&report, flags.own.out.as_deref())
 }
@@ -185,6 +190,9 @@ const REST_NS_MAX: u64 = 5 * SECOND;
 const CLIENTS: u32 = 512;
 /// Connections that a part of the sessions of who binds them to connections takes.
 const CONNECTIONS_AT_ONCE: u32 = 5_000;
+/// What the latencies of a comparison are not.
+const CLOSED_LOOP: &str = "Latencies of beats and creations are of a closed loop: a server that stalls is asked nothing \
+     meanwhile. They compare servers at full load; what clients on a schedule see, `beat` and `soak` measure.";
 /// What other measurements say that this one does not repeat.
 const NOT_MEASURED: &str = "Not measured here, from earlier work on such a machine: ZooKeeper 3.9.5 with Netty 14.6 µs a \
      ping (9.8 pipelined), with its default NIO 21–27 (17–19); etcd 3.5 by gRPC stream 25–50 µs a \

@@ -42,6 +42,26 @@ impl Cell {
     }
 }
 
+/// Of each server that has one, the median of some rounds, for the table in short.
+pub(super) fn medians(
+    cells: &[Cell],
+    rounds: fn(&Cell) -> &[f64],
+    written: fn(f64) -> String,
+) -> Vec<(Who, f64, String)> {
+    let median = |cell: &Cell| {
+        let Spread { median, .. } = Spread::of(rounds(cell))?;
+        Some((cell.who, median, written(median)))
+    };
+    cells.iter().filter_map(median).collect()
+}
+
+/// Of each server that has one, a quantile of how long it took, likewise.
+pub(super) fn quantile_each(cells: &[Cell], q: f64) -> Vec<(Who, f64, String)> {
+    let with = cells.iter().filter(|cell| !cell.hist.is_empty());
+    let each = with.map(|cell| (cell.who, cell.hist.value_at_quantile(q)));
+    each.map(|(who, ns)| (who, ns as f64, time(ns))).collect()
+}
+
 /// Lowest, middle and highest of some rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Spread {

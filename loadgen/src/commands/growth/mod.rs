@@ -3,6 +3,7 @@
 //! Each curve is measured with the means of the target it extends, stored as figures and drawn
 //! as an SVG. Points are measured in rising order; costs are medians of some rounds.
 
+mod batch;
 mod load;
 mod size;
 
@@ -43,6 +44,9 @@ pub(crate) fn growth(flags: &Growth) -> Result<bool> {
         .any(wanted)
     {
         size::filled(&flags, &wanted, &mut report)?;
+    }
+    if wanted(Curve::Batch) {
+        batch::beats(&flags, &mut report)?;
     }
     if wanted(Curve::Expiry) {
         size::expiry(&flags, &mut report)?;
