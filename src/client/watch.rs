@@ -16,9 +16,6 @@ pub struct Watch {
     /// What the last event that was given is named by, for the next server to go on from.
     last_id: Option<u64>,
     open: Option<Open>,
-    /// The server whose stream was lost asked not to come back before this, to it or another:
-    /// those who lost theirs with it would all come at once.
-    not_before: Millis,
 }
 
 struct Open {
@@ -34,7 +31,6 @@ impl Watch {
             group: group.to_owned(),
             last_id: None,
             open: None,
-            not_before: Millis(0),
         }
     }
 
@@ -42,7 +38,7 @@ impl Watch {
     /// document, and so is what comes in place of more than the servers remember.
     ///
     /// A stream that is lost is taken up again, at another server if need be, behind the last
-    /// event that was given, and after the pause that the server asked for, ten seconds at most.
+    /// event that was given. The server that it came from is left alone for as long as it asked to be.
     ///
     /// # Errors
     /// `Unreachable` or `Unavailable` once all servers were asked in vain; a further call asks
@@ -55,7 +51,6 @@ impl Watch {
     pub fn next(&mut self) -> Result<Change, Error> {
         loop {
             if self.open.is_none() {
-                clock::pause(self.not_before);
                 self.open = Some(self.connect()?);
             }
             let Some(open) = &mut self.open else { continue };
@@ -66,11 +61,13 @@ impl Watch {
                 }
                 Err(_) => {
                     let endpoint = open.endpoint.clone();
-                    let pause = open.parser.retry().unwrap_or_default();
+                    // Another server is asked at once: the longer that takes, the less it may
+                    // still know of what came behind the last event.
+                    let pause = open.parser.retry();
                     self.open = None;
-                    let now = clock::now();
-                    self.not_before = now + pause;
-                    self.client.endpoints().failed(&endpoint, now, None);
+                    self.client
+                        .endpoints()
+                        .failed(&endpoint, clock::now(), pause);
                 }
             }
         }

@@ -104,21 +104,19 @@ fn a_stream_that_is_cut_is_taken_up_at_the_next_server_behind_the_last_event() {
 
 #[test]
 fn a_client_whose_stream_ends_stays_away_for_as_long_as_it_was_asked_to() {
-    let (first, second) = (Stub::new(), Stub::new());
-    let endpoints = format!("{},{}", first.address(), second.address());
-    let servers = thread::spawn(move || {
+    let stub = Stub::new();
+    let endpoint = stub.address();
+    let server = thread::spawn(move || {
         #[expect(clippy::disallowed_methods, reason = "measures a real pause")]
         let since = Instant::now();
-        first.stream(&format!("retry: 1200\n\n{SNAPSHOT}"));
-        drop(first);
-        // The other server has not asked for anything, but would be asked by all.
-        assert_eq!(second.stream(JOIN), Some("3".to_owned()));
+        stub.stream(&format!("retry: 1200\n\n{SNAPSHOT}"));
+        assert_eq!(stub.stream(JOIN), Some("3".to_owned()));
         let away = since.elapsed();
-        second.refuse(404, "unknown_group");
+        stub.refuse(404, "unknown_group");
         away
     });
-    watch(&endpoints, &[]).expect_sentence(4, &["db: No (404 unknown_group)"]);
-    let away = servers.join().expect("the servers");
+    watch(&endpoint, &[]).expect_sentence(4, &["db: No (404 unknown_group)"]);
+    let away = server.join().expect("the server");
     assert!(away >= Duration::from_millis(1_200), "{away:?}");
 }
 
