@@ -13,7 +13,8 @@ use clap::Subcommand;
 use super::Failure;
 use crate::group::{Applied, Restore, Settings, State};
 use crate::log::{
-    BackupError, BackupWriter, FileDisk, Reading, SnapshotReader, make_dir, open_backup, verify,
+    BackupError, BackupWriter, FileDisk, Log, Reading, Settings as LogSettings, SnapshotReader,
+    make_dir, open_backup, verify,
 };
 use crate::time::Millis;
 use crate::types::Epoch;
@@ -40,7 +41,7 @@ pub(super) enum Command {
         /// The backup.
         file: PathBuf,
     },
-    /// Makes a data directory of a backup, for a server alone.
+    /// Makes a data directory of a backup, for a server alone or the first of a new ensemble.
     Restore {
         /// The backup.
         file: PathBuf,
@@ -161,6 +162,7 @@ fn restore(file: &Path, dir: &Path) -> Result<String, BackupError> {
     make_dir(dir, zxid, epoch, random(), |out| {
         write_state(&state, out, dir)
     })?;
+    begin_log(dir)?;
     let checked = verify(dir, &mut io::sink());
     checked.map_err(|error| BackupError::Damaged(error.to_string()))?;
     Ok(format!(
@@ -169,6 +171,20 @@ fn restore(file: &Path, dir: &Path) -> Result<String, BackupError> {
         dir.display(),
         dir.display()
     ))
+}
+
+/// Begins the log in a directory that has a snapshot, as the first start of a server alone would.
+/// One of an ensemble takes a snapshot without a log for damage, sets it aside, and would have
+/// the others, which have nothing, say what the state is.
+fn begin_log(dir: &Path) -> Result<(), BackupError> {
+    let disk = FileDisk::existing(dir).map_err(|source| BackupError::Io {
+        doing: format!("open {}", dir.display()),
+        source,
+    })?;
+    let opened = Log::open(disk, LogSettings::new(random()));
+    opened
+        .map(drop)
+        .map_err(|error| BackupError::Damaged(error.to_string()))
 }
 
 fn holds(state: &State) -> String {

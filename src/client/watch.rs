@@ -38,7 +38,7 @@ impl Watch {
     /// document, and so is what comes in place of more than the servers remember.
     ///
     /// A stream that is lost is taken up again, at another server if need be, behind the last
-    /// event that was given.
+    /// event that was given. The server that it came from is left alone for as long as it asked to be.
     ///
     /// # Errors
     /// `Unreachable` or `Unavailable` once all servers were asked in vain; a further call asks
@@ -61,10 +61,13 @@ impl Watch {
                 }
                 Err(_) => {
                     let endpoint = open.endpoint.clone();
+                    // Another server is asked at once: the longer that takes, the less it may
+                    // still know of what came behind the last event.
+                    let pause = open.parser.retry();
                     self.open = None;
                     self.client
                         .endpoints()
-                        .failed(&endpoint, clock::now(), None);
+                        .failed(&endpoint, clock::now(), pause);
                 }
             }
         }

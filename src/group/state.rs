@@ -83,6 +83,12 @@ impl State {
         }
     }
 
+    /// Remembers so many removed groups at most.
+    #[cfg(test)]
+    pub(crate) fn remember_removed(&mut self, groups: usize) {
+        self.limits.tombstones = groups;
+    }
+
     /// Plants faults.
     #[cfg(any(test, feature = "sim"))]
     pub fn plant(&mut self, plants: Plants) {

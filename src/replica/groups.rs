@@ -94,6 +94,12 @@ impl Groups {
             .retain(|news| !matches!(news, News::Event(event) if *event.group == *group));
     }
 
+    /// How many groups are watched.
+    #[cfg(test)]
+    pub(super) fn watched(&self) -> usize {
+        self.applied.feed.watched().count()
+    }
+
     fn standing_of(&self, group: &Arc<[u8]>) -> Standing {
         Standing {
             group: Arc::clone(group),

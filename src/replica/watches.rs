@@ -56,6 +56,12 @@ impl Watches {
 }
 
 impl Replica {
+    /// Remembers so many removed groups at most.
+    #[cfg(test)]
+    pub(crate) fn remember_removed(&mut self, groups: usize) {
+        self.node.app_mut().state.remember_removed(groups);
+    }
+
     /// A shard watches a group from now on.
     pub(super) fn watch(&mut self, shard: ShardIndex, group: &Arc<[u8]>) -> Answer {
         if !self.watches.groups.contains_key(group) {

@@ -196,9 +196,7 @@ impl Room {
 
     fn is_due(&mut self, index: u32) {
         let spot = &mut self.spots[index as usize];
-        if spot.due.is_empty() {
-            spot.document = None;
-        } else if !std::mem::replace(&mut spot.in_line, true) {
+        if !spot.due.is_empty() && !std::mem::replace(&mut spot.in_line, true) {
             self.due.push_back(index);
         }
     }

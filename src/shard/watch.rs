@@ -444,6 +444,8 @@ impl Shard {
             let problem = Problem::new(Code::ShuttingDown).closing();
             if let Some(open) = self.conn(conn) {
                 open.last = true;
+                // What was sent behind it does not get its turn.
+                open.blocked = false;
             }
             self.answer_problem(place, &problem, head_only);
             return Verdict::Answered;

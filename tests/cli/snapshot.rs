@@ -4,7 +4,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use serde_json::Value;
+
 use crate::common::{Ended, Server, Setup, run_to_end, systole};
+use crate::servers::Ensemble;
 use crate::{json, printed, run};
 
 fn setup() -> Setup {
@@ -164,4 +167,100 @@ fn nothing_is_restored_over_what_is_there_and_nothing_saved_of_what_is_none() {
     snapshot(&["save", text(&file), "--data-dir", "/nowhere"]).expect_sentence(1, &["/nowhere"]);
     snapshot(&["verify", "/nowhere/file"]).expect_sentence(1, &["/nowhere"]);
     run(&server, &["snapshot"]).expect_sentence(2, &["subcommand"]);
+}
+
+/// Copies a directory as `cp -r` does.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let (old, new) = (entry.path(), to.join(entry.file_name()));
+        if old.is_dir() {
+            copy(&old, &new);
+        } else {
+            std::fs::copy(&old, &new).expect("to copy");
+        }
+    }
+}
+
+/// The group as a server of an ensemble shows it, endpoints aside, once it may serve.
+fn group_at(ensemble: &Ensemble, which: usize) -> Value {
+    let answer = ensemble.ask(which, "GET", "/db").expect("an answer");
+    let mut document = answer.json();
+    document["endpoints"].take();
+    document["version"] = answer.version().into();
+    document
+}
+
+/// Joins `db/one`, and two more; gives its session.
+fn members(ensemble: &Ensemble, which: usize) -> String {
+    let joined = ensemble.ask(which, "PUT", "/db/one?timeout=1h");
+    for target in ["/db/two?timeout=1h", "/db/three?timeout=1h"] {
+        let answer = ensemble.ask(which, "PUT", target).expect("an answer");
+        assert_eq!(answer.status, 201);
+    }
+    let joined = joined.expect("an answer");
+    joined.session()
+}
+
+/// Fails unless all show this group, `db/one` is still in this session, and a member can join.
+fn expect_restored(ensemble: &Ensemble, expected: &Value, session: &str) {
+    for which in 0..ensemble.len() {
+        assert_eq!(&group_at(ensemble, which), expected, "server {}", which + 1);
+    }
+    let addresses = ensemble.addresses().into_iter();
+    let addresses: Vec<String> = addresses.map(|address| address.to_string()).collect();
+    let beat = ["beat", "db/one", "--session", session, "--endpoint"];
+    let ended = run_to_end(systole().args(beat).arg(addresses.join(",")));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let joined = ensemble.ask(0, "PUT", "/db/four").expect("an answer");
+    assert_eq!(joined.status, 201);
+    let new = joined.session();
+    assert!(*new > *session, "{new} comes after {session}");
+}
+
+#[test]
+fn an_ensemble_goes_back_to_the_copy_of_a_stopped_servers_directory() {
+    let home = tempfile::tempdir().expect("a directory");
+    let kept = home.path().join("copy");
+    let mut ensemble = Ensemble::of_three();
+    let session = members(&ensemble, 0);
+    ensemble.expect_equal(&["db".to_owned()]);
+    let expected = group_at(&ensemble, 0);
+    let which = ensemble.follower();
+    ensemble.stop(which);
+    copy(ensemble.data_dir(which), &kept);
+    ensemble.start_servers(&[which]);
+    let verified = run_to_end(systole().args(["log", "verify", text(&kept)]));
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+    ensemble.wait_until_all_serve();
+    let later = ensemble.ask(which, "DELETE", "/db/two").expect("an answer");
+    assert_eq!(later.status, 204, "what was done after the copy");
+    drop(ensemble);
+
+    let mut dirs = vec![None; 3];
+    dirs[which] = Some(kept);
+    let ensemble = Ensemble::start_in(&dirs, &[]);
+    ensemble.wait_until_all_serve();
+    expect_restored(&ensemble, &expected, &session);
+    ensemble.stop_and_verify();
+}
+
+#[test]
+fn a_restored_backup_founds_an_ensemble_with_servers_that_have_nothing() {
+    let home = tempfile::tempdir().expect("a directory");
+    let (file, dir) = (home.path().join("backup"), home.path().join("restored"));
+    let ensemble = Ensemble::of_three();
+    let leader = ensemble.leader();
+    let session = members(&ensemble, leader);
+    save(ensemble.data_dir(leader), &file);
+    let expected = group_at(&ensemble, leader);
+    drop(ensemble);
+
+    let restored = snapshot(&["restore", text(&file), text(&dir)]);
+    assert_eq!(restored.code, Some(0), "{restored:?}");
+    let ensemble = Ensemble::start_in(&[Some(dir), None, None], &[]);
+    ensemble.wait_until_all_serve();
+    expect_restored(&ensemble, &expected, &session);
+    ensemble.stop_and_verify();
 }

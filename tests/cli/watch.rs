@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::{Ended, Killed, run_to_end, systole};
 
@@ -100,6 +100,24 @@ fn a_stream_that_is_cut_is_taken_up_at_the_next_server_behind_the_last_event() {
     let expected = "     3  snapshot  1 active, 0 inactive: db1\n     \
                     4  join      db2 {\"p\":1}\n     5  expire    db2\n";
     assert_eq!(ended.stdout, expected);
+}
+
+#[test]
+fn a_client_whose_stream_ends_stays_away_for_as_long_as_it_was_asked_to() {
+    let stub = Stub::new();
+    let endpoint = stub.address();
+    let server = thread::spawn(move || {
+        #[expect(clippy::disallowed_methods, reason = "measures a real pause")]
+        let since = Instant::now();
+        stub.stream(&format!("retry: 1200\n\n{SNAPSHOT}"));
+        assert_eq!(stub.stream(JOIN), Some("3".to_owned()));
+        let away = since.elapsed();
+        stub.refuse(404, "unknown_group");
+        away
+    });
+    watch(&endpoint, &[]).expect_sentence(4, &["db: No (404 unknown_group)"]);
+    let away = server.join().expect("the server");
+    assert!(away >= Duration::from_millis(1_200), "{away:?}");
 }
 
 #[test]

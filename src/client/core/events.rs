@@ -1,7 +1,9 @@
 //! Server-sent events: the lines of the stream, put together to events.
 //!
 //! The format is WHATWG's "text/event-stream", as far as a systole uses it: `id`, `event` and
-//! `data` fields, comments, and lines that end in LF or CR LF.
+//! `data` fields, comments, `retry`, and lines that end in LF or CR LF.
+
+use crate::time::Millis;
 
 /// One event of a group's stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,9 +22,16 @@ pub struct Change {
 pub(crate) struct Parser {
     open: Change,
     begun: bool,
+    retry: Option<Millis>,
 }
 
 impl Parser {
+    /// How long the server asks to be left alone once the stream is lost, [`RETRY_MAX`] at most;
+    /// `None` if it has not said.
+    pub(crate) fn retry(&self) -> Option<Millis> {
+        self.retry
+    }
+
     /// Takes the next line, its end removed, and gives the event that it ends, if it ends one.
     pub(crate) fn line(&mut self, line: &str) -> Option<Change> {
         if line.is_empty() {
@@ -40,6 +49,12 @@ impl Parser {
                 }
                 self.open.data.push_str(value);
             }
+            "retry" if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => {
+                // More digits than a number holds are more than the most as well.
+                let asked = value.parse().map_or(RETRY_MAX, Millis);
+                self.retry = Some(asked.min(RETRY_MAX));
+                return None;
+            }
             // Comments, which begin with a colon, and what is not known.
             _ => return None,
         }
@@ -47,6 +62,10 @@ impl Parser {
         None
     }
 }
+
+/// The longest that a client stays away because a server asked it to: one that says more has
+/// lost its mind, and other servers could be asked.
+const RETRY_MAX: Millis = Millis(10_000);
 
 #[cfg(test)]
 mod tests {
@@ -81,5 +100,25 @@ mod tests {
         let events = read("data: {\ndata:  \"a\": 1}\nretry: 5\n\n");
         assert_eq!(events[0].data, "{\n \"a\": 1}");
         assert_eq!(events[0].id, None);
+    }
+
+    #[test]
+    fn the_last_pause_that_is_a_number_holds_up_to_the_longest() {
+        let mut parser = Parser::default();
+        assert_eq!(parser.retry(), None);
+        for (line, expected) in [
+            ("retry: 700", 700),
+            ("retry: soon", 700),
+            ("retry: -1", 700),
+            ("retry:", 700),
+            ("retry:2400", 2_400),
+            ("retry: 0", 0),
+            ("retry: 10001", 10_000),
+            ("retry: 99999999999999999999999", 10_000),
+        ] {
+            assert_eq!(parser.line(line), None);
+            assert_eq!(parser.line(""), None, "{line} is no event");
+            assert_eq!(parser.retry(), Some(Millis(expected)), "{line}");
+        }
     }
 }

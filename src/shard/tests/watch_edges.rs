@@ -245,3 +245,158 @@ fn a_listener_rests_in_one_place_however_often_it_is_looked_at() {
     let index = world.shards[0].room.find(b"g").expect("a spot");
     assert_eq!(world.shards[0].room.resting(index), 1);
 }
+
+#[test]
+fn a_group_that_begins_again_after_it_was_forgotten_is_shown_as_a_new_one() {
+    let mut world = World::new(1);
+    world.replica.remember_removed(1);
+    let client = world.connect(0);
+    joins(&mut world, client, 0..2);
+    let listener = listen(&mut world, 0, None);
+    for line in [
+        "DELETE /g/m0",
+        "DELETE /g/m1",
+        "DELETE /g",
+        "PUT /h/m",
+        "DELETE /h/m",
+        "DELETE /h",
+    ] {
+        assert!(world.ask(client, line).status < 300, "{line}");
+    }
+    joins(&mut world, client, 5..7);
+    let told = ["snapshot", "leave", "leave", "remove", "snapshot", "join"];
+    assert_eq!(names(&world, listener), told);
+    assert_eq!(ids(&world, listener), [1, 2, 3, 0, 1]);
+    let resumed = listen(&mut world, 0, Some(0));
+    assert_eq!(
+        (names(&world, resumed), ids(&world, resumed)),
+        (vec!["join".to_owned()], vec![1])
+    );
+}
+
+#[test]
+fn a_listener_is_shown_nothing_older_than_either_of_what_it_names() {
+    for (last, floor) in [(2, 1), (1, 2)] {
+        let mut world = World::new(1);
+        let client = world.connect(0);
+        joins(&mut world, client, 0..2);
+        let listener = world.connect(0);
+        let headers = format!("{ACCEPT}last-event-id: {last}\r\nx-group-version: {floor}\r\n");
+        world.write(listener, "GET /g", &headers, b"");
+        world.quiet();
+        assert!(world.clients[listener].received().is_empty(), "1 is older");
+        joins(&mut world, client, 2..3);
+        assert!(!world.clients[listener].received().is_empty());
+    }
+}
+
+#[test]
+fn a_poll_is_not_answered_with_a_kept_document_below_its_floor() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    joins(&mut world, client, 0..2);
+    listen(&mut world, 0, None);
+    assert_eq!(
+        world.ask(client, "GET /g").version(),
+        Some(1),
+        "kept from now on"
+    );
+    let poller = world.connect(0);
+    let floor = "x-group-version: 2\r\n";
+    world.write(poller, "GET /g?version=0&wait=9s", floor, b"");
+    world.quiet();
+    assert!(
+        world.statuses(poller).is_empty(),
+        "1 is above 0 and below 2"
+    );
+    joins(&mut world, client, 2..3);
+    world.pass(20);
+    assert_eq!(world.last(poller).version(), Some(2));
+}
+
+#[test]
+fn what_is_pipelined_behind_a_poll_that_ends_the_connection_is_not_answered() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    joins(&mut world, client, 0..1);
+    let poller = world.connect(0);
+    world.write(poller, "GET /g?version=0&wait=9s", "", b"");
+    world.write(poller, "GET /g", "", b"");
+    world.quiet();
+    tell(&mut world, 0, Tell::Stop);
+    world.quiet();
+    assert_eq!(world.statuses(poller), [503], "with `connection: close`");
+    assert!(!world.clients[poller].open);
+}
+
+#[test]
+fn a_group_that_is_found_again_in_time_is_not_given_up() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    joins(&mut world, client, 0..1);
+    let first = listen(&mut world, 0, None);
+    world.drop_client(first);
+    world.pass(30_000);
+    let again = listen(&mut world, 0, None);
+    world.pass(62_000);
+    joins(&mut world, client, 1..2);
+    assert_eq!(names(&world, again), ["snapshot", "join"]);
+}
+
+#[test]
+fn a_document_that_comes_when_nobody_waits_for_it_any_more_is_not_kept() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    joins(&mut world, client, 0..1);
+    world.shards[0].documents.forget();
+    let listener = world.connect(0);
+    world.write(listener, "GET /g", ACCEPT, b"");
+    world.pump(listener, usize::MAX);
+    while world.core_takes(0) {}
+    world.core_writes();
+    while world.shard_hears(0) {}
+    world.drop_client(listener);
+    let index = world.shards[0].room.find(b"g").expect("a spot");
+    assert!(world.shards[0].room.spot(index).asked, "it is on its way");
+    world.quiet();
+    assert!(!world.shards[0].room.spot(index).asked, "it has come");
+    assert!(world.shards[0].room.spot(index).document.is_none());
+}
+
+#[test]
+fn a_snapshot_that_has_begun_is_ended_before_the_next_one() {
+    let mut world = World::new(1);
+    let client = world.connect(0);
+    let config = vec![b'x'; 60_000];
+    for member in 0..5 {
+        let line = format!("PUT /g/m{member}?timeout=1h");
+        world.ask_with(client, &line, "", &config);
+    }
+    // With somebody else there, the list in which it rests as a poller outlives its poll.
+    listen(&mut world, 0, None);
+    let listener = world.connect(0);
+    polls(&mut world, listener, "GET /g?version=4&wait=1s");
+    world.pass(1_100);
+    assert_eq!(world.statuses(listener), [200]);
+    world.write(listener, "GET /g", ACCEPT, b"");
+    world.pump(listener, usize::MAX);
+    world.clients[listener].slow = true;
+    world.quiet();
+    let conn = world.clients[listener].conn;
+    let mut piece = Vec::new();
+    world.shards[0].resume(conn, world.now, &mut piece);
+    assert!(!piece.is_empty(), "one is sent when all is new");
+    world.clients[listener].read(&piece, world.now);
+    tell(&mut world, 0, Tell::Reset);
+    world.quiet();
+    world.clients[listener].slow = false;
+    world.pump(listener, usize::MAX);
+    world.quiet();
+    let sent = String::from_utf8_lossy(world.clients[listener].received());
+    assert_eq!(sent.matches("event: snapshot\n").count(), 2);
+    assert_eq!(
+        sent.matches("\n\n").count(),
+        3,
+        "what comes first, and each of them, has its end"
+    );
+}
