@@ -13,6 +13,8 @@ use super::request::{
 };
 use super::state::{State, joined};
 use super::txn::{JoinTxn, LapseTxn, Target, Text, Txn};
+use smallvec::SmallVec;
+
 use crate::types::{GroupVersion, SessionId, Zxid};
 
 impl State {
@@ -139,7 +141,7 @@ impl State {
         }
         out.sessions.push(SessionChange {
             group: name,
-            member: join.member.into(),
+            member: SmallVec::from_slice(join.member),
             session,
             created: renewed.is_none(),
             from: from.filter(|from| renewed.is_some() && *from != session.run()),

@@ -11,6 +11,8 @@ use naive::{Model, Name, text};
 use proptest::prelude::*;
 
 use super::*;
+use smallvec::SmallVec;
+
 use crate::time::Millis;
 use crate::types::{Epoch, GroupVersion, Incarnation, ServerId, SessionId, Term, Zxid};
 
@@ -332,7 +334,7 @@ impl World {
         let changed: Vec<_> = changed
             .map(|(id, (group, member, session))| SessionChange {
                 group: group[..].into(),
-                member: member[..].into(),
+                member: SmallVec::from_slice(member),
                 session: *session,
                 created: !old.contains_key(id),
                 from: from(id).filter(|run| *run != session.run()),

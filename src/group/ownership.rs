@@ -10,6 +10,8 @@ use super::record::Group;
 use super::request::{Applied, Outcome, Place, SessionChange};
 use super::state::{ActiveSession, State};
 use super::txn::{AdoptTxn, LapseTxn};
+use smallvec::SmallVec;
+
 use crate::types::{Incarnation, ServerId, SessionId};
 
 impl State {
@@ -114,7 +116,7 @@ impl State {
                 self.runs.pass(Some(from), to);
                 out.sessions.push(SessionChange {
                     group: Arc::clone(&group.name),
-                    member: lapse.member.into(),
+                    member: SmallVec::from_slice(lapse.member),
                     session,
                     created: false,
                     from: Some(from),
@@ -142,7 +144,7 @@ impl State {
             if let Some((from, session)) = session.and_then(|s| Some((s.run(), s.given_to(to)?))) {
                 out.sessions.push(SessionChange {
                     group: Arc::clone(&group.name),
-                    member: entry.name.into(),
+                    member: SmallVec::from_slice(entry.name),
                     session,
                     created: false,
                     from: Some(from),

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::feed::Feed;
+use smallvec::SmallVec;
+
 use crate::time::Millis;
 use crate::types::{GroupVersion, Incarnation, ServerId, SessionId, Term};
 
@@ -376,8 +378,9 @@ pub enum GroupChangeKind {
 pub struct SessionChange {
     /// The member's group.
     pub group: Arc<[u8]>,
-    /// The member.
-    pub member: Box<[u8]>,
+    /// The member: mostly in place, for every join makes one of these, and hundreds at a time
+    /// live so shortly that the allocator would have more work than all others.
+    pub member: SmallVec<[u8; MEMBER_BYTES]>,
     /// The session as it is now.
     pub session: Session,
     /// True if it is new.
@@ -385,6 +388,9 @@ pub struct SessionChange {
     /// The owner it had before, if it has another now; `None` for a new session.
     pub from: Option<(ServerId, Incarnation)>,
 }
+
+/// As long as most names are.
+const MEMBER_BYTES: usize = 32;
 
 /// A session that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -51,7 +51,7 @@ impl IdIndex {
         if change.created
             && let Some(members) = &mut self.members
         {
-            let place = (Arc::clone(&change.group), change.member.clone());
+            let place = (Arc::clone(&change.group), change.member[..].into());
             members.insert(change.session.id, place);
         }
     }

@@ -202,7 +202,7 @@ impl Replica {
         Dealt {
             group,
             version,
-            member: change.member,
+            member: change.member.into_boxed_slice(),
             id: session.id,
             term: session.term,
             timeout: session.timeout,
