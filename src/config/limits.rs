@@ -91,7 +91,7 @@ impl Limits {
         sessions_per_shard_max: 32_000_000,
         asks_per_shard_max: 65_536,
         changes_per_shard_max: 8_192,
-        core_batch_max: 4_096,
+        core_batch_max: 1_024,
         core_mail_max: 4_096,
         shard_mail_max: 4_096,
         peer_queue_bytes_max: 128 * MIB,

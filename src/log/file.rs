@@ -4,8 +4,8 @@
 //! read with ordinary reads, so that a bad block is an error and not a signal.
 
 use super::disk::{Disk, Flush, LockError, Segment, Writer};
-use memmap2::{MmapMut, MmapOptions, UncheckedAdvice};
-use rustix::fs::{Advice, FallocateFlags, FlockOperation};
+use memmap2::{Advice, MmapMut, MmapOptions, UncheckedAdvice};
+use rustix::fs::{Advice as ReadAdvice, FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -109,7 +109,7 @@ impl Disk for FileDisk {
     fn open(&self, name: &str) -> io::Result<File> {
         let file = File::open(self.path(name))?;
         // All our reading is from front to back; not to be advised costs nothing but time.
-        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
+        let _ = rustix::fs::fadvise(&file, 0, None, ReadAdvice::Sequential);
         Ok(file)
     }
 
@@ -144,7 +144,7 @@ impl Disk for FileDisk {
         let file = OpenOptions::new().write(true).open(self.path(name))?;
         file.sync_all()?;
         // Where there is nothing to forget (a file system in memory), this may be refused.
-        let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+        let _ = rustix::fs::fadvise(&file, 0, None, ReadAdvice::DontNeed);
         Ok(())
     }
 
@@ -202,6 +202,10 @@ impl MappedSegment {
         // program might do to the file. A page that cannot be had is excluded because `reserve`
         // has allocated the whole length.
         let map = unsafe { MmapOptions::new().map_mut(&file)? };
+        // Nothing is to be read ahead: the kernel would bring in the segment in pieces of up to
+        // 2 MiB, and a piece is written to the disk as a whole for every record that is synced.
+        // Only what a page takes is, this way. Advice only, as below.
+        let _ = map.advise(Advice::Random);
         let flush = FileFlush {
             file: Arc::new(file),
             path: path.into(),

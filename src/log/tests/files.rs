@@ -136,3 +136,18 @@ fn a_gap_and_a_payload_too_long_are_refused_and_change_nothing() {
     log.close().expect("closed");
     assert_eq!(open(dir.path()).last(), zxid(4));
 }
+
+#[test]
+fn of_a_segment_only_what_records_take_is_brought_in_and_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut log = open(dir.path());
+    log.append(zxid(1), b"record").expect("room");
+    // A line with its path begins each mapping, and its flags come below.
+    let maps = std::fs::read_to_string("/proc/self/smaps").expect("Linux shows a process its own");
+    let here = dir.path().to_string_lossy();
+    let mut mine = maps.lines().skip_while(|line| !line.contains(&*here));
+    let flags = mine.find(|line| line.starts_with("VmFlags:"));
+    let flags = flags.expect("the segment is mapped");
+    // rr: read at random, so nothing around a page that is wanted is read or written with it.
+    assert!(flags.split(' ').any(|flag| flag == "rr"), "{flags}");
+}

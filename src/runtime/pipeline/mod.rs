@@ -98,7 +98,8 @@ pub struct CoreFailure(String);
 /// Limits of the loop.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Messages taken from the inbox before what they ask for is appended and synced.
+    /// Questions and other messages taken from the inbox before what they ask for is appended
+    /// and synced; the last message may bring more.
     pub batch_max: usize,
     /// How long more is waited for after the first question of a batch, if no sync is out.
     pub batch_window: Duration,
@@ -216,24 +217,25 @@ impl Pipeline {
             if matches!(first, ToCore::Asks(..)) && !self.log.is_syncing() {
                 self.inbox.gather(self.limits.batch_window).await;
             }
-            self.take(first)?;
-            for _ in 1..self.limits.batch_max {
-                let Some(next) = self.inbox.next() else {
-                    break;
-                };
-                self.take(next)?;
+            let mut taken = self.take(first)?;
+            while taken < self.limits.batch_max
+                && let Some(next) = self.inbox.next()
+            {
+                taken += self.take(next)?;
             }
         }
     }
 
-    /// Takes in one message.
-    fn take(&mut self, message: ToCore) -> Result<(), CoreFailure> {
+    /// Takes in one message; says for how many it counts, which is one for each question.
+    fn take(&mut self, message: ToCore) -> Result<usize, CoreFailure> {
         let now = clock::now();
         match message {
             ToCore::Asks(shard, asks) => {
+                let count = asks.len();
                 for ask in asks {
                     self.replica.ask(now, shard, ask);
                 }
+                return Ok(count);
             }
             ToCore::Peer(event) => self.on_peer(now, event),
             ToCore::Synced(ticket, result) => {
@@ -248,7 +250,7 @@ impl Pipeline {
             ToCore::Nudge => self.syncs.publish(),
             ToCore::Stop => self.stops_at = Some(now + STOP_MAX),
         }
-        Ok(())
+        Ok(1)
     }
 
     fn on_peer(&mut self, now: Millis, event: PeerEvent) {
