@@ -10,7 +10,7 @@ use crate::plan::Plan;
 use crate::recorder::{self, Tag};
 use crate::report::Report;
 use crate::run::{self, Done};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -37,11 +37,17 @@ pub(super) fn durable_joins(flags: &Bench) -> Result<bool> {
             Ok(done)
         };
         let many = join("many", crowd, flags.outstanding)?;
+        if many.counts.joining_ns == 0 {
+            let (done, round) = (many.counts.joins, round + 1);
+            bail!(
+                "round {round} was broken off: {done} of {crowd} joins were answered, at no rate"
+            );
+        }
         let alone = join("alone", ALONE, 1)?;
         let joins = many.counts.joins.max(1) as f64;
         let disk = fdatasync_median_us(&home.data_dir)?;
         let one = alone.hist(Tag::Join).value_at_quantile(0.5) as f64 / 1e3;
-        rate.push(joins * 1e9 / many.counts.joining_ns.max(1) as f64);
+        rate.push(joins * 1e9 / many.counts.joining_ns as f64);
         cpu_us.push(many.counts.joining_cpu_ns as f64 / 1e3 / joins);
         alone_us.push(one);
         disk_us.push(disk);
