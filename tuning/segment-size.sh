@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Length of a log segment
 #
-# Why: a segment is written full of zeroes before it is used, ahead of need and on a thread of
-# its own, and removed whole once a snapshot covers it. Shorter ones take less of the disk, and
-# are made more often. Each is at least as long as what is logged between two snapshots.
+# Why: a segment's space is allocated before it is used, ahead of need and on a thread of its
+# own, and given back whole once a snapshot covers it. Shorter ones take less of the disk, and
+# are made more often.
 # Setting: [tuning] segment-mib = 32 to 1024; SYSTOLE_TUNING_SEGMENT_MIB. Default 64. Counts for
 # segments made from then on. Back: leave it out.
 . "$(dirname "$0")/lib.sh"
