@@ -12,22 +12,29 @@
 //! Without `--serve` (as in `cargo test --benches`) it checks itself and exits.
 
 use std::fmt::Display;
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::CpuSet;
 
 const USAGE: &str = "usage: bound --serve ADDR [--cpu N] [--accept-limit N] [--answer bare|beat]
+             [--threads N] [--sync FILE]
 
   --serve ADDR      listen here; port 0 takes a free one
   --cpu N           run on this processor only
   --accept-limit N  accept at most N connections between two looks at the others (64)
   --answer bare     answer with a status line alone: the least a server can say (default)
-  --answer beat     answer with as many bytes as systole does";
+  --answer beat     answer with as many bytes as systole does
+  --threads N       serve with N threads that share the port (1)
+  --sync FILE       overwrite 4 KiB of this new file and sync them before each send";
 
 /// What every request is answered with: the least that HTTP allows.
 const BARE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
@@ -48,17 +55,20 @@ const ANSWERS_MAX: usize = READ_BYTES_MAX / 16;
 const BACKLOG: i32 = 4096;
 
 /// What is done, from the command line.
+#[derive(Clone)]
 struct Options {
     address: SocketAddr,
     cpu: Option<usize>,
     accept_limit: usize,
     answer: &'static [u8],
+    threads: usize,
+    sync: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let outcome = if args.iter().any(|arg| arg == "--serve") {
-        options(&args).and_then(|options| Server::new(&options)?.run())
+        options(&args).and_then(|options| serve(&options))
     } else {
         self_check()
     };
@@ -77,6 +87,8 @@ fn options(args: &[String]) -> Result<Options, String> {
         cpu: None,
         accept_limit: 64,
         answer: BARE,
+        threads: 1,
+        sync: None,
     };
     // Cargo adds `--bench` of its own.
     let mut args = args.iter().filter(|arg| *arg != "--bench");
@@ -93,11 +105,58 @@ fn options(args: &[String]) -> Result<Options, String> {
             }
             "--answer" if value == "bare" => options.answer = BARE,
             "--answer" if value == "beat" => options.answer = BEAT,
+            "--threads" => options.threads = value.parse().map_err(|error| bad(&error))?,
+            "--sync" => options.sync = Some(PathBuf::from(value)),
             _ => return Err(bad(&"not understood")),
         }
     }
     Ok(options)
 }
+
+/// Serves until something fails, with as many threads as are asked for.
+fn serve(options: &Options) -> Result<(), String> {
+    let first = Server::new(options)?;
+    let address = first.listener.local_addr().map_err(failed("listen"))?;
+    for _ in 1..options.threads {
+        let one = Server::new(&Options {
+            address,
+            ..options.clone()
+        })?;
+        std::thread::spawn(move || one.run());
+    }
+    println!("listening on {address}");
+    std::io::stdout().flush().map_err(failed("say so"))?;
+    first.run()
+}
+
+/// Preallocated, and overwritten page by page, as a log is.
+struct Disk {
+    file: File,
+    page: u64,
+}
+
+impl Disk {
+    fn new(path: &PathBuf) -> std::io::Result<Disk> {
+        let file = File::create_new(path)?;
+        for page in 0..DISK_PAGES {
+            file.write_all_at(&PAGE, page * PAGE.len() as u64)?;
+        }
+        file.sync_all()?;
+        Ok(Disk { file, page: 0 })
+    }
+
+    fn write_and_sync(&mut self) -> std::io::Result<()> {
+        self.page = (self.page + 1) % DISK_PAGES;
+        self.file
+            .write_all_at(&PAGE, self.page * PAGE.len() as u64)?;
+        self.file.sync_data()
+    }
+}
+
+/// What is written.
+const PAGE: [u8; 4096] = [0x5a; 4096];
+/// Pages of the file.
+const DISK_PAGES: u64 = 1024;
 
 /// The server: a listener and the connections, by their file descriptors.
 struct Server {
@@ -115,6 +174,7 @@ struct Wire {
     /// is what remains of them when a send took only a part.
     answers: Vec<u8>,
     answer_len: usize,
+    disk: Option<Disk>,
 }
 
 /// One client.
@@ -146,9 +206,19 @@ impl Server {
             maximum: limit.maximum,
         };
         rustix::process::setrlimit(Resource::Nofile, raised).map_err(failed("raise the limit"))?;
-        let listener = TcpListener::bind(options.address).map_err(failed("listen"))?;
-        // Listening anew sets the backlog, which the standard library leaves at 128.
-        rustix::net::listen(&listener, BACKLOG).map_err(failed("listen"))?;
+        let family = if options.address.is_ipv4() {
+            AddressFamily::INET
+        } else {
+            AddressFamily::INET6
+        };
+        let flags = SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)
+            .map_err(failed("listen"))?;
+        sockopt::set_socket_reuseaddr(&socket, true).map_err(failed("listen"))?;
+        sockopt::set_socket_reuseport(&socket, options.threads > 1).map_err(failed("listen"))?;
+        rustix::net::bind(&socket, &options.address).map_err(failed("listen"))?;
+        rustix::net::listen(&socket, BACKLOG).map_err(failed("listen"))?;
+        let listener = TcpListener::from(socket);
         listener.set_nonblocking(true).map_err(failed("listen"))?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("epoll"))?;
         // Level-triggered, so that what the limit leaves comes up again.
@@ -163,14 +233,17 @@ impl Server {
                 input: vec![0; READ_BYTES_MAX].into_boxed_slice(),
                 answers: options.answer.repeat(ANSWERS_MAX),
                 answer_len: options.answer.len(),
+                disk: options
+                    .sync
+                    .as_ref()
+                    .map(Disk::new)
+                    .transpose()
+                    .map_err(failed("write"))?,
             },
         })
     }
 
     fn run(mut self) -> Result<(), String> {
-        let address = self.listener.local_addr().map_err(failed("listen"))?;
-        println!("listening on {address}");
-        std::io::stdout().flush().map_err(failed("say so"))?;
         let mut events = Vec::with_capacity(1024);
         loop {
             events.clear();
@@ -252,6 +325,10 @@ impl Connection {
             };
             let answers = self.count_heads(&wire.input[..read_len]).min(ANSWERS_MAX);
             self.unsent = answers * wire.answer_len;
+            let disk = wire.disk.as_mut().filter(|_| answers > 0);
+            if disk.is_some_and(|disk| disk.write_and_sync().is_err()) {
+                return false;
+            }
             // A short read has emptied the socket, and what comes after it is an edge.
             // What came before it might not be, if it was the end.
             let emptied = read_len < wire.input.len() && !ending;
@@ -304,15 +381,35 @@ fn failed<E: Display>(what: &'static str) -> impl Fn(E) -> String {
 
 /// Serves a few requests to itself: single, pipelined, cut at every byte, and an end.
 fn self_check() -> Result<(), String> {
+    let path = std::env::temp_dir().join(format!("bound-{}.sync", std::process::id()));
+    for (threads, sync) in [(1, None), (2, None), (1, Some(path.clone()))] {
+        check(threads, sync)?;
+    }
+    std::fs::remove_file(path).map_err(failed("remove"))?;
+    println!("bound: checked");
+    Ok(())
+}
+
+/// Does so with as many threads, and with a disk or none.
+fn check(threads: usize, sync: Option<PathBuf>) -> Result<(), String> {
     let options = Options {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
         cpu: None,
         accept_limit: 1,
         answer: BEAT,
+        threads,
+        sync,
     };
-    let server = Server::new(&options)?;
-    let address = server.listener.local_addr().map_err(failed("listen"))?;
-    std::thread::spawn(move || server.run());
+    let first = Server::new(&options)?;
+    let address = first.listener.local_addr().map_err(failed("listen"))?;
+    for _ in 1..threads {
+        let one = Server::new(&Options {
+            address,
+            ..options.clone()
+        })?;
+        std::thread::spawn(move || one.run());
+    }
+    std::thread::spawn(move || first.run());
     let request = b"HEAD /g/m HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut clients = Vec::new();
     for _ in 0..3 {
@@ -334,7 +431,6 @@ fn self_check() -> Result<(), String> {
             return Err("there is an answer nobody asked for".to_owned());
         }
     }
-    println!("bound: checked");
     Ok(())
 }
 

@@ -1,21 +1,23 @@
 //! What an ensemble costs: joins that three servers agree on (P7), beats over several shards
 //! (P11), and what sessions of followers cost their leader (P13).
 
+use super::heartbeat::start_bound;
 use super::topic;
 use crate::cli::{Bench, Own};
 use crate::client;
 use crate::clock::{self, SECOND};
 use crate::commands::ensemble::Ensemble;
-use crate::commands::own::Home;
+use crate::commands::own::{self, Home};
 use crate::commands::{conclude, spread};
 use crate::names::Names;
 use crate::net::Target;
 use crate::plan::{Load, Plan};
-use crate::process;
+use crate::process::{self, TempDir};
 use crate::report::Report;
 use crate::run::{self, Done};
 use anyhow::{Context, Result, anyhow};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -177,6 +179,7 @@ pub(super) fn shards(flags: &Bench) -> Result<bool> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let mut cpu_us: Vec<Vec<f64>> = vec![Vec::new(); SHARDS.len()];
     let mut crossed: Vec<Vec<f64>> = vec![Vec::new(); SHARDS.len()];
+    let mut bound_us: Vec<Vec<f64>> = vec![Vec::new(); SHARDS.len()];
     for _ in 0..flags.rounds {
         for (place, shards) in SHARDS.into_iter().enumerate() {
             let (home, done, share) =
@@ -186,6 +189,9 @@ pub(super) fn shards(flags: &Bench) -> Result<bool> {
             report.verdict(&done.faults, done.broken_off.as_deref());
             cpu_us[place].push(done.cpu_us());
             crossed[place].push(share);
+            if let Some(program) = &flags.bound {
+                bound_us[place].push(bound_over(program, flags, shards)?);
+            }
         }
     }
     let mut report = report.context("nothing was measured")?;
@@ -197,6 +203,11 @@ pub(super) fn shards(flags: &Bench) -> Result<bool> {
     let aim = "the same CPU a beat, ± 10 %";
     report.figure("aim", "target", aim.to_owned(), aim);
     for (place, shards) in SHARDS.into_iter().enumerate() {
+        if flags.bound.is_some() {
+            let key = format!("bound_us_{shards}");
+            let label = format!("CPU a beat, the bound with {shards} threads");
+            spread(&mut report, &key, &label, &bound_us[place], " µs");
+        }
         let label = format!("server CPU a beat, {shards} shards");
         spread(
             &mut report,
@@ -239,6 +250,23 @@ pub(crate) fn beats_over(
     let beats = metric(home.address, "systole_heartbeats_total")?;
     let claims = metric(home.address, "systole_session_claims_total")?;
     Ok((home, done, claims / beats.max(1.0)))
+}
+
+/// The same at the bound server with as many threads: what of the cost is the machine's.
+fn bound_over(program: &Path, flags: &Bench, threads: u32) -> Result<f64> {
+    let log = TempDir::new()?;
+    let more = ["--threads".to_owned(), threads.to_string()];
+    let (bound, address) = start_bound(program, &log, &flags.own, &more)?;
+    let plan = Plan {
+        bare: true,
+        load: Load::Closed { pipeline: 32 },
+        duration_ns: flags.duration,
+        warmup_ns: SECOND / 2,
+        server_pid: Some(bound.pid()),
+        ..Plan::joins(names(), flags.sessions, 64)
+    };
+    let done = run::run(&own::target(address), vec![plan], flags.own.load_cpu)?;
+    Ok(done.cpu_us())
 }
 
 /// Three servers that may serve, and which of them leads.

@@ -35,7 +35,7 @@ pub(super) fn against_bound(
         "more sessions than connections are needed"
     );
     let log = TempDir::new()?;
-    let (bound, bound_address) = start_bound(program, &log, &flags.own)?;
+    let (bound, bound_address) = start_bound(program, &log, &flags.own, &[])?;
     let (home, server, mut known, mut report) = loaded(flags)?;
     let load = Load::Closed { pipeline };
     let mut rounds = Rounds::default();
@@ -199,9 +199,15 @@ fn measure(target: &Target, plan: Plan, flags: &Bench) -> Result<Done> {
     run::run(target, vec![plan], flags.own.load_cpu)
 }
 
-fn start_bound(program: &Path, log: &TempDir, own: &Own) -> Result<(Server, SocketAddr)> {
+/// Starts the bound server, with what `more` says.
+pub(super) fn start_bound(
+    program: &Path,
+    log: &TempDir,
+    own: &Own,
+    more: &[String],
+) -> Result<(Server, SocketAddr)> {
     let address = process::free_address()?;
-    let args = ["--serve".to_owned(), address.to_string()];
+    let args = [&["--serve".to_owned(), address.to_string()], more].concat();
     let log = log.path().join("bound.log");
     let ready = |a| TcpStream::connect(a).is_ok();
     let limit_ns = 10 * SECOND;

@@ -1,17 +1,20 @@
 //! P7: durable joins, many at once and one alone, beside the disk that makes them durable.
 
+use super::heartbeat::start_bound;
 use super::topic;
 use crate::cli::Bench;
-use crate::clock;
-use crate::commands::own::Home;
+use crate::clock::{self, SECOND};
+use crate::commands::own::{Home, target};
 use crate::commands::{conclude, spread};
 use crate::names::Names;
-use crate::plan::Plan;
+use crate::plan::{Load, Plan};
+use crate::process::{Server, TempDir};
 use crate::recorder::{self, Tag};
 use crate::report::Report;
 use crate::run::{self, Done};
 use anyhow::{Context, Result, bail};
 use std::fs::File;
+use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -19,9 +22,15 @@ use std::path::Path;
 pub(super) fn durable_joins(flags: &Bench) -> Result<bool> {
     let home = Home::new(&flags.own)?;
     let (server, _) = home.start()?;
+    let bare = flags
+        .bound
+        .as_deref()
+        .map(|program| Bare::start(program, &home, flags));
+    let bare = bare.transpose()?;
     let mut report = Report::new(&topic(flags), clock::wall(), &home.describe());
     let (mut rate, mut cpu_us, mut alone_us, mut disk_us, mut ratio) =
         (vec![], vec![], vec![], vec![], vec![]);
+    let (mut bare_us, mut bare_ratio) = (vec![], vec![]);
     let mut intervals = Vec::new();
     let crowd = (flags.sessions / flags.rounds).max(1);
     for round in 0..flags.rounds {
@@ -52,6 +61,11 @@ pub(super) fn durable_joins(flags: &Bench) -> Result<bool> {
         alone_us.push(one);
         disk_us.push(disk);
         ratio.push(one / disk);
+        if let Some(bare) = &bare {
+            let bare = bare.alone_us(flags)?;
+            bare_us.push(bare);
+            bare_ratio.push(one / bare);
+        }
         intervals = recorder::merge([intervals, many.intervals].concat());
         eprintln!(
             "round {}: {:.0} a second, alone {one:.0} µs, disk {disk:.0} µs",
@@ -75,9 +89,51 @@ pub(super) fn durable_joins(flags: &Bench) -> Result<bool> {
     ] {
         spread(&mut report, key, label, values, unit);
     }
+    if bare.is_some() {
+        let label = "one alone at a bare server that syncs, median";
+        spread(&mut report, "bare_us", label, &bare_us, " µs");
+        let label = "alone / alone at the bare server, by round";
+        spread(&mut report, "bare_ratio", label, &bare_ratio, "");
+    }
     report.latencies(&intervals);
     drop(server);
     conclude(&report, flags.own.out.as_deref())
+}
+
+/// The bound server, which overwrites 4 KiB and syncs them before it answers: what a durable
+/// answer to one client takes if there is nothing else to do for it.
+struct Bare {
+    address: SocketAddr,
+    _server: Server,
+    _log: TempDir,
+}
+
+impl Bare {
+    /// Its file is on the disk that systole's log is on.
+    fn start(program: &Path, home: &Home, flags: &Bench) -> Result<Bare> {
+        let log = TempDir::new()?;
+        let file = home.data_dir.with_extension("bare");
+        let more = ["--sync".to_owned(), file.display().to_string()];
+        let (server, address) = start_bound(program, &log, &flags.own, &more)?;
+        Ok(Bare {
+            address,
+            _server: server,
+            _log: log,
+        })
+    }
+
+    /// How long one request takes while there is no other, in microseconds: the median.
+    fn alone_us(&self, flags: &Bench) -> Result<f64> {
+        let plan = Plan {
+            bare: true,
+            load: Load::Closed { pipeline: 1 },
+            duration_ns: SECOND / 4,
+            warmup_ns: SECOND / 20,
+            ..Plan::joins(Names::new("bare", 100, 24, 1, 0), 1, 1)
+        };
+        let done = run::run(&target(self.address), vec![plan], flags.own.load_cpu)?;
+        Ok(done.hist(Tag::Beat).value_at_quantile(0.5) as f64 / 1e3)
+    }
 }
 
 /// The median of `fdatasync` after overwriting 4 KiB, in microseconds.
@@ -109,7 +165,6 @@ const SYNCS: u64 = 300;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::TempDir;
 
     #[test]
     fn the_disk_is_timed_and_nothing_stays_behind() {
