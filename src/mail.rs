@@ -64,6 +64,9 @@ pub enum What {
         request: Request,
         /// Send the group's document with the answer to a join.
         document: bool,
+        /// This shard holds no session of the member that joins, so it is new, most likely: the
+        /// core need not look for it before it is broadcast.
+        fresh: bool,
     },
     /// The group as it is.
     Document {

@@ -160,6 +160,15 @@ pub enum Decision {
     Answer(Outcome),
 }
 
+impl Decision {
+    pub(super) fn verdict(&self) -> Verdict {
+        match self {
+            Decision::Propose => Verdict::Propose,
+            Decision::Answer(_) => Verdict::Idle,
+        }
+    }
+}
+
 /// What the leader does with a transaction that another server made of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

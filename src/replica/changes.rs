@@ -14,9 +14,11 @@ impl Replica {
         self.advance(now);
         let Ask { token, what } = ask;
         let answer = match what {
-            Question::Change { request, document } => {
-                return self.change(now, shard, token, request, document);
-            }
+            Question::Change {
+                request,
+                document,
+                fresh,
+            } => return self.change(now, (shard, token), request, document, fresh),
             Question::Document { group, consistent } if consistent => {
                 let who = Who::Document {
                     shard,
@@ -48,10 +50,10 @@ impl Replica {
     fn change(
         &mut self,
         now: Millis,
-        shard: ShardIndex,
-        token: u64,
+        (shard, token): (ShardIndex, u64),
         mut change: Change,
         document: bool,
+        fresh: bool,
     ) {
         if let Change::Join(join) = &mut change {
             // A shard may not have heard yet that this run has taken another number.
@@ -70,7 +72,7 @@ impl Replica {
             return self.publisher.answer(shard, token, answer);
         }
         let Change::Join(join) = change else {
-            return self.submit_encoded(now, Who::Shard { shard, token });
+            return self.submit_encoded(now, Who::Shard { shard, token }, false);
         };
         let who = Who::Join {
             shard,
@@ -81,7 +83,7 @@ impl Replica {
         if self.lacks(Plant::JoinsFromOwnState) {
             return self.answer_idle(now, Request::new(self.encoded(), who, now));
         }
-        self.submit_encoded(now, who);
+        self.submit_encoded(now, who, fresh);
     }
 
     /// What [`Plant::ExpiresAnyTerm`] does: the terms under which the sessions are to end are those

@@ -231,7 +231,7 @@ impl Replica {
     /// Submits a request of this server itself. It keeps every limit, so it is taken.
     pub(super) fn submit_own(&mut self, now: Millis, request: &Request, who: Who) {
         if self.encode(request).is_ok() {
-            self.submit_encoded(now, who);
+            self.submit_encoded(now, who, false);
         }
     }
 }

@@ -131,6 +131,7 @@ impl Shard {
         let what = What::Change {
             request: change,
             document: false,
+            fresh: false,
         };
         self.park(conn, Class::Change, what, |place| {
             Purpose::Change(ChangeJob {
@@ -220,6 +221,7 @@ impl Shard {
         let what = What::Change {
             request: Change::Join(join),
             document: !manner.minimal,
+            fresh: slot.is_none(),
         };
         let open = &mut self.conns[conn.index as usize];
         open.lend_queue(&mut self.idle_queues);

@@ -227,6 +227,7 @@ impl Fleet {
             let what = What::Change {
                 request: Request::Join(join),
                 document: false,
+                fresh: false,
             };
             server.replica.ask(now, 0, Ask { token, what });
         });
