@@ -398,6 +398,25 @@ mod tests {
     }
 
     #[test]
+    fn a_join_is_answered_as_a_heartbeat_is_but_created() {
+        let mut joins = BeatAnswer::to_joins();
+        for timeout in [u64::MAX, 10_000] {
+            let id = SessionId::from_parts(u64::MAX, 0x12);
+            assert_eq!(
+                text(|out| joins.write(out, GroupVersion(u64::MAX), id, Millis(timeout))),
+                format!(
+                    "HTTP/1.1 201 Created\r\n\
+                     content-length: 0\r\n\
+                     cache-control: no-store\r\n\
+                     x-session-timeout-ms: {timeout}\r\n\
+                     x-session-id: ffffffffffffffff0000000000000012\r\n\
+                     x-group-version: 18446744073709551615\r\n\r\n"
+                )
+            );
+        }
+    }
+
+    #[test]
     fn a_document_comes_with_its_length_and_tag() {
         let answer = Answer {
             status: 201,

@@ -490,7 +490,7 @@ impl Replica {
                     self.tell_ends(request.as_ref(), &done.outcome);
                     let here = self.deal_arrivals(request.as_ref().map(|request| &request.who));
                     if let Some(request) = request {
-                        self.finish(now, request.who, done.outcome, here);
+                        self.finish(now, request, done.outcome, here);
                     }
                 }
                 News::Event(event) => self.on_event(&event),
@@ -691,7 +691,7 @@ impl Replica {
         match self.state().idle_outcome(txn) {
             Ok(Some(outcome)) => {
                 self.counters.short_circuits.add(1);
-                self.finish(now, request.who, outcome, false);
+                self.finish(now, request, outcome, None);
             }
             Ok(None) => self.submit(now, request),
             Err(_) => self.fail(now, request.who, &Answer::NoQuorum),

@@ -9,7 +9,8 @@ use crate::time::Millis;
 impl Shard {
     /// Puts the joins that `input` begins with to the core, as far as they are known in full
     /// and nothing stands in their way. Returns the bytes they take; whatever comes next is for
-    /// those who look at everything.
+    /// those who look at everything. A tail is known of joins that were let in, so its timeout
+    /// is within the bounds.
     #[inline]
     pub(super) fn join_run(&mut self, conn: ConnId, input: &[u8], now: Millis) -> usize {
         let Some(first) = self.plain_joins.join(input, &self.settings.http) else {
@@ -23,7 +24,7 @@ impl Shard {
         let mut joins = [first; RUN_MAX];
         let (mut count, mut end) = (0, 0);
         let mut next = Some(first);
-        while let Some(join) = next.filter(|join| count < room && self.takes_timeout(join)) {
+        while let Some(join) = next.filter(|_| count < room) {
             end += join.len;
             joins[count] = join;
             count += 1;
@@ -67,12 +68,6 @@ impl Shard {
         let of_changes = self.admission.room_beside(self.asked);
         let room = of_conn.min(of_asks).min(of_changes).min(RUN_MAX);
         if self.has_room(room) { room } else { 0 }
-    }
-
-    fn takes_timeout(&self, join: &PlainJoin<'_>) -> bool {
-        let (min, max) = (self.settings.min_timeout, self.settings.max_timeout);
-        join.timeout
-            .is_none_or(|asked| (min..=max).contains(&asked))
     }
 }
 

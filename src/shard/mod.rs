@@ -339,12 +339,13 @@ impl Shard {
     pub fn deliver(&mut self, mail: Mail, now: Millis) {
         self.wake(now);
         match mail {
-            Mail::Core { mut tells, .. } => {
-                while !tells.is_empty() {
+            Mail::Core { tells, .. } => {
+                let mut tells = tells.into_iter();
+                while tells.len() > 0 {
                     // Few enough for what is brought in to stay in cache until its turn.
                     let some = tells.len().min(EXPECT_TELLS_MAX);
-                    self.expect_joined(&tells[..some]);
-                    for tell in tells.drain(..some) {
+                    self.expect_joined(&tells.as_slice()[..some]);
+                    for tell in tells.by_ref().take(some) {
                         self.on_tell(tell, now);
                     }
                 }

@@ -441,7 +441,7 @@ fn an_expiry_asked_by_a_follower_is_done_and_told() {
     let held = fleet.server(owner).held[&id].clone();
     let lapse = crate::group::Lapse {
         group: held.group,
-        member: held.member,
+        member: held.member[..].into(),
         id,
         term: held.term,
     };
