@@ -6,7 +6,7 @@ use super::document::Rendered;
 use super::search::{Kind, Lost};
 use super::serve::{Manner, Step};
 use super::{Place, Plant, Purpose, Shard};
-use crate::group::{Document, Join, Joined, Outcome, Refusal, Request as Change, Require};
+use crate::group::{Document, Join, Joined, Name, Outcome, Refusal, Request as Change, Require};
 use crate::http::{self, Answer, Code, EtagList, Problem, Request, Route};
 use crate::mail::{Answer as CoreAnswer, Dealt, What};
 use crate::session::Slot;
@@ -173,8 +173,8 @@ impl Shard {
     /// A join that asks for nothing but a session.
     pub(super) fn join_asked(&self, group: &[u8], member: &[u8], timeout: Option<Millis>) -> Join {
         Join {
-            group: group.into(),
-            member: member.into(),
+            group: Name::from_slice(group),
+            member: Name::from_slice(member),
             timeout,
             config: None,
             takeover: false,

@@ -14,6 +14,7 @@
 //! | `forwarded` | heartbeats that other servers send on, and when their client has settled there |
 //! | `lease` | whether a promise may be made now |
 //! | `change` | joins, leaves, configs: questions to the core and their answers |
+//! | `join_run` | joins that ask for nothing but a session, many of one input together |
 //! | `document` | group documents: rendered once a version, sent in pieces |
 //! | `watch` | long polls and event streams: who gets what when something has happened |
 //! | `room` | who waits for which group, and who is to be looked at next |
