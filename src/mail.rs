@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use crate::forward::{Beat, Beaten, Missing};
-use crate::group::{Document, Joined, Notice, Outcome, Request, Ring};
+use crate::group::{Document, Joined, Name, Notice, Outcome, Request, Ring};
 use crate::time::Millis;
 use crate::types::{Epoch, GroupVersion, Incarnation, ServerId, SessionId, Term, Zxid};
 
@@ -64,6 +64,9 @@ pub enum What {
         request: Request,
         /// Send the group's document with the answer to a join.
         document: bool,
+        /// This shard holds no session of the member that joins, so it is new, most likely: the
+        /// core need not look for it before it is broadcast.
+        fresh: bool,
     },
     /// The group as it is.
     Document {
@@ -256,7 +259,7 @@ pub struct Dealt {
     /// The group's version.
     pub version: Arc<VersionCell>,
     /// The member's name.
-    pub member: Box<[u8]>,
+    pub member: Name,
     /// The session.
     pub id: SessionId,
     /// Its term.
@@ -278,8 +281,8 @@ pub enum Answer {
         here: bool,
         /// The group's name.
         group: Arc<[u8]>,
-        /// The member's name, as it was asked with.
-        member: Box<[u8]>,
+        /// The member's name.
+        member: Name,
         /// The group's version from now on.
         version: Arc<VersionCell>,
         /// The group's document, if it was asked for.

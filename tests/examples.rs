@@ -8,7 +8,7 @@ mod map;
 mod tour;
 
 use systole::types::ServerId;
-use systole::zab::app::{Application, Preprocessed, Snapshot};
+use systole::zab::app::{Application, Origin, Preprocessed, RequestId, Snapshot};
 
 #[test]
 fn the_replicated_map_outlives_its_leader() {
@@ -36,7 +36,12 @@ fn the_map_is_restored_from_what_it_saved() {
 #[test]
 fn the_map_answers_only_where_nothing_is_in_flight() {
     let mut map = map::Map::default();
-    let mut ask = |request: &str| match map.preprocess(ServerId(1), request.as_bytes()) {
+    let origin = Origin {
+        server: ServerId(1),
+        run: 1,
+        request: RequestId(1),
+    };
+    let mut ask = |request: &str| match map.preprocess(origin, request.as_bytes()) {
         Preprocessed::Answer(_) => "answered",
         Preprocessed::Transaction(_) | Preprocessed::AsAsked => "proposed",
     };
@@ -45,6 +50,6 @@ fn the_map_answers_only_where_nothing_is_in_flight() {
     assert_eq!(ask("delete a"), "proposed", "by then it will be there");
     assert_eq!(ask("frobnicate"), "answered");
     map.recovering(&[]);
-    let answer = map.preprocess(ServerId(1), b"delete a");
+    let answer = map.preprocess(origin, b"delete a");
     assert!(matches!(answer, Preprocessed::Answer(_)));
 }

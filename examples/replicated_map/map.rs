@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use systole::types::{ServerId, Zxid};
+use systole::types::Zxid;
 use systole::zab::app::{
     Application, Content, Damaged, HandedBack, Origin, Preprocessed, Snapshot,
 };
@@ -22,7 +22,7 @@ impl Application for Map {
     type Outcome = Option<String>;
     type Snapshot = Saved;
 
-    fn preprocess(&mut self, _from: ServerId, request: &[u8]) -> Preprocessed {
+    fn preprocess(&mut self, _origin: Origin, request: &[u8]) -> Preprocessed {
         let Some((key, value)) = parse(request) else {
             return Preprocessed::Answer(b"not understood".to_vec());
         };

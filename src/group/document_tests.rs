@@ -50,7 +50,7 @@ impl Tracker {
 
     fn join(&mut self, member: &str, config: Option<&str>) -> Outcome {
         self.commit(&Request::Join(Join {
-            group: Box::from(&b"database"[..]),
+            group: b"database"[..].into(),
             member: member.as_bytes().into(),
             timeout: None,
             config: config.map(|c| c.as_bytes().into()),

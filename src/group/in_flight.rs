@@ -5,6 +5,7 @@
 //! hashes alone, for two names that collide cost at worst one needless proposal.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::txn::{Target, Txn};
@@ -14,6 +15,8 @@ use crate::types::ServerId;
 pub(super) struct InFlight {
     hasher: ahash::RandomState,
     counts: HashMap<u64, u32, BuildHasherDefault<Identity>>,
+    /// How many remove a group. While none does, nobody's group goes.
+    removals: usize,
     /// The server of each adoption under way: its joins and moves may not be what they are.
     adopting: Vec<ServerId>,
 }
@@ -24,6 +27,7 @@ impl InFlight {
         InFlight {
             hasher: ahash::RandomState::with_seeds(a, b, c, d),
             counts: HashMap::default(),
+            removals: 0,
             adopting: Vec::new(),
         }
     }
@@ -33,11 +37,13 @@ impl InFlight {
         let InFlight {
             hasher,
             counts,
+            removals,
             adopting,
         } = self;
         if let Txn::Adopt(adopt) = txn {
             adopting.push(adopt.server);
         }
+        *removals += usize::from(matches!(txn, Txn::DeleteGroup { .. }));
         each_key(txn, |key| {
             *counts.entry(hasher.hash_one(key)).or_insert(0) += 1;
         });
@@ -49,6 +55,7 @@ impl InFlight {
         let InFlight {
             hasher,
             counts,
+            removals,
             adopting,
         } = self;
         if let Txn::Adopt(adopt) = txn
@@ -60,13 +67,16 @@ impl InFlight {
             return;
         }
         each_key(txn, |key| {
-            let hash = hasher.hash_one(key);
-            match counts.get_mut(&hash) {
-                Some(1) => {
-                    counts.remove(&hash);
-                }
-                Some(count) => *count -= 1,
-                None => {}
+            let Entry::Occupied(mut count) = counts.entry(hasher.hash_one(key)) else {
+                return;
+            };
+            if let Txn::DeleteGroup { .. } = txn {
+                *removals = removals.saturating_sub(1);
+            }
+            if *count.get() == 1 {
+                count.remove();
+            } else {
+                *count.get_mut() -= 1;
             }
         });
     }
@@ -86,17 +96,16 @@ impl InFlight {
             return false;
         }
         let has = |key| self.counts.contains_key(&self.hasher.hash_one(key));
+        let goes = |group| self.removals > 0 && has(whole(group));
         match *txn {
-            Txn::Join(ref join) => {
-                has(Key::member(join.group, join.member)) || has(whole(join.group))
-            }
-            Txn::Leave { group, member, .. } => {
-                has(Key::member(group, member)) || has(whole(group))
-            }
+            Txn::Join(ref join) => has(Key::member(join.group, join.member)) || goes(join.group),
+            Txn::Leave { group, member, .. } => has(Key::member(group, member)) || goes(group),
             Txn::SetConfig { target, .. } | Txn::DeleteConfig { target, .. } => {
-                has(Key::of_config(target)) || has(whole(target.group))
+                has(Key::of_config(target)) || goes(target.group)
             }
-            Txn::DeleteGroup { group } => has(anything_in(group)),
+            // Whatever is under way may be in this group: to count it by group as well would
+            // cost every join more than this costs the few who remove one.
+            Txn::DeleteGroup { .. } => true,
             // None is ever answered in a way that a proposal of another kind could make wrong.
             Txn::Genesis { .. } | Txn::Expire(_) | Txn::Move { .. } | Txn::Adopt(_) => false,
         }
@@ -104,6 +113,7 @@ impl InFlight {
 
     pub(super) fn clear(&mut self) {
         self.counts.clear();
+        self.removals = 0;
         self.adopting.clear();
     }
 }
@@ -124,8 +134,6 @@ enum Aspect {
     GroupConfig,
     /// The existence of the group: a proposal to remove it.
     Whole,
-    /// Anything at all in the group.
-    Anything,
 }
 
 impl<'a> Key<'a> {
@@ -157,35 +165,24 @@ fn whole(group: &[u8]) -> Key<'_> {
     Key::new(Aspect::Whole, group)
 }
 
-fn anything_in(group: &[u8]) -> Key<'_> {
-    Key::new(Aspect::Anything, group)
-}
-
 fn each_key(txn: &Txn<'_>, mut each: impl FnMut(Key<'_>)) {
     match *txn {
         Txn::Genesis { .. } | Txn::Adopt(_) => {}
         Txn::Join(ref join) => {
             each(Key::member(join.group, join.member));
-            each(anything_in(join.group));
         }
         Txn::Leave { group, member, .. } => {
             each(Key::member(group, member));
-            each(anything_in(group));
         }
         Txn::SetConfig { target, .. } | Txn::DeleteConfig { target, .. } => {
             each(Key::of_config(target));
-            each(anything_in(target.group));
         }
         Txn::DeleteGroup { group } => {
             each(whole(group));
-            each(anything_in(group));
         }
         Txn::Expire(ref lapses) | Txn::Move { ref lapses, .. } => {
-            for run in lapses.chunk_by(|a, b| a.group == b.group) {
-                each(anything_in(run[0].group));
-                for lapse in run {
-                    each(Key::member(lapse.group, lapse.member));
-                }
+            for lapse in lapses {
+                each(Key::member(lapse.group, lapse.member));
             }
         }
     }

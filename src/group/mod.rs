@@ -52,12 +52,12 @@ pub use feed::{
 pub use plant::{Plant, Plants};
 pub use record::{ConfigView, GroupSummary};
 pub use request::{
-    Applied, Decision, End, EndedSession, GroupChange, GroupChangeKind, Join, Joined, Lapse,
+    Applied, Decision, End, EndedSession, GroupChange, GroupChangeKind, Join, Joined, Lapse, Name,
     Outcome, Place, Refusal, Request, Require, Session, SessionChange, Status, Verdict,
 };
 pub use snapshot::{Restore, Snapshot};
 pub use state::{ActiveSession, Settings, State};
-pub use txn::is_repeatable;
+pub use txn::{is_repeatable, joins};
 
 use crate::time::Millis;
 

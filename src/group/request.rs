@@ -81,13 +81,21 @@ pub enum Request {
     },
 }
 
+/// The name of a group or member on its way: mostly in place, for every join makes some of
+/// these, and thousands at a time live so shortly that the allocator would have more work than
+/// all others.
+pub type Name = SmallVec<[u8; NAME_BYTES_IN_PLACE]>;
+
+/// Longer names lie outside.
+const NAME_BYTES_IN_PLACE: usize = 32;
+
 /// The fields of [`Request::Join`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Join {
     /// The group; it appears if new.
-    pub group: Box<[u8]>,
+    pub group: Name,
     /// The member.
-    pub member: Box<[u8]>,
+    pub member: Name,
     /// The session's timeout, already held against the bounds; `None` keeps the one of an
     /// active member and gives the default to a new session.
     pub timeout: Option<Millis>,
@@ -158,6 +166,15 @@ pub enum Decision {
     Propose,
     /// Nothing would change: answer at once, broadcast nothing.
     Answer(Outcome),
+}
+
+impl Decision {
+    pub(super) fn verdict(&self) -> Verdict {
+        match self {
+            Decision::Propose => Verdict::Propose,
+            Decision::Answer(_) => Verdict::Idle,
+        }
+    }
 }
 
 /// What the leader does with a transaction that another server made of a request.
@@ -378,9 +395,8 @@ pub enum GroupChangeKind {
 pub struct SessionChange {
     /// The member's group.
     pub group: Arc<[u8]>,
-    /// The member: mostly in place, for every join makes one of these, and hundreds at a time
-    /// live so shortly that the allocator would have more work than all others.
-    pub member: SmallVec<[u8; MEMBER_BYTES]>,
+    /// The member.
+    pub member: Name,
     /// The session as it is now.
     pub session: Session,
     /// True if it is new.
@@ -388,9 +404,6 @@ pub struct SessionChange {
     /// The owner it had before, if it has another now; `None` for a new session.
     pub from: Option<(ServerId, Incarnation)>,
 }
-
-/// As long as most names are.
-const MEMBER_BYTES: usize = 32;
 
 /// A session that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

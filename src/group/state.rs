@@ -140,10 +140,26 @@ impl State {
     /// # Errors
     /// `Corrupt` if the bytes are no transaction; they must not be broadcast.
     pub fn decide(&mut self, txn: &[u8]) -> Result<Verdict, Corrupt> {
-        Ok(match self.decide_on(&Txn::decode(txn)?) {
-            Decision::Propose => Verdict::Propose,
-            Decision::Answer(_) => Verdict::Idle,
-        })
+        Ok(self.decide_on(&Txn::decode(txn)?).verdict())
+    }
+
+    /// As [`State::decide`], for a transaction of which its server believes that it is the join
+    /// of a new member: that is broadcast without a look for the member, which would cost as
+    /// much as the join itself. If the member is active after all, the transaction changes
+    /// nothing, or renews it, when it is applied.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decide_fresh(&mut self, txn: &[u8]) -> Result<Verdict, Corrupt> {
+        let txn = Txn::decode(txn)?;
+        if let Txn::Join(join) = &txn
+            && !join.only_if_absent
+            && self.has_room_for(join)
+        {
+            self.in_flight.register(&txn);
+            return Ok(Verdict::Propose);
+        }
+        Ok(self.decide_on(&txn).verdict())
     }
 
     /// The outcome of a transaction, if it would change nothing here and now: for a server
@@ -398,9 +414,21 @@ impl State {
         same.then(|| Outcome::Joined(joined(session, false, group.version)))
     }
 
+    /// True if any member can be joined by this owner.
+    fn has_room_for(&self, join: &JoinTxn<'_>) -> bool {
+        self.birth_s.is_some()
+            && self.is_recorded((join.owner, join.incarnation))
+            && self.is_roomy()
+    }
+
+    /// True if there is room for any group and any member.
+    fn is_roomy(&self) -> bool {
+        self.groups.len() < self.limits.groups && self.members < self.limits.members
+    }
+
     /// Whether the group and the member exist or may still be added.
     pub(super) fn room_for(&self, group: &[u8], member: Option<&[u8]>) -> Result<(), Refusal> {
-        if self.groups.len() < self.limits.groups && self.members < self.limits.members {
+        if self.is_roomy() {
             return Ok(());
         }
         let group = self.group(group);

@@ -321,6 +321,66 @@ fn proposals_that_came_to_nothing_are_forgotten() {
 }
 
 #[test]
+fn a_removal_is_proposed_while_anything_is_under_way() {
+    let mut leader = Leader::founded();
+    assert_eq!(leader.answer(&delete_group()), refused(Refusal::NotFound));
+    let elsewhere = leader.propose(&Request::Join(join_to("other", "a")));
+    let removal = leader.propose(&delete_group());
+    leader.apply(&elsewhere);
+    assert_eq!(leader.apply(&removal), refused(Refusal::NotFound));
+    // What the removal might have taken is looked for again.
+    leader.commit(&join("a"));
+    assert!(matches!(leader.answer(&join("a")), Outcome::Joined(_)));
+}
+
+#[test]
+fn a_join_believed_to_be_of_a_new_member_is_proposed_and_finds_the_member() {
+    let mut leader = Leader::founded();
+    leader.commit(&join("a"));
+    let session = leader.session("a");
+    let bytes = |leader: &Leader, join: Join| {
+        let mut txn = Vec::new();
+        leader.state.encode(&Request::Join(join), &mut txn).unwrap();
+        txn
+    };
+    let again = bytes(&leader, join_to("g", "a"));
+    assert_eq!(leader.state.decide(&again), Ok(Verdict::Idle));
+    assert_eq!(leader.state.decide_fresh(&again), Ok(Verdict::Propose));
+    assert_eq!(
+        leader.state.decide(&again),
+        Ok(Verdict::Propose),
+        "one is under way"
+    );
+    leader.state.withdraw(&again);
+    let Outcome::Joined(joined) = leader.apply(&again) else {
+        panic!("it is active");
+    };
+    assert_eq!((joined.session, joined.created), (session.id, false));
+    assert_eq!(leader.state.decide(&again), Ok(Verdict::Idle));
+    // What would be refused whoever the member is, is refused at once.
+    let first = bytes(
+        &leader,
+        Join {
+            only_if_absent: true,
+            ..join_to("g", "a")
+        },
+    );
+    let stale = bytes(
+        &leader,
+        Join {
+            incarnation: Incarnation(9),
+            ..join_to("g", "b")
+        },
+    );
+    let one_more = bytes(&leader, join_to("g", "b"));
+    leader.state.limits.members = 1;
+    for txn in [&first, &stale, &one_more] {
+        assert_eq!(leader.state.decide_fresh(txn), Ok(Verdict::Idle));
+    }
+    assert!(leader.state.decide_fresh(b"nonsense").is_err());
+}
+
+#[test]
 fn a_transaction_in_the_wrong_place_is_refused_and_changes_nothing() {
     let mut leader = Leader::founded();
     let txn = leader.propose(&join("a"));

@@ -333,6 +333,15 @@ pub fn is_repeatable(txn: &[u8]) -> bool {
     )
 }
 
+/// Group and member of a transaction that is a join.
+#[must_use]
+pub fn joins(txn: &[u8]) -> Option<(&[u8], &[u8])> {
+    match Txn::decode(txn) {
+        Ok(Txn::Join(join)) => Some((join.group, join.member)),
+        _ => None,
+    }
+}
+
 impl<'a> JoinTxn<'a> {
     fn encode(&self, out: &mut Vec<u8>) {
         let flags = flag(self.keep_timeout, KEEP_TIMEOUT)

@@ -28,8 +28,8 @@ fn join() -> impl Strategy<Value = Request> {
     (name(), name(), timeout, prop::option::of(bytes()), flags).prop_map(
         |(group, member, timeout, config, (takeover, only_if_absent, owner, incarnation))| {
             Request::Join(Join {
-                group,
-                member,
+                group: group[..].into(),
+                member: member[..].into(),
                 timeout: timeout.map(Millis),
                 config,
                 takeover,
@@ -242,11 +242,11 @@ fn more_sessions_than_a_transaction_may_name_are_refused() {
 
 #[test]
 fn what_rests_on_a_condition_or_deletes_is_not_proposed_twice() {
-    let g = || Box::from(&b"g"[..]);
+    let g = || -> Box<[u8]> { Box::from(&b"g"[..]) };
     let join = |takeover, only_if_absent| {
         Request::Join(Join {
-            group: g(),
-            member: g(),
+            group: g()[..].into(),
+            member: g()[..].into(),
             timeout: None,
             config: Some(g()),
             takeover,
@@ -345,8 +345,8 @@ fn names_conditions_and_timeouts_are_held_to_their_limits() {
     assert_eq!(Txn::of(&too_many, Millis(1)), Err(Refusal::TooManyVersions));
     let join = |timeout| {
         Request::Join(Join {
-            group: Box::from(&b"g"[..]),
-            member: Box::from(&b"m"[..]),
+            group: b"g"[..].into(),
+            member: b"m"[..].into(),
             timeout: Some(timeout),
             config: None,
             takeover: false,
@@ -416,8 +416,8 @@ fn of_several_lapses_for_one_member_the_newest_session_counts() {
 #[test]
 fn a_transaction_is_described_in_one_line() {
     let join = Request::Join(Join {
-        group: Box::from(&b"database"[..]),
-        member: Box::from(&b"db1\n"[..]),
+        group: b"database"[..].into(),
+        member: b"db1\n"[..].into(),
         timeout: None,
         config: Some(Box::from(&b"{}"[..])),
         takeover: true,

@@ -29,14 +29,14 @@ pub struct Familiar {
 pub struct FamiliarJoins {
     ends: Ends,
     /// Bytes of the body that each end announces.
-    body_lens: [usize; ENDS],
+    body_lens: [usize; Ends::MAX],
 }
 
-/// What follows the target in heads that have been read.
+/// What follows the target, or the path, in heads that have been read.
 #[derive(Debug, Default)]
-struct Ends {
+pub(super) struct Ends {
     /// Empty ones are none.
-    known: [Vec<u8>; ENDS],
+    known: [Vec<u8>; Ends::MAX],
     /// The one to be forgotten next.
     oldest: usize,
 }
@@ -63,7 +63,7 @@ impl Familiar {
         let (group, rest) = path.split_at(scan::path_name_len(path));
         let rest = rest.strip_prefix(b"/")?;
         let (member, rest) = rest.split_at(scan::path_name_len(rest));
-        let end_len = self.ends.known[self.ends.find(rest)?].len();
+        let end_len = self.ends.len_of(self.ends.find(rest)?);
         let target_len = b"/".len() + group.len() + b"/".len() + member.len();
         let len = input.len() - rest.len() + end_len;
         if target_len > limits.target_bytes_max || len > limits.head_bytes_max {
@@ -84,7 +84,9 @@ impl Familiar {
         if !is_plain {
             return;
         }
-        self.ends.learn(input, METHOD, request);
+        if let Some(end) = end_of(input, METHOD, request) {
+            self.ends.learn(end);
+        }
     }
 }
 
@@ -106,7 +108,7 @@ impl FamiliarJoins {
         }
         let at = self.ends.find(rest)?;
         let target_len = b"/".len() + path.len() - rest.len();
-        let head_len = input.len() - rest.len() + self.ends.known[at].len();
+        let head_len = input.len() - rest.len() + self.ends.len_of(at);
         let len = head_len + self.body_lens[at];
         if target_len > limits.target_bytes_max
             || head_len > limits.head_bytes_max
@@ -124,41 +126,52 @@ impl FamiliarJoins {
         if request.method != Method::Put || !request.keep_alive || request.expect_continue {
             return;
         }
-        if let Some(at) = self.ends.learn(input, JOIN_METHOD, request) {
+        let end = end_of(input, JOIN_METHOD, request);
+        if let Some(at) = end.and_then(|end| self.ends.learn(end)) {
             self.body_lens[at] = request.body_len;
         }
     }
 }
 
 impl Ends {
+    /// As many as there are likely to be kinds of clients at a time; each costs a comparison.
+    pub(super) const MAX: usize = 4;
+
     /// Which of the known ends `rest` begins with.
     #[inline]
-    fn find(&self, rest: &[u8]) -> Option<usize> {
+    pub(super) fn find(&self, rest: &[u8]) -> Option<usize> {
         let is_end = |end: &Vec<u8>| !end.is_empty() && rest.starts_with(end);
         self.known.iter().position(is_end)
     }
 
-    /// Keeps the end of the head of `request`, which `input` begins with, unless it is known or
-    /// too long. Returns where.
-    fn learn(&mut self, input: &[u8], method: &[u8], request: &Request<'_>) -> Option<usize> {
-        // An empty line before the request is seldom enough.
-        let target = input[..request.head_len].strip_prefix(method)?;
-        let end = &target[scan::find(target, b' ')..];
+    /// Bytes of a known end.
+    #[inline]
+    pub(super) fn len_of(&self, at: usize) -> usize {
+        self.known[at].len()
+    }
+
+    /// Keeps `end`, unless it is known or too long. Returns where.
+    pub(super) fn learn(&mut self, end: &[u8]) -> Option<usize> {
         if end.len() > END_BYTES_MAX || self.known.iter().any(|known| known == end) {
             return None;
         }
         let at = self.oldest;
         self.known[at].clear();
         self.known[at].extend_from_slice(end);
-        self.oldest = (at + 1) % ENDS;
+        self.oldest = (at + 1) % Ends::MAX;
         Some(at)
     }
 }
 
+/// What follows the target in the head of `request`, which `input` begins with.
+fn end_of<'a>(input: &'a [u8], method: &[u8], request: &Request<'_>) -> Option<&'a [u8]> {
+    // An empty line before the request is seldom enough.
+    let target = input[..request.head_len].strip_prefix(method)?;
+    Some(&target[scan::find(target, b' ')..])
+}
+
 const METHOD: &[u8] = b"HEAD /";
 const JOIN_METHOD: &[u8] = b"PUT /";
-/// As many as there are likely to be kinds of clients at a time; each costs a comparison.
-const ENDS: usize = 4;
 /// Longer ends are read in full.
 const END_BYTES_MAX: usize = 1024;
 
@@ -270,20 +283,20 @@ mod tests {
 
     #[test]
     fn a_few_ends_are_kept_and_the_oldest_goes_first() {
-        let heads: Vec<_> = (0..=ENDS)
+        let heads: Vec<_> = (0..=Ends::MAX)
             .map(|kind| format!("HEAD /g/a HTTP/1.1\r\nHost: x{kind}\r\n\r\n"))
             .collect();
         let mut familiar = Familiar::default();
-        for head in &heads[..ENDS] {
+        for head in &heads[..Ends::MAX] {
             learn(&mut familiar, head.as_bytes());
             learn(&mut familiar, head.as_bytes());
         }
         assert!(
-            heads[..ENDS]
+            heads[..Ends::MAX]
                 .iter()
                 .all(|head| names(&familiar, head).is_some())
         );
-        learn(&mut familiar, heads[ENDS].as_bytes());
+        learn(&mut familiar, heads[Ends::MAX].as_bytes());
         assert_eq!(names(&familiar, &heads[0]), None);
         assert!(
             heads[1..]

@@ -117,6 +117,9 @@ impl Query<'_> {
     }
 }
 
+/// The parameters that a join takes.
+pub(super) const OF_JOINS: &[&str] = &["timeout", "takeover"];
+
 /// Bytes of the longest value of a parameter that is no name, as sent.
 const VALUE_BYTES_MAX: usize = 64;
 

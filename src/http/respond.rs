@@ -135,7 +135,8 @@ impl Answer {
     }
 }
 
-/// The answer to a heartbeat: 204, the session, its timeout, the group's version.
+/// The answer to a heartbeat: 204, the session, its timeout, the group's version. That to a join
+/// without the document is the same with 201.
 ///
 /// The sessions of a server have few timeouts and their ids begin with few eras, so what comes
 /// before the rest of the id is kept from one answer to the next, and only what differs is
@@ -144,17 +145,29 @@ impl Answer {
 pub struct BeatAnswer {
     /// A whole answer; from `start_len` on it is written anew each time.
     bytes: [u8; BEAT_BYTES_MAX],
+    status: &'static [u8],
     start_len: usize,
     timeout: Millis,
     era: u64,
 }
 
 impl BeatAnswer {
-    /// Ready for answers.
+    /// Ready for answers to heartbeats.
     #[must_use]
     pub fn new() -> BeatAnswer {
+        BeatAnswer::of(b"HTTP/1.1 204 No Content")
+    }
+
+    /// Ready for answers to joins that made a member active and do without the document.
+    #[must_use]
+    pub fn to_joins() -> BeatAnswer {
+        BeatAnswer::of(b"HTTP/1.1 201 Created\r\ncontent-length: 0")
+    }
+
+    fn of(status: &'static [u8]) -> BeatAnswer {
         let mut answer = BeatAnswer {
             bytes: [0; BEAT_BYTES_MAX],
+            status,
             start_len: 0,
             timeout: Millis(0),
             era: 0,
@@ -211,7 +224,7 @@ impl BeatAnswer {
     /// Writes what the answers about sessions of this timeout and era begin with.
     #[cold]
     fn start(&mut self, timeout: Millis, era: u64) {
-        let mut start = b"HTTP/1.1 204 No Content".to_vec();
+        let mut start = self.status.to_vec();
         start.extend_from_slice(NO_STORE);
         number_field(&mut start, TIMEOUT, timeout.0);
         field(&mut start, SESSION_ID, &hex(era));
@@ -382,6 +395,25 @@ mod tests {
              cache-control: no-store\r\n\
              connection: close\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn a_join_is_answered_as_a_heartbeat_is_but_created() {
+        let mut joins = BeatAnswer::to_joins();
+        for timeout in [u64::MAX, 10_000] {
+            let id = SessionId::from_parts(u64::MAX, 0x12);
+            assert_eq!(
+                text(|out| joins.write(out, GroupVersion(u64::MAX), id, Millis(timeout))),
+                format!(
+                    "HTTP/1.1 201 Created\r\n\
+                     content-length: 0\r\n\
+                     cache-control: no-store\r\n\
+                     x-session-timeout-ms: {timeout}\r\n\
+                     x-session-id: ffffffffffffffff0000000000000012\r\n\
+                     x-group-version: 18446744073709551615\r\n\r\n"
+                )
+            );
+        }
     }
 
     #[test]

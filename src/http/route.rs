@@ -373,7 +373,7 @@ fn on_member<'a>(
             })
         }
         Method::Put => {
-            let query = query::read(request.query, &["timeout", "takeover"], after)?;
+            let query = query::read(request.query, query::OF_JOINS, after)?;
             body_fits(request, CONFIG_BYTES_MAX)?;
             Ok(Route::Join {
                 group,

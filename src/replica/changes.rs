@@ -1,9 +1,13 @@
 //! Questions of shards, and the answers.
 
-use super::requests::{Names, Request, What, Who};
+use std::sync::Arc;
+
+use super::requests::{Request, What, Who};
 use super::{Plant, Replica, endpoints};
-use crate::group::{Join, Joined, Lapse, Outcome, Refusal, Request as Change};
-use crate::mail::{Answer, Ask, Cluster, ListedGroup, ShardIndex, Tell, What as Question};
+use crate::group::{Joined, Lapse, Name, Outcome, Refusal, Request as Change, SessionChange};
+use crate::mail::{
+    Answer, Ask, Cluster, ListedGroup, ShardIndex, Tell, VersionCell, What as Question,
+};
 use crate::time::Millis;
 use crate::types::Incarnation;
 use crate::zab::{Phase, Standing};
@@ -14,9 +18,11 @@ impl Replica {
         self.advance(now);
         let Ask { token, what } = ask;
         let answer = match what {
-            Question::Change { request, document } => {
-                return self.change(now, shard, token, request, document);
-            }
+            Question::Change {
+                request,
+                document,
+                fresh,
+            } => return self.change(now, (shard, token), request, document, fresh),
             Question::Document { group, consistent } if consistent => {
                 let who = Who::Document {
                     shard,
@@ -48,10 +54,10 @@ impl Replica {
     fn change(
         &mut self,
         now: Millis,
-        shard: ShardIndex,
-        token: u64,
+        (shard, token): (ShardIndex, u64),
         mut change: Change,
         document: bool,
+        fresh: bool,
     ) {
         if let Change::Join(join) = &mut change {
             // A shard may not have heard yet that this run has taken another number.
@@ -69,19 +75,18 @@ impl Replica {
             let answer = Answer::Outcome(Outcome::Refused(refusal));
             return self.publisher.answer(shard, token, answer);
         }
-        let Change::Join(join) = change else {
-            return self.submit_encoded(now, Who::Shard { shard, token });
+        let Change::Join(_) = change else {
+            return self.submit_encoded(now, Who::Shard { shard, token }, false);
         };
         let who = Who::Join {
             shard,
             token,
-            names: Names::of(join),
             document,
         };
         if self.lacks(Plant::JoinsFromOwnState) {
             return self.answer_idle(now, Request::new(self.encoded(), who, now));
         }
-        self.submit_encoded(now, who);
+        self.submit_encoded(now, who, fresh);
     }
 
     /// What [`Plant::ExpiresAnyTerm`] does: the terms under which the sessions are to end are those
@@ -95,8 +100,15 @@ impl Replica {
         }
     }
 
-    /// A request has had this outcome; a session that it has created is `here`, or not.
-    pub(super) fn finish(&mut self, now: Millis, who: Who, outcome: Outcome, here: bool) {
+    /// A request has had this outcome, and may have created a session that belongs `here`.
+    pub(super) fn finish(
+        &mut self,
+        now: Millis,
+        request: Request,
+        outcome: Outcome,
+        here: Option<SessionChange>,
+    ) {
+        let Request { what, who, .. } = request;
         match who {
             Who::Shard { shard, token } => {
                 self.publisher
@@ -105,11 +117,10 @@ impl Replica {
             Who::Join {
                 shard,
                 token,
-                names,
                 document,
             } => {
                 let answer = match outcome {
-                    Outcome::Joined(joined) => self.joined(joined, here, names, document),
+                    Outcome::Joined(joined) => self.joined(joined, here, &what, document),
                     // This run has taken another number meanwhile.
                     Outcome::Refused(Refusal::StaleOwner) => Answer::NoQuorum,
                     other => Answer::Outcome(other),
@@ -159,13 +170,47 @@ impl Replica {
         }
     }
 
-    fn joined(&mut self, joined: Joined, here: bool, names: Names, document: bool) -> Answer {
-        let here = here && joined.created;
-        let Names { group, member } = names;
+    fn joined(
+        &mut self,
+        joined: Joined,
+        here: Option<SessionChange>,
+        what: &What,
+        document: bool,
+    ) -> Answer {
+        if let Some(change) = here
+            && joined.created
+        {
+            return self.joined_here(joined, change, document);
+        }
+        let names = what.transaction().and_then(crate::group::joins);
+        let (group, member) = names.unwrap_or_default();
         let known = match document {
-            false => self.publisher.known(&group),
+            false => self.publisher.known(group),
             true => None,
         };
+        self.welcome(joined, false, group, member.into(), known, document)
+    }
+
+    /// The answer to a join that has created this session for this server.
+    fn joined_here(&mut self, joined: Joined, change: SessionChange, document: bool) -> Answer {
+        let SessionChange { group, member, .. } = change;
+        let version = match document {
+            false => self.publisher.version_of(&group),
+            true => None,
+        };
+        let known = version.map(|version| (Arc::clone(&group), version));
+        self.welcome(joined, true, &group, member, known, document)
+    }
+
+    fn welcome(
+        &mut self,
+        joined: Joined,
+        here: bool,
+        group: &[u8],
+        member: Name,
+        known: Option<(Arc<[u8]>, Arc<VersionCell>)>,
+        document: bool,
+    ) -> Answer {
         if let Some((group, version)) = known {
             return Answer::Joined {
                 joined,
@@ -176,11 +221,11 @@ impl Replica {
                 document: None,
             };
         }
-        let Some(handle) = self.state().document(&group) else {
+        let Some(handle) = self.state().document(group) else {
             debug_assert!(false, "a joined group exists");
             return Answer::Outcome(Outcome::Refused(Refusal::NotFound));
         };
-        let (group, version) = self.publisher.cell(&group, handle.version());
+        let (group, version) = self.publisher.cell(group, handle.version());
         let document = document.then(|| handle.for_joiner(&member));
         Answer::Joined {
             joined,
@@ -201,9 +246,9 @@ impl Replica {
             return;
         }
         self.served = Some(incarnation);
-        let endpoints = std::sync::Arc::clone(&self.endpoints);
+        let endpoints = Arc::clone(&self.endpoints);
         self.publisher.tell_all(|| Tell::Ready {
-            endpoints: std::sync::Arc::clone(&endpoints),
+            endpoints: Arc::clone(&endpoints),
             incarnation,
         });
     }
@@ -257,15 +302,6 @@ impl Replica {
             last_zxid: peer.last_logged(),
             applied_zxid: self.state().applied(),
             servers,
-        }
-    }
-}
-
-impl Names {
-    pub(super) fn of(join: Join) -> Names {
-        Names {
-            group: join.group,
-            member: join.member,
         }
     }
 }

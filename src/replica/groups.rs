@@ -1,5 +1,6 @@
 //! The replicated groups as an application of Zab, and an account of what deliveries did.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 #[cfg(any(test, feature = "sim"))]
@@ -10,7 +11,8 @@ use crate::group::{
 };
 use crate::types::{GroupVersion, ServerId, Zxid};
 use crate::zab::app::{
-    Application, Content, Damaged, HandedBack, Origin, Preprocessed, Snapshot as AppSnapshot,
+    Application, Content, Damaged, HandedBack, Origin, Preprocessed, RequestId,
+    Snapshot as AppSnapshot,
 };
 
 /// The state machine, and what has happened to it since [`Groups::take`] was called last.
@@ -19,6 +21,9 @@ pub(super) struct Groups {
     settings: Settings,
     applied: Applied,
     news: Vec<News>,
+    /// Requests of this server that are joins of new members, as far as its shards know; those
+    /// the leader has not looked at, in their order.
+    fresh: VecDeque<(ServerId, RequestId)>,
     #[cfg(any(test, feature = "sim"))]
     plants: Plants,
 }
@@ -63,6 +68,7 @@ impl Groups {
             settings,
             applied: Applied::default(),
             news: Vec::new(),
+            fresh: VecDeque::new(),
             #[cfg(any(test, feature = "sim"))]
             plants: Plants::NONE,
         }
@@ -108,6 +114,21 @@ impl Groups {
         }
     }
 
+    /// This request of `server`, the newest of all, joins a member that is new to its shards.
+    pub(super) fn expect_new(&mut self, server: ServerId, request: RequestId) {
+        self.fresh.push_back((server, request));
+    }
+
+    /// True if this is about a join of a new member, and the first time that is asked.
+    fn is_fresh(&mut self, origin: Origin) -> bool {
+        let asked = (origin.server, origin.request);
+        if self.fresh.front().is_none_or(|first| first.0 != asked.0) {
+            return false;
+        }
+        while self.fresh.pop_front_if(|first| *first < asked).is_some() {}
+        self.fresh.pop_front_if(|first| *first == asked).is_some()
+    }
+
     /// What has happened since the last call; `news` comes back empty the next time.
     pub(super) fn take(&mut self, news: &mut Vec<News>) {
         std::mem::swap(&mut self.news, news);
@@ -118,8 +139,12 @@ impl Application for Groups {
     type Outcome = ();
     type Snapshot = Snapshot;
 
-    fn preprocess(&mut self, _: ServerId, request: &[u8]) -> Preprocessed {
-        match self.state.decide(request) {
+    fn preprocess(&mut self, origin: Origin, request: &[u8]) -> Preprocessed {
+        let decided = match self.is_fresh(origin) {
+            true => self.state.decide_fresh(request),
+            false => self.state.decide(request),
+        };
+        match decided {
             Ok(Verdict::Propose) => Preprocessed::AsAsked,
             // Whoever asked finds the same as soon as it has applied as much; what is no request
             // it finds too.
@@ -174,6 +199,7 @@ impl Application for Groups {
     fn leading(&mut self, _: &[ServerId]) {}
 
     fn recovering(&mut self, _: &[HandedBack]) {
+        self.fresh.clear();
         self.state.abandon_in_flight();
     }
 

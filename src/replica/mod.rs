@@ -490,7 +490,7 @@ impl Replica {
                     self.tell_ends(request.as_ref(), &done.outcome);
                     let here = self.deal_arrivals(request.as_ref().map(|request| &request.who));
                     if let Some(request) = request {
-                        self.finish(now, request.who, done.outcome, here);
+                        self.finish(now, request, done.outcome, here);
                     }
                 }
                 News::Event(event) => self.on_event(&event),
@@ -617,7 +617,9 @@ impl Replica {
 
     /// Asks the ensemble for the transaction that was put together last. Its bytes are copied
     /// once, into the letter that goes to the leader and, if that is here, into the log.
-    fn submit_encoded(&mut self, now: Millis, who: Who) {
+    ///
+    /// It is `fresh` if it is the join of a member that nobody here has a session of.
+    fn submit_encoded(&mut self, now: Millis, who: Who, fresh: bool) {
         if !self.stands() {
             return self.keep(now, Request::new(self.encoded(), who, now));
         }
@@ -625,6 +627,9 @@ impl Replica {
             Ok(id) => {
                 let sent = self.node.sent(id).map(What::Sent);
                 let what = sent.unwrap_or_else(|| self.encoded());
+                if fresh && self.leads() {
+                    self.node.app_mut().expect_new(self.settings.id, id);
+                }
                 self.note_asked(id, Request::new(what, who, now));
             }
             Err(refusal) => self.not_taken(now, Request::new(self.encoded(), who, now), refusal),
@@ -686,7 +691,7 @@ impl Replica {
         match self.state().idle_outcome(txn) {
             Ok(Some(outcome)) => {
                 self.counters.short_circuits.add(1);
-                self.finish(now, request.who, outcome, false);
+                self.finish(now, request, outcome, None);
             }
             Ok(None) => self.submit(now, request),
             Err(_) => self.fail(now, request.who, &Answer::NoQuorum),

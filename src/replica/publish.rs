@@ -50,7 +50,12 @@ impl Publisher {
         Some((Arc::clone(name), Arc::clone(cell)))
     }
 
-    /// The same, told to shards from now on.
+    /// Its version alone.
+    pub(super) fn version_of(&self, group: &[u8]) -> Option<Arc<VersionCell>> {
+        self.cells.get(group).cloned()
+    }
+
+    /// Name and version, told to shards from now on.
     pub(super) fn cell(
         &mut self,
         group: &[u8],

@@ -53,7 +53,6 @@ pub(super) enum Who {
     Join {
         shard: ShardIndex,
         token: u64,
-        names: Names,
         document: bool,
     },
     /// This server: what has become of what it had asked when it lost its leader, which is its
@@ -86,12 +85,6 @@ pub(super) struct Orphaned {
     pub(super) server: ServerId,
     pub(super) incarnation: Incarnation,
     pub(super) epoch: Epoch,
-}
-
-/// The group and member of a join.
-pub(super) struct Names {
-    pub(super) group: Box<[u8]>,
-    pub(super) member: Box<[u8]>,
 }
 
 impl What {

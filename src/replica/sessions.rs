@@ -155,12 +155,12 @@ impl Replica {
     }
 
     /// Deals what the last transaction brought here. A session that a join has created is not
-    /// dealt but answered, if the shard that asked for it still waits; true if there is one.
+    /// dealt but answered, if the shard that asked for it still waits: it is returned.
     ///
     /// Not every join that creates a session creates it here: if the state was replaced since
     /// it was asked for, the session belongs to the run before, until this one adopts it.
-    pub(super) fn deal_arrivals(&mut self, asker: Option<&Who>) -> bool {
-        let mut here = false;
+    pub(super) fn deal_arrivals(&mut self, asker: Option<&Who>) -> Option<SessionChange> {
+        let mut here = None;
         let mut arrivals = std::mem::take(&mut self.arrivals);
         for change in arrivals.drain(..) {
             let joined = match asker {
@@ -168,7 +168,7 @@ impl Replica {
                 _ => None,
             };
             if change.created && joined.is_some() {
-                here = true;
+                here = Some(change);
                 continue;
             }
             let shard = joined.or_else(|| self.mover_of(change.session.id));
@@ -202,7 +202,7 @@ impl Replica {
         Dealt {
             group,
             version,
-            member: change.member.into_boxed_slice(),
+            member: change.member,
             id: session.id,
             term: session.term,
             timeout: session.timeout,
@@ -231,7 +231,7 @@ impl Replica {
     /// Submits a request of this server itself. It keeps every limit, so it is taken.
     pub(super) fn submit_own(&mut self, now: Millis, request: &Request, who: Who) {
         if self.encode(request).is_ok() {
-            self.submit_encoded(now, who);
+            self.submit_encoded(now, who, false);
         }
     }
 }

@@ -76,9 +76,13 @@ impl<G, S: BuildHasher> Table<G, S> {
         new: &NewSession<'_>,
         payload: impl FnOnce() -> G,
     ) -> Result<Slot, InsertError> {
-        let found = self.find(new.group, new.member);
-        if let Some(slot) = found.or_else(|| self.find_id(new.id)) {
-            return Err(InsertError::Exists(slot));
+        let by_name = self.place_of_name(new.group, new.member);
+        let by_id = self.place_of_id(new.id);
+        let named = |slot: u32| self.is_named(Slot(slot), new.group, new.member);
+        let numbered = |slot: u32| self.has_id(Slot(slot), new.id);
+        let found = self.names.find(by_name, named);
+        if let Some(slot) = found.or_else(|| self.ids.find(by_id, numbered)) {
+            return Err(InsertError::Exists(Slot(slot)));
         }
         if self.sessions == self.sessions_max {
             return Err(InsertError::Full);
@@ -109,9 +113,7 @@ impl<G, S: BuildHasher> Table<G, S> {
                 ..self.slots.header(slot)
             },
         );
-        let by_name = self.place_of_name(new.group, new.member);
         self.names.insert(by_name, slot.0);
-        let by_id = self.place_of_id(new.id);
         self.ids.insert(by_id, slot.0);
         self.sessions += 1;
         Ok(slot)

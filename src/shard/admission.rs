@@ -36,7 +36,15 @@ impl Admission {
 
     /// True if one more change is let in beside the `under_way`.
     pub(super) fn lets_in(&self, under_way: usize) -> bool {
-        under_way < self.room && !self.is_late
+        self.room_beside(under_way) > 0
+    }
+
+    /// How many more changes are let in beside the `under_way`.
+    pub(super) fn room_beside(&self, under_way: usize) -> usize {
+        if self.is_late {
+            return 0;
+        }
+        self.room.saturating_sub(under_way)
     }
 
     /// A tick has passed.

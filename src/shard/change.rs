@@ -6,9 +6,10 @@ use super::document::Rendered;
 use super::search::{Kind, Lost};
 use super::serve::{Manner, Step};
 use super::{Place, Plant, Purpose, Shard};
-use crate::group::{Document, Join, Joined, Outcome, Refusal, Request as Change, Require};
+use crate::group::{Document, Join, Joined, Name, Outcome, Refusal, Request as Change, Require};
 use crate::http::{self, Answer, Code, EtagList, Problem, Request, Route};
 use crate::mail::{Answer as CoreAnswer, Dealt, What};
+use crate::session::Slot;
 use crate::time::Millis;
 use crate::types::GroupVersion;
 
@@ -130,6 +131,7 @@ impl Shard {
         let what = What::Change {
             request: change,
             document: false,
+            fresh: false,
         };
         self.park(conn, Class::Change, what, |place| {
             Purpose::Change(ChangeJob {
@@ -161,15 +163,25 @@ impl Shard {
             return Err(Problem::new(Code::Overloaded).detail("this server is full of sessions"));
         }
         Ok(Join {
-            group: group.into(),
-            member: member.into(),
-            timeout,
             config: (!body.is_empty()).then(|| body.into()),
             takeover,
             only_if_absent,
+            ..self.join_asked(group, member, timeout)
+        })
+    }
+
+    /// A join that asks for nothing but a session.
+    pub(super) fn join_asked(&self, group: &[u8], member: &[u8], timeout: Option<Millis>) -> Join {
+        Join {
+            group: Name::from_slice(group),
+            member: Name::from_slice(member),
+            timeout,
+            config: None,
+            takeover: false,
+            only_if_absent: false,
             owner: self.settings.server,
             incarnation: self.incarnation,
-        })
+        }
     }
 
     fn join(
@@ -179,22 +191,44 @@ impl Shard {
         manner: Manner,
         now: Millis,
     ) -> Result<Step, Problem> {
+        if self.asked >= self.settings.asks_max {
+            self.counters.overloads.add(1);
+            return Err(Problem::new(Code::Overloaded));
+        }
+        let slot = self.tracker.find(&join.group, &join.member);
+        self.put_join(conn, join, slot, manner, now);
+        Ok(Step::Parked)
+    }
+
+    /// Asks the core for a join there is room for, of a member whose session is in `slot`.
+    pub(super) fn put_join(
+        &mut self,
+        conn: ConnId,
+        join: Join,
+        slot: Option<Slot>,
+        manner: Manner,
+        now: Millis,
+    ) {
         // A renewal is a sign of life too: a session that is here must not fall due while
         // the core is asked about it. One who wants to be the first, or to take over, speaks
         // for another: the ghost it waits for must fall due.
         if !join.only_if_absent
             && !join.takeover
-            && let Some(slot) = self.tracker.find(&join.group, &join.member)
+            && let Some(slot) = slot
         {
             let _ = self.tracker.touch(slot, now);
         }
         let what = What::Change {
             request: Change::Join(join),
             document: !manner.minimal,
+            fresh: slot.is_none(),
         };
-        self.park(conn, Class::Change, what, |place| {
-            Purpose::Join(JoinJob { place, manner })
-        })
+        let open = &mut self.conns[conn.index as usize];
+        open.lend_queue(&mut self.idle_queues);
+        let seq = open.reserve(Class::Change);
+        let place = Place { conn, seq };
+        let asked = self.ask(what, Purpose::Join(JoinJob { place, manner }));
+        debug_assert!(asked, "there is room");
     }
 
     /// The core has answered a join.
@@ -217,20 +251,20 @@ impl Shard {
             timeout,
             ..
         } = joined;
-        if here {
-            self.hold(
-                &Dealt {
-                    group,
-                    version,
-                    member,
-                    id,
-                    term,
-                    timeout,
-                    grace: Millis(0),
-                },
-                now,
-            );
-        } else if self.tracker.find_id(id).is_none() {
+        let slot = if here {
+            let dealt = Dealt {
+                group,
+                version,
+                member,
+                id,
+                term,
+                timeout,
+                grace: Millis(0),
+            };
+            Some(self.hold(&dealt, now))
+        } else if let Some(slot) = self.tracker.find_id(id) {
+            Some(slot)
+        } else {
             let lost = Lost::named(&group, &member, Some(id));
             let renewal = Box::new(Renewal {
                 place,
@@ -244,14 +278,14 @@ impl Shard {
                 ..manner
             };
             return self.begin_search(place, Kind::Renewal(renewal), vec![lost], manner, now);
-        }
+        };
         if self.lease.has_lapsed(now) && !self.plants.has(Plant::JoinsWhileLapsed) {
             self.count_lapsed(Code::LeaseLapsed, 1);
             let problem = Problem::new(Code::LeaseLapsed);
             return self.answer_problem(place, &problem, manner.head_only);
         }
         // The promise of a join counts from here: this touch, or the one in `hold`.
-        let live = self.tracker.find_id(id).is_some_and(|slot| {
+        let live = slot.is_some_and(|slot| {
             matches!(self.tracker.touch(slot, now), crate::session::Touch::Live)
         });
         if live || self.plants.has(Plant::WelcomesClosing) {
@@ -283,18 +317,15 @@ impl Shard {
         document: Option<Document>,
         manner: Manner,
     ) {
+        let Some(document) = document else {
+            return self.answer_joined(place, joined, manner.close);
+        };
         let mut answer = Answer {
             status: if joined.created { 201 } else { 200 },
-            version: Some(joined.version),
             session: Some((joined.session, joined.timeout)),
             no_store: true,
             close: manner.close,
             ..Answer::default()
-        };
-        let Some(document) = document else {
-            let mut bytes = Vec::with_capacity(HEAD_BYTES);
-            answer.write(&mut bytes, b"", false);
-            return self.answer(place, bytes);
         };
         answer.content_type = Some("application/json");
         // The document may be newer than the join: it says what it shows.
@@ -399,9 +430,6 @@ impl Shard {
         self.answer(place, out);
     }
 }
-
-/// More than the head of an answer to a join takes, so that its memory is asked for once.
-const HEAD_BYTES: usize = 256;
 
 /// The core's word for a change that is no join, and what it is about.
 fn change_of(

@@ -6,8 +6,10 @@ use std::collections::VecDeque;
 use super::document::Pieces;
 use super::events::Events;
 use super::{Place, Shard};
+use crate::group::Joined;
 use crate::http;
 use crate::time::Millis;
+use crate::types::{GroupVersion, SessionId};
 
 /// A connection: its place in the slab, and which use of that place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,7 +64,7 @@ pub(super) struct Conn {
     /// `100 Continue` has been sent for the request that `input` begins with.
     pub(super) continued: bool,
     /// Answers under way, oldest first; `first_seq` is the number of the oldest.
-    replies: VecDeque<Reply>,
+    replies: Replies,
     first_seq: u32,
     /// What the answers under way are to.
     under_way: Class,
@@ -100,13 +102,26 @@ pub(super) enum Stream {
     Events(Events),
 }
 
-enum Reply {
+/// Answers under way on one connection, oldest first.
+pub(super) type Replies = VecDeque<Reply>;
+
+/// An answer under way.
+pub(super) enum Reply {
     /// The core, or another shard, has the word.
     Awaited,
     /// To be sent when everything before it has been.
     Ready(Response),
     /// The same, and it is [`Shard::overload`].
     Overloaded,
+    /// The same, and it is that to a join of a new member, without the document.
+    Welcome {
+        /// The session.
+        id: SessionId,
+        /// Its timeout.
+        timeout: Millis,
+        /// The group's version.
+        version: GroupVersion,
+    },
 }
 
 /// An answer whose turn has not come.
@@ -162,6 +177,15 @@ impl Conn {
         }
         self.replies.push_back(Reply::Awaited);
         seq
+    }
+
+    /// Gives the connection a queue for its answers, if it has none and one is kept.
+    pub(super) fn lend_queue(&mut self, idle: &mut Vec<Replies>) {
+        if self.replies.capacity() == 0
+            && let Some(queue) = idle.pop()
+        {
+            self.replies = queue;
+        }
     }
 
     /// Keeps a place for the refusal of a change that there is no room for.
@@ -307,6 +331,8 @@ impl Shard {
             settings,
             conns,
             overload,
+            welcomes,
+            idle_queues,
             ..
         } = self;
         let output_bytes_max = settings.output_bytes_max;
@@ -335,13 +361,22 @@ impl Shard {
                     open.stream = response.stream.take();
                 }
                 Some(Reply::Overloaded) => out.extend_from_slice(overload),
+                Some(&mut Reply::Welcome {
+                    id,
+                    timeout,
+                    version,
+                }) => welcomes.write(out, version, id, timeout),
                 Some(Reply::Awaited) | None => break,
             }
             open.replies.pop_front();
             open.first_seq = open.first_seq.wrapping_add(1);
         }
         if open.replies.is_empty() {
-            open.replies.shrink_to(0);
+            let idle = std::mem::take(&mut open.replies);
+            let is_usual = (1..=IDLE_QUEUE_MAX).contains(&idle.capacity());
+            if is_usual && idle_queues.len() < IDLE_QUEUES_MAX {
+                idle_queues.push(idle);
+            }
         }
         // What waited for its turn has it now, be it a request or the word that invites a
         // body.
@@ -408,6 +443,40 @@ impl Shard {
 
     /// Gives the answer to a request that was parked. The client may be gone by now.
     pub(super) fn answer(&mut self, place: Place, response: impl Into<Response>) {
+        self.reply(place, Reply::Ready(response.into()));
+    }
+
+    /// 201 or 200 to a join that was parked, without the document.
+    pub(super) fn answer_joined(&mut self, place: Place, joined: Joined, close: bool) {
+        let Joined {
+            session,
+            timeout,
+            created,
+            version,
+            ..
+        } = joined;
+        if created && !close {
+            let welcome = Reply::Welcome {
+                id: session,
+                timeout,
+                version,
+            };
+            return self.reply(place, welcome);
+        }
+        let answer = http::Answer {
+            status: if created { 201 } else { 200 },
+            version: Some(version),
+            session: Some((session, timeout)),
+            no_store: true,
+            close,
+            ..http::Answer::default()
+        };
+        let mut bytes = Vec::new();
+        answer.write(&mut bytes, b"", false);
+        self.answer(place, bytes);
+    }
+
+    fn reply(&mut self, place: Place, ready: Reply) {
         let Some(open) = self.conn(place.conn) else {
             return;
         };
@@ -416,7 +485,7 @@ impl Shard {
             return;
         };
         debug_assert!(matches!(reply, Reply::Awaited), "answered twice");
-        *reply = Reply::Ready(response.into());
+        *reply = ready;
         if at == 0 {
             self.outbox.woken.push(place.conn);
         }
@@ -447,3 +516,9 @@ impl Conn {
         }
     }
 }
+
+/// Queues kept for connections that will wait for answers, and the longest of them: together
+/// some hundred KiB at most, where an allocation for each would be made and given back for
+/// every change of a client that sends one at a time.
+const IDLE_QUEUES_MAX: usize = 1_024;
+const IDLE_QUEUE_MAX: usize = 64;

@@ -291,6 +291,7 @@ impl Shard {
         let what = What::Change {
             request: Change::Expire(lapses),
             document: false,
+            fresh: false,
         };
         self.outbox.asks.push(Ask { token, what });
     }

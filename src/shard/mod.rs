@@ -14,6 +14,7 @@
 //! | `forwarded` | heartbeats that other servers send on, and when their client has settled there |
 //! | `lease` | whether a promise may be made now |
 //! | `change` | joins, leaves, configs: questions to the core and their answers |
+//! | `join_run` | joins that ask for nothing but a session, many of one input together |
 //! | `document` | group documents: rendered once a version, sent in pieces |
 //! | `watch` | long polls and event streams: who gets what when something has happened |
 //! | `room` | who waits for which group, and who is to be looked at next |
@@ -41,6 +42,7 @@ mod document;
 mod events;
 mod expiry;
 mod forwarded;
+mod join_run;
 mod lease;
 mod pages;
 mod plant;
@@ -209,10 +211,16 @@ pub struct Shard {
     scratch: Option<Box<http::Scratch>>,
     /// How the heartbeats of its clients end.
     familiar: http::Familiar,
+    /// How its clients' joins end.
+    plain_joins: http::PlainJoins,
     /// How the joins end that there was no room for.
     familiar_joins: http::FamiliarJoins,
     /// What its answers to heartbeats begin with.
     answers: http::BeatAnswer,
+    /// What its answers to joins without a document begin with.
+    welcomes: http::BeatAnswer,
+    /// Queues of connections that wait for nothing, kept for those that do.
+    idle_queues: Vec<conn::Replies>,
     /// Room for the body of a batch.
     batch: Vec<u8>,
     outbox: Outbox,
@@ -281,8 +289,11 @@ impl Shard {
             incarnation: Incarnation::default(),
             scratch: None,
             familiar: http::Familiar::default(),
+            plain_joins: http::PlainJoins::default(),
             familiar_joins: http::FamiliarJoins::default(),
             answers: http::BeatAnswer::new(),
+            welcomes: http::BeatAnswer::to_joins(),
+            idle_queues: Vec::new(),
             batch: Vec::new(),
             outbox: Outbox::default(),
             counters,
@@ -330,9 +341,14 @@ impl Shard {
         self.wake(now);
         match mail {
             Mail::Core { tells, .. } => {
-                self.expect_joined(&tells);
-                for tell in tells {
-                    self.on_tell(tell, now);
+                let mut tells = tells.into_iter();
+                while tells.len() > 0 {
+                    // Few enough for what is brought in to stay in cache until its turn.
+                    let some = tells.len().min(EXPECT_TELLS_MAX);
+                    self.expect_joined(&tells.as_slice()[..some]);
+                    for tell in tells.by_ref().take(some) {
+                        self.on_tell(tell, now);
+                    }
                 }
                 while let Some(pass) = self.transit.ripe() {
                     self.on_pass(pass, now);
@@ -355,14 +371,23 @@ impl Shard {
         if self.tracker.len() < EXPECT_SESSIONS_MIN {
             return;
         }
-        self.tracker
-            .expect(tells.iter().filter_map(|tell| match tell {
-                Tell::Answer {
-                    answer: Answer::Joined { group, member, .. },
-                    ..
-                } => Some((&group[..], &member[..])),
-                _ => None,
-            }));
+        let joined = |tell| match tell {
+            &Tell::Answer {
+                answer:
+                    Answer::Joined {
+                        ref joined,
+                        ref group,
+                        ref member,
+                        ..
+                    },
+                ..
+            } => Some((joined.session, &group[..], &member[..])),
+            _ => None,
+        };
+        let joins = tells.iter().filter_map(joined);
+        let names = joins.clone().map(|(_, group, member)| (group, member));
+        self.tracker.expect(names);
+        self.tracker.expect_ids(joins.map(|(id, ..)| id));
     }
 
     fn on_pass(&mut self, pass: Pass, now: Millis) {
@@ -608,5 +633,7 @@ impl Parking {
     }
 }
 
+/// Tells whose sessions are brought into cache together.
+const EXPECT_TELLS_MAX: usize = 64;
 /// Fewer sessions than this stay in cache by themselves.
 const EXPECT_SESSIONS_MIN: usize = 4_096;

@@ -64,6 +64,13 @@ impl Manner {
         floor: None,
     };
 
+    /// Of a join that asks for nothing but a session.
+    pub(super) const PLAIN_JOIN: Manner = Manner {
+        head_only: false,
+        minimal: true,
+        ..Manner::PLAIN_BEAT
+    };
+
     /// A beat that another server has sent on.
     pub(super) fn forwarded(session: Option<SessionId>, floor: Option<GroupVersion>) -> Manner {
         Manner {
@@ -119,6 +126,7 @@ impl Shard {
                     }
                     Ok(Some(Step::Done | Step::Parked)) => {
                         self.familiar.learn(rest, &request);
+                        self.plain_joins.learn(rest, &request);
                         used += request.total_len();
                         self.has_ended(conn, now);
                         if !request.keep_alive {
@@ -166,6 +174,10 @@ impl Shard {
     #[inline]
     fn skim(&mut self, conn: ConnId, input: &[u8], now: Millis, out: &mut Vec<u8>) -> usize {
         match self.serve_run(conn, input, now, out) {
+            0 => {}
+            run => return run,
+        }
+        match self.join_run(conn, input, now) {
             0 => self.refuse_run(conn, input, now, out),
             run => run,
         }

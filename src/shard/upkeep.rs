@@ -100,8 +100,8 @@ impl Shard {
     }
 
     /// Takes a session in, with a full timeout and its grace from `now`. One that is here
-    /// already takes the newer term, and keeps the later deadline.
-    pub(super) fn hold(&mut self, dealt: &Dealt, now: Millis) {
+    /// already takes the newer term, and keeps the later deadline. Says where it is.
+    pub(super) fn hold(&mut self, dealt: &Dealt, now: Millis) -> Slot {
         let Dealt {
             group,
             version,
@@ -120,20 +120,26 @@ impl Shard {
             timeout: *timeout,
         };
         match self.tracker.insert(new, now, || version.clone()) {
-            Ok(slot) => self.tracker.spare(slot, *timeout + *grace, now),
+            Ok(slot) => {
+                if *grace > Millis(0) {
+                    self.tracker.spare(slot, *timeout + *grace, now);
+                }
+                slot
+            }
             // Here already: told twice of the same session, or it has come back.
             Err(InsertError::Exists(slot)) if self.tracker.view(slot).id == *id => {
                 if *term > self.tracker.view(slot).term {
                     self.renew_term(slot, *term, now);
                     self.tracker.spare(slot, *timeout + *grace, now);
                 }
+                slot
             }
             Err(InsertError::Exists(slot)) => {
                 // The member's older session: its end is on the way, for a member has one
                 // session at a time, and this one is newer by commit order.
                 debug_assert!(self.tracker.view(slot).id < *id, "sessions grow");
                 self.tracker.remove(slot);
-                self.hold(dealt, now);
+                self.hold(dealt, now)
             }
             // Joins are refused well before; a server that lost a session would never expire
             // it, and its member would be active for ever.

@@ -59,7 +59,15 @@ fn a_group_that_is_removed_and_back_at_once_goes_on_showing_its_version() {
     };
     for (token, request) in [(2, leave), (3, Request::DeleteGroup { group: removed })] {
         let document = false;
-        fleet.ask(leader, token, What::Change { request, document });
+        fleet.ask(
+            leader,
+            token,
+            What::Change {
+                request,
+                document,
+                fresh: false,
+            },
+        );
     }
     fleet.join(leader, 4, "m", 10_000);
     fleet.run(100);
@@ -116,6 +124,7 @@ fn a_word_of_the_owner_that_comes_after_the_sessions_end_is_known_promises_nothi
         What::Change {
             request: leave,
             document: false,
+            fresh: false,
         },
     );
     fleet.run(100);
@@ -432,13 +441,14 @@ fn an_expiry_asked_by_a_follower_is_done_and_told() {
     let held = fleet.server(owner).held[&id].clone();
     let lapse = crate::group::Lapse {
         group: held.group,
-        member: held.member,
+        member: held.member[..].into(),
         id,
         term: held.term,
     };
     let what = What::Change {
         request: Request::Expire(vec![lapse]),
         document: false,
+        fresh: false,
     };
     fleet.ask(owner, 2, what);
     fleet.run(100);
@@ -550,6 +560,7 @@ fn shards_are_told_apart_what_one_found_due_and_what_a_client_ended() {
         let what = What::Change {
             request,
             document: false,
+            fresh: false,
         };
         fleet.ask(1, token, what);
         fleet.run(100);

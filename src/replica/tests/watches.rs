@@ -45,7 +45,15 @@ fn remove(fleet: &mut Fleet, group: &str, member: &str, token: u64) {
     };
     for (token, request) in (token..).zip([leave, Request::DeleteGroup { group }]) {
         let document = false;
-        fleet.ask(1, token, What::Change { request, document });
+        fleet.ask(
+            1,
+            token,
+            What::Change {
+                request,
+                document,
+                fresh: false,
+            },
+        );
         fleet.run(100);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::forward;
-use crate::group::{Join, Outcome, Place, Request, Restore, State};
+use crate::group::{Join, Name, Outcome, Request, Restore, State};
 use crate::mail::{Answer, Ask, Beat, Dealt, Missing, Tell, Verdict, What};
 use crate::replica::{GroupSettings, Output, Replica, Settings};
 use crate::time::Millis;
@@ -31,7 +31,7 @@ pub(super) struct Server {
     pub(super) asked: Vec<(ServerId, u64, Arc<[Beat]>)>,
     /// What was told of watched groups: the event and the version after it.
     pub(super) noticed: Vec<String>,
-    joins: BTreeMap<u64, Place>,
+    joins: BTreeMap<u64, (Name, Name)>,
 }
 
 pub(super) const LEASE: Millis = Millis(3_000);
@@ -132,7 +132,7 @@ impl Server {
                     && let Some((group, member)) = self.joins.remove(&token)
                 {
                     let dealt = Dealt {
-                        group: group.into(),
+                        group: group[..].into(),
                         version: version.clone(),
                         member,
                         id: joined.session,
@@ -227,6 +227,7 @@ impl Fleet {
             let what = What::Change {
                 request: Request::Join(join),
                 document: false,
+                fresh: false,
             };
             server.replica.ask(now, 0, Ask { token, what });
         });

@@ -210,6 +210,7 @@ mod tests {
                 let what = What::Change {
                     request: join(&format!("m-{token}")),
                     document: false,
+                    fresh: false,
                 };
                 Ask { token, what }
             });

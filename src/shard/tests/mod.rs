@@ -7,6 +7,7 @@ mod discovery;
 mod ensemble;
 mod expiry;
 mod forwarded;
+mod join_runs;
 mod oracle;
 mod overload;
 mod polls;

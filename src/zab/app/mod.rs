@@ -66,12 +66,12 @@ pub trait Application {
     /// The state at one moment; see [`Application::save`].
     type Snapshot: Snapshot;
 
-    /// The leader's look at a request that `from` took.
+    /// The leader's look at a request, whose taker and id are in `origin`.
     ///
     /// The state it is to reckon with is what was delivered *and what is in flight*: the
     /// transactions that this returned, from the moment it did, until they are delivered,
     /// withdrawn, or forgotten with [`Application::recovering`].
-    fn preprocess(&mut self, from: ServerId, request: &[u8]) -> Preprocessed;
+    fn preprocess(&mut self, origin: Origin, request: &[u8]) -> Preprocessed;
 
     /// A transaction that [`Application::preprocess`] just returned is not broadcast after all,
     /// and no longer in flight. Its request may be preprocessed again.

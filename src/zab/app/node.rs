@@ -465,7 +465,7 @@ impl<A: Application> Node<A> {
                 continue;
             }
             let request = envelope::request_in(&waiting.payload);
-            match self.app.preprocess(origin.server, request) {
+            match self.app.preprocess(origin, request) {
                 Preprocessed::Answer(answer) => {
                     let waits = Waits::Answer(origin, self.applied, answer);
                     if let Err(refusal) = self.begin_barrier(waits) {
@@ -475,25 +475,24 @@ impl<A: Application> Node<A> {
                 Preprocessed::Transaction(txn) => {
                     let letter = Letter::Request(origin, &txn);
                     let payload = letter.encode_in(&mut self.bytes);
-                    self.broadcast(waiting, payload);
+                    self.broadcast(waiting, Some(payload));
                 }
-                Preprocessed::AsAsked => {
-                    let payload = Arc::clone(&waiting.payload);
-                    self.broadcast(waiting, payload);
-                }
+                Preprocessed::AsAsked => self.broadcast(waiting, None),
             }
         }
     }
 
-    /// Proposes the transaction that the application has made of a request.
-    fn broadcast(&mut self, waiting: Waiting, payload: Arc<[u8]>) {
+    /// Proposes the transaction that the application has made of a request, or the request
+    /// itself.
+    fn broadcast(&mut self, waiting: Waiting, made: Option<Arc<[u8]>>) {
+        let payload = made.as_ref().unwrap_or(&waiting.payload);
         if payload.len() > self.limits.txn_bytes_max {
-            self.app.withdraw(envelope::request_in(&payload));
+            self.app.withdraw(envelope::request_in(payload));
             return self.refuse(waiting.origin, Refusal::TooLong);
         }
-        if self.peer.propose(self.now, Arc::clone(&payload)).is_err() {
+        if self.peer.propose(self.now, Arc::clone(payload)).is_err() {
             // It waits until there is room, or this server leads no more.
-            self.app.withdraw(envelope::request_in(&payload));
+            self.app.withdraw(envelope::request_in(payload));
             self.inbox.push_front(waiting);
             self.full = true;
         }

@@ -175,7 +175,7 @@ fn crowd(timeout_ms: u64) -> Vec<Change> {
     ];
     let joins = (0..CROWD).map(|index| {
         Change::Join(Join {
-            group: (*b"crowd").into(),
+            group: b"crowd"[..].into(),
             member: format!("m{index}").into_bytes().into(),
             timeout: Some(Millis(timeout_ms)),
             config: None,

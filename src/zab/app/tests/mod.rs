@@ -45,7 +45,7 @@ impl Application for Counters {
     type Outcome = u64;
     type Snapshot = Written;
 
-    fn preprocess(&mut self, from: ServerId, request: &[u8]) -> Preprocessed {
+    fn preprocess(&mut self, origin: Origin, request: &[u8]) -> Preprocessed {
         let text = String::from_utf8(request.to_vec()).unwrap();
         let words: Vec<&str> = text.split(' ').collect();
         let coming = self.in_flight.get(words[1]).and_then(VecDeque::back);
@@ -53,7 +53,7 @@ impl Application for Counters {
         let value = match words[0] {
             "get" => return Preprocessed::Answer(known.to_string().into()),
             "note" => {
-                self.notes.push((from, words[1].to_owned()));
+                self.notes.push((origin.server, words[1].to_owned()));
                 return Preprocessed::Answer(Vec::new());
             }
             "blow" => return Preprocessed::Transaction(vec![b'x'; words[1].parse().unwrap()]),
