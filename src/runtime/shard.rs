@@ -141,6 +141,7 @@ impl ShardLoop {
                 (false, true) if inbox.is_held() => HELD_NS,
                 _ => 0,
             };
+            let was_busy = self.sockets.is_busy();
             let turn = self.sockets.turn(&mut self.served, wait_ns)?;
             if turn.tick {
                 self.ticker.acknowledge();
@@ -156,8 +157,10 @@ impl ShardLoop {
             // A batch that is not full has emptied the kernel's list of what is ready.
             rounds.drained |= turn.events < EVENTS_MAX && !self.sockets.is_busy();
             self.carry();
-            rounds.idle =
-                turn.events == 0 && !self.sockets.is_busy() && !self.served.inbox.has_mail();
+            // Who has just been answered may ask again at once: not before a turn has waited for
+            // that is it worth to park the executor.
+            let is_busy = was_busy || self.sockets.is_busy() || self.served.inbox.has_mail();
+            rounds.idle = turn.events == 0 && !is_busy;
             if rounds.idle || (rounds.ticked && rounds.drained) {
                 break;
             }
