@@ -10,8 +10,10 @@
 use std::hash::BuildHasher;
 
 use super::index::{Index, Place};
+use super::slots::{State, is_before};
 use super::table::Table;
-use super::{Failure, Slot, Touch, Tracker};
+use super::tracker::deadline;
+use super::{Failure, GroupSlot, Slot, Touch, Tracker};
 use crate::time::Millis;
 use crate::types::SessionId;
 
@@ -36,21 +38,6 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         on_failure: impl FnMut(usize, Failure),
     ) -> usize {
         self.touch_staged(names.into_iter(), now, on_failure)
-    }
-
-    /// Looks for the sessions of these (group, member) names: `found[i]` is that of the `i`th.
-    ///
-    /// # Panics
-    /// If there are more names than places in `found`.
-    pub fn find_names<'a>(&self, names: &[(&'a [u8], &'a [u8])], found: &mut [Option<Slot>]) {
-        let found = &mut found[..names.len()];
-        let mut block = [None; BLOCK];
-        for (names, found) in names.chunks(BLOCK).zip(found.chunks_mut(BLOCK)) {
-            let lanes = self.stage(&mut block, &mut names.iter().copied());
-            for (slot, &lane) in found.iter_mut().zip(lanes.iter().flatten()) {
-                *slot = self.settle(lane);
-            }
-        }
     }
 
     /// Brings into cache what touching the sessions of these names will need. Changes nothing;
@@ -145,6 +132,114 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         let is = |slot| lane.key.is_of(&self.table, Slot(slot));
         K::index(&self.table).find(lane.place, is).map(Slot)
     }
+}
+
+/// The stages one by one, for who has work to do between them: a wait for memory then costs
+/// nothing, the walk to the page's address included, for which a processor holds back what comes
+/// after it when it has no more to do than that.
+impl<G, S: BuildHasher> Tracker<G, S> {
+    /// Begins to look for a member's session: has the line of the index fetched.
+    #[inline]
+    pub fn seek<'a>(&self, group: &'a [u8], member: &'a [u8]) -> Sought<'a> {
+        let place = self.table.place_of_name(group, member);
+        self.table.names().warm(place);
+        Sought {
+            group,
+            member,
+            place,
+            guess: None,
+        }
+    }
+
+    /// Goes on with that: has the session fetched that it may be.
+    #[inline]
+    pub fn approach(&self, sought: &mut Sought<'_>) {
+        let guess = self.table.names().find(sought.place, |_| true);
+        sought.guess = guess.map(Slot);
+        if let Some(slot) = sought.guess {
+            self.table.slots.warm(slot);
+        }
+    }
+
+    /// Ends it: touches the session, and gives what the answer to its beat needs. `None`, and
+    /// nothing is touched, if there is no such session or it is closing.
+    ///
+    /// It must have been approached, and no session have come or gone since it was begun.
+    #[inline]
+    pub fn reach(&mut self, sought: &Sought<'_>, moment: &mut Moment) -> Option<Reached<'_, G>> {
+        let Sought { group, member, .. } = *sought;
+        let mut slot = sought.guess?;
+        if !self.table.is_named(slot, group, member) {
+            slot = self.table.find(group, member)?;
+        }
+        let header = self.table.slots.header(slot);
+        if header.state != State::Live {
+            return None;
+        }
+        let deadline = moment.deadline(header.timeout_ms);
+        if is_before(header.deadline, deadline) {
+            self.table.slots.set_deadline(slot, deadline);
+        }
+        Some(Reached {
+            id: self.table.id(&header),
+            timeout: Millis(u64::from(header.timeout_ms)),
+            group: self.group(GroupSlot(header.group)),
+        })
+    }
+
+    /// The present, for [`Tracker::reach`].
+    #[inline]
+    #[must_use]
+    pub fn moment(&self, now: Millis) -> Moment {
+        let lived = self.lived(now);
+        Moment {
+            lived,
+            timeout_ms: 0,
+            deadline: deadline(lived, Millis(0)),
+        }
+    }
+}
+
+/// A member whose session is looked for.
+#[derive(Clone, Copy, Default)]
+pub struct Sought<'a> {
+    group: &'a [u8],
+    member: &'a [u8],
+    place: Place,
+    /// The first session under the name's tag, unchecked.
+    guess: Option<Slot>,
+}
+
+/// A point in time, and what was last worked out from it: the sessions of a shard have few
+/// timeouts.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    lived: Millis,
+    timeout_ms: u32,
+    /// When a session of that timeout is due that is touched now.
+    deadline: u32,
+}
+
+impl Moment {
+    #[inline]
+    fn deadline(&mut self, timeout_ms: u32) -> u32 {
+        if timeout_ms != self.timeout_ms {
+            self.timeout_ms = timeout_ms;
+            self.deadline = deadline(self.lived, Millis(u64::from(timeout_ms)));
+        }
+        self.deadline
+    }
+}
+
+/// A session that was touched.
+#[derive(Debug)]
+pub struct Reached<'t, G> {
+    /// Its id.
+    pub id: SessionId,
+    /// The time without a beat after which it is expired.
+    pub timeout: Millis,
+    /// What is kept of its group.
+    pub group: &'t G,
 }
 
 /// What a session is looked for by.

@@ -202,9 +202,8 @@ impl<G, S: BuildHasher> Table<G, S> {
     /// True if the session in the slot is the member's.
     #[inline]
     pub(super) fn is_named(&self, slot: Slot, group: &[u8], member: &[u8]) -> bool {
-        let header = self.slots.header(slot);
-        self.slots.name(slot, header.name_len) == member
-            && self.groups.name(GroupSlot(header.group)) == group
+        let (header, name) = self.slots.named(slot);
+        name == member && self.groups.name(GroupSlot(header.group)) == group
     }
 
     /// True if the session in the slot has this id.

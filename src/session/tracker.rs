@@ -445,7 +445,7 @@ impl Memory {
 ///
 /// `lived` was truncated to a millisecond, so the touch may have come up to one later.
 #[inline]
-fn deadline(lived: Millis, timeout: Millis) -> u32 {
+pub(super) fn deadline(lived: Millis, timeout: Millis) -> u32 {
     (lived + Millis(1) + stretched(timeout)).tick_ceil().0 as u32
 }
 

@@ -9,7 +9,7 @@ use super::serve::{Manner, Step};
 use super::{Place, Plant, Purpose, Shard};
 use crate::http::{self, Code, Problem};
 use crate::mail::{Missing, What};
-use crate::session::{Slot, Touch};
+use crate::session::{Slot, Sought, Touch};
 use crate::time::Millis;
 use crate::types::{GroupVersion, SessionId};
 
@@ -63,6 +63,9 @@ impl Shard {
     /// Answers the heartbeats that `input` begins with, as far as they are familiar and there is
     /// nothing to them but a touch. Returns the bytes they take; whatever comes next is for
     /// those who look at everything.
+    ///
+    /// A run goes through the stages of a search together: while a member's line of the index
+    /// comes, the next head is read; while its session comes, those before it are answered.
     #[inline]
     pub(super) fn serve_run(
         &mut self,
@@ -78,17 +81,17 @@ impl Shard {
             return 0;
         }
         if first.len == input.len() {
-            let slot = self.tracker.find(first.group, first.member);
-            return self.answer_run(conn, &[slot], &[first.len], now, out);
+            let mut sought = [self.tracker.seek(first.group, first.member)];
+            return self.answer_run(conn, &mut sought, &[first.len], now, out);
         }
-        let mut names = [(&b""[..], &b""[..]); RUN_MAX];
+        let mut sought = [Sought::default(); RUN_MAX];
         let mut ends = [0; RUN_MAX];
         let mut count = 0;
         let mut end = 0;
         let mut next = Some(first);
         while let Some(beat) = next {
             end += beat.len;
-            names[count] = (beat.group, beat.member);
+            sought[count] = self.tracker.seek(beat.group, beat.member);
             ends[count] = end;
             count += 1;
             if count == RUN_MAX {
@@ -96,31 +99,35 @@ impl Shard {
             }
             next = self.familiar.beat(&input[end..], &self.settings.http);
         }
-        let mut slots = [None; RUN_MAX];
-        self.tracker.find_names(&names[..count], &mut slots);
-        self.answer_run(conn, &slots[..count], &ends, now, out)
+        self.answer_run(conn, &mut sought[..count], &ends, now, out)
     }
 
-    /// Answers beats for the sessions in `slots`, up to the first that is more than a touch.
-    /// Returns where in the input the last one answered ends, of `ends`.
+    /// Answers beats for the sessions that are `sought`, up to the first that is more than a
+    /// touch. Returns where in the input the last one answered ends, of `ends`.
     #[inline]
     fn answer_run(
         &mut self,
         conn: ConnId,
-        slots: &[Option<Slot>],
+        sought: &mut [Sought<'_>],
         ends: &[usize],
         now: Millis,
         out: &mut Vec<u8>,
     ) -> usize {
+        let mut moment = self.tracker.moment(now);
+        for early in sought.iter_mut().take(AHEAD) {
+            self.tracker.approach(early);
+        }
         let mut answered = 0;
-        for slot in slots.iter().map_while(|&slot| slot) {
-            if out.len() >= self.settings.output_bytes_max {
-                break;
+        while answered < sought.len() && out.len() < self.settings.output_bytes_max {
+            if let Some(ahead) = sought.get_mut(answered + AHEAD) {
+                self.tracker.approach(ahead);
             }
-            let Hit::Touched(beaten) = self.touch(slot, Manner::PLAIN_BEAT, now) else {
+            let Some(reached) = self.tracker.reach(&sought[answered], &mut moment) else {
                 break;
             };
-            self.write_beat(out, beaten, false);
+            let version = reached.group.get();
+            self.answers
+                .write(out, version, reached.id, reached.timeout);
             answered += 1;
         }
         if answered == 0 {
@@ -394,3 +401,6 @@ const PACKED_ID_BYTES: usize = 16;
 /// Heartbeats of one input that are looked up together: enough for their waits for memory to
 /// overlap.
 const RUN_MAX: usize = 32;
+/// How many of a run are fetched before the first of them is answered: some four, at the pace at
+/// which they are answered, would do for a wait for memory.
+const AHEAD: usize = 8;

@@ -55,15 +55,6 @@ impl Manner {
 }
 
 impl Manner {
-    /// Of a heartbeat that asks for nothing.
-    pub(super) const PLAIN_BEAT: Manner = Manner {
-        head_only: true,
-        close: false,
-        minimal: false,
-        session: None,
-        floor: None,
-    };
-
     /// A beat that another server has sent on.
     pub(super) fn forwarded(session: Option<SessionId>, floor: Option<GroupVersion>) -> Manner {
         Manner {
