@@ -141,7 +141,20 @@ impl<G, S: BuildHasher> Tracker<G, S> {
     /// Begins to look for a member's session: has the line of the index fetched.
     #[inline]
     pub fn seek<'a>(&self, group: &'a [u8], member: &'a [u8]) -> Sought<'a> {
-        let place = self.table.place_of_name(group, member);
+        self.seek_hashed(group, member, self.hash_name(group, member))
+    }
+
+    /// What [`Tracker::seek_hashed`] wants to know.
+    #[inline]
+    #[must_use]
+    pub fn hash_name(&self, group: &[u8], member: &[u8]) -> NameHash {
+        NameHash(self.table.hash_name(group, member))
+    }
+
+    /// As [`Tracker::seek`], the hash being known already.
+    #[inline]
+    pub fn seek_hashed<'a>(&self, group: &'a [u8], member: &'a [u8], hash: NameHash) -> Sought<'a> {
+        let place = self.table.names().place(hash.0);
         self.table.names().warm(place);
         Sought {
             group,
@@ -191,17 +204,15 @@ impl<G, S: BuildHasher> Tracker<G, S> {
     #[inline]
     #[must_use]
     pub fn moment(&self, now: Millis) -> Moment {
-        let lived = self.lived(now);
         Moment {
-            lived,
-            timeout_ms: 0,
-            deadline: deadline(lived, Millis(0)),
+            lived: self.lived(now),
+            last: None,
         }
     }
 }
 
 /// A member whose session is looked for.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Sought<'a> {
     group: &'a [u8],
     member: &'a [u8],
@@ -215,21 +226,27 @@ pub struct Sought<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     lived: Millis,
-    timeout_ms: u32,
-    /// When a session of that timeout is due that is touched now.
-    deadline: u32,
+    /// A timeout, and when a session of that timeout is due that is touched now.
+    last: Option<(u32, u32)>,
 }
 
 impl Moment {
     #[inline]
     fn deadline(&mut self, timeout_ms: u32) -> u32 {
-        if timeout_ms != self.timeout_ms {
-            self.timeout_ms = timeout_ms;
-            self.deadline = deadline(self.lived, Millis(u64::from(timeout_ms)));
+        match self.last {
+            Some((last_ms, deadline)) if last_ms == timeout_ms => deadline,
+            _ => {
+                let deadline = deadline(self.lived, Millis(u64::from(timeout_ms)));
+                self.last = Some((timeout_ms, deadline));
+                deadline
+            }
         }
-        self.deadline
     }
 }
+
+/// The hash of a group and a member in one tracker, the same as long as that lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameHash(u64);
 
 /// A session that was touched.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ mod table;
 mod tracker;
 mod wheel;
 
-pub use batch::{Moment, Reached, Sought};
+pub use batch::{Moment, NameHash, Reached, Sought};
 pub use tracker::{Memory, SessionView, Tracker};
 
 use crate::time::Millis;

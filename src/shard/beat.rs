@@ -74,12 +74,17 @@ impl Shard {
         now: Millis,
         out: &mut Vec<u8>,
     ) -> usize {
-        let Some(first) = self.familiar.beat(input, &self.settings.http) else {
-            return 0;
-        };
         if !self.conns[conn.index as usize].is_clear() || !self.lease.promises(now) {
             return 0;
         }
+        let limits = &self.settings.http;
+        if let Some((beat, hash)) = self.ahead.recall(input, &self.familiar, limits) {
+            let sought = self.tracker.seek_hashed(beat.group, beat.member, hash);
+            return self.answer_run(conn, &mut [sought], &[beat.len], now, out);
+        }
+        let Some(first) = self.familiar.beat(input, limits) else {
+            return 0;
+        };
         if first.len == input.len() {
             let mut sought = [self.tracker.seek(first.group, first.member)];
             return self.answer_run(conn, &mut sought, &[first.len], now, out);
