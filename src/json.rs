@@ -42,20 +42,23 @@ pub fn number(out: &mut Vec<u8>, value: u64) {
 #[must_use]
 #[inline]
 pub fn decimal(value: u64) -> ([u8; U64_DIGITS_MAX], usize) {
-    if value >= WORD_VALUES {
+    let Some((word, len)) = short_decimal(value) else {
         return long_decimal(value);
-    }
-    let (word, len) = word_decimal(value);
+    };
     let mut digits = [0; U64_DIGITS_MAX];
-    digits[..8].copy_from_slice(&word.to_le_bytes());
+    digits[..8].copy_from_slice(&word);
     (digits, len)
 }
 
 /// As [`decimal`], for what has up to eight digits: all at once, each in a byte of a word.
 ///
 /// Nothing is written to memory in pieces and read back whole, which a processor waits for.
+#[must_use]
 #[inline]
-const fn word_decimal(value: u64) -> (u64, usize) {
+pub const fn short_decimal(value: u64) -> Option<([u8; 8], usize)> {
+    if value >= WORD_VALUES {
+        return None;
+    }
     // Parted by 10,000, 100 and 10, each time in all lanes; the first digits come to lie lowest.
     // The quotients are products with a reciprocal, exact for what a lane can hold.
     let halves = value / 10_000 | (value % 10_000) << 32;
@@ -66,7 +69,7 @@ const fn word_decimal(value: u64) -> (u64, usize) {
     // Zeros in front go, but for the last.
     let unused = (digits | 1 << 56).trailing_zeros() & !7;
     let text = (digits | 0x3030_3030_3030_3030) >> unused;
-    (text, 8 - unused as usize / 8)
+    Some((text.to_le_bytes(), 8 - unused as usize / 8))
 }
 
 /// As [`decimal`], for any number.

@@ -185,8 +185,14 @@ impl BeatAnswer {
         let differs = &mut out[begin + self.start_len..];
         let differs: &mut [u8; DIFFERS_BYTES] = differs.first_chunk_mut().expect(ROOM);
         differs[..COUNTER_BYTES].copy_from_slice(&hex(session.counter()));
-        let (digits, len) = json::decimal(version.0);
-        differs[DIGITS_AT..DIGITS_AT + digits.len()].copy_from_slice(&digits);
+        let len = if let Some((digits, len)) = json::short_decimal(version.0) {
+            differs[DIGITS_AT..DIGITS_AT + digits.len()].copy_from_slice(&digits);
+            len
+        } else {
+            let (digits, len) = json::decimal(version.0);
+            differs[DIGITS_AT..DIGITS_AT + digits.len()].copy_from_slice(&digits);
+            len
+        };
         // Over the zeros after the digits.
         let end = DIGITS_AT + len;
         differs[end..end + END.len()].copy_from_slice(END);

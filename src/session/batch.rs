@@ -134,43 +134,38 @@ impl<G, S: BuildHasher> Tracker<G, S> {
     }
 }
 
-/// The stages one by one, for who has work to do between them: a wait for memory then costs
-/// nothing, the walk to the page's address included, for which a processor holds back what comes
-/// after it when it has no more to do than that.
+/// The stages one by one, for who does something with each session that is reached.
 impl<G, S: BuildHasher> Tracker<G, S> {
-    /// Begins to look for a member's session: has the line of the index fetched.
+    /// Begins to look for a member's session.
     #[inline]
     pub fn seek<'a>(&self, group: &'a [u8], member: &'a [u8]) -> Sought<'a> {
-        self.seek_hashed(group, member, self.hash_name(group, member))
+        Sought::new(group, member, self.hash_name(group, member))
     }
 
-    /// What [`Tracker::seek_hashed`] wants to know.
+    /// What [`Sought::new`] wants to know.
     #[inline]
     #[must_use]
     pub fn hash_name(&self, group: &[u8], member: &[u8]) -> NameHash {
         NameHash(self.table.hash_name(group, member))
     }
 
-    /// As [`Tracker::seek`], the hash being known already.
+    /// Goes on with that for all together: brings into cache what each needs.
+    ///
+    /// Each loop does little but fetch. A prefetch whose page is not in the TLB holds back what
+    /// comes after it until the page's address is found; in a short loop the next few are begun
+    /// meanwhile, and with the reading of a request between two of them each is waited for.
     #[inline]
-    pub fn seek_hashed<'a>(&self, group: &'a [u8], member: &'a [u8], hash: NameHash) -> Sought<'a> {
-        let place = self.table.names().place(hash.0);
-        self.table.names().warm(place);
-        Sought {
-            group,
-            member,
-            place,
-            guess: None,
+    pub fn approach(&self, sought: &mut [Sought<'_>]) {
+        let index = self.table.names();
+        for one in &mut *sought {
+            one.place = index.place(one.hash.0);
+            index.warm(one.place);
         }
-    }
-
-    /// Goes on with that: has the session fetched that it may be.
-    #[inline]
-    pub fn approach(&self, sought: &mut Sought<'_>) {
-        let guess = self.table.names().find(sought.place, |_| true);
-        sought.guess = guess.map(Slot);
-        if let Some(slot) = sought.guess {
-            self.table.slots.warm(slot);
+        for one in sought {
+            one.guess = index.find(one.place, |_| true).map(Slot);
+            if let Some(slot) = one.guess {
+                self.table.slots.warm(slot);
+            }
         }
     }
 
@@ -216,9 +211,25 @@ impl<G, S: BuildHasher> Tracker<G, S> {
 pub struct Sought<'a> {
     group: &'a [u8],
     member: &'a [u8],
+    hash: NameHash,
     place: Place,
     /// The first session under the name's tag, unchecked.
     guess: Option<Slot>,
+}
+
+impl<'a> Sought<'a> {
+    /// Of these names, which have this hash.
+    #[inline]
+    #[must_use]
+    pub fn new(group: &'a [u8], member: &'a [u8], hash: NameHash) -> Sought<'a> {
+        Sought {
+            group,
+            member,
+            hash,
+            place: Place::default(),
+            guess: None,
+        }
+    }
 }
 
 /// A point in time, and what was last worked out from it: the sessions of a shard have few
@@ -245,7 +256,7 @@ impl Moment {
 }
 
 /// The hash of a group and a member in one tracker, the same as long as that lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NameHash(u64);
 
 /// A session that was touched.

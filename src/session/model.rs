@@ -206,9 +206,7 @@ impl<S: BuildHasher> World<S> {
         let names = names.iter();
         let seek = names.map(|(group, member)| self.tracker.seek(group, member));
         let mut sought: Vec<Sought<'_>> = seek.collect();
-        for one in &mut sought {
-            self.tracker.approach(one);
-        }
+        self.tracker.approach(&mut sought);
         let mut moment = self.tracker.moment(self.now);
         for (who, one) in all.iter().zip(&sought) {
             let reached = self.tracker.reach(one, &mut moment);

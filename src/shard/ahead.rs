@@ -74,7 +74,7 @@ impl Shard {
             if let Some(seen) = SeenBeat::of(input, &beat) {
                 self.ahead.note(seen, hash);
             }
-            let sought = self.tracker.seek_hashed(beat.group, beat.member, hash);
+            let sought = Sought::new(beat.group, beat.member, hash);
             block.take(sought, &self.tracker);
         }
         block.approach(&self.tracker);
@@ -99,9 +99,7 @@ impl<'a> Block<'a> {
     }
 
     fn approach<G>(&mut self, tracker: &Tracker<G>) {
-        for one in &mut self.sought[..self.len] {
-            tracker.approach(one);
-        }
+        tracker.approach(&mut self.sought[..self.len]);
         self.len = 0;
     }
 }

@@ -64,8 +64,8 @@ impl Shard {
     /// nothing to them but a touch. Returns the bytes they take; whatever comes next is for
     /// those who look at everything.
     ///
-    /// A run goes through the stages of a search together: while a member's line of the index
-    /// comes, the next head is read; while its session comes, those before it are answered.
+    /// A run goes through the stages together: all heads are read, all sessions fetched, all
+    /// beats answered.
     #[inline]
     pub(super) fn serve_run(
         &mut self,
@@ -79,7 +79,7 @@ impl Shard {
         }
         let limits = &self.settings.http;
         if let Some((beat, hash)) = self.ahead.recall(input, &self.familiar, limits) {
-            let sought = self.tracker.seek_hashed(beat.group, beat.member, hash);
+            let sought = Sought::new(beat.group, beat.member, hash);
             return self.answer_run(conn, &mut [sought], &[beat.len], now, out);
         }
         let Some(first) = self.familiar.beat(input, limits) else {
@@ -119,15 +119,13 @@ impl Shard {
         out: &mut Vec<u8>,
     ) -> usize {
         let mut moment = self.tracker.moment(now);
-        for early in sought.iter_mut().take(AHEAD) {
-            self.tracker.approach(early);
-        }
+        self.tracker.approach(sought);
         let mut answered = 0;
-        while answered < sought.len() && out.len() < self.settings.output_bytes_max {
-            if let Some(ahead) = sought.get_mut(answered + AHEAD) {
-                self.tracker.approach(ahead);
+        for one in sought {
+            if out.len() >= self.settings.output_bytes_max {
+                break;
             }
-            let Some(reached) = self.tracker.reach(&sought[answered], &mut moment) else {
+            let Some(reached) = self.tracker.reach(one, &mut moment) else {
                 break;
             };
             let version = reached.group.get();
@@ -406,6 +404,3 @@ const PACKED_ID_BYTES: usize = 16;
 /// Heartbeats of one input that are looked up together: enough for their waits for memory to
 /// overlap.
 const RUN_MAX: usize = 32;
-/// How many of a run are fetched before the first of them is answered: some four, at the pace at
-/// which they are answered, would do for a wait for memory.
-const AHEAD: usize = 8;
