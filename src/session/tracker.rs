@@ -609,6 +609,19 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_is_reached_by_an_older_clock_keeps_its_deadline() {
+        let mut tracker = tracker(10);
+        let slot = tracker.insert(new(b"a", 1), Millis(0), || "g").unwrap();
+        for (now, deadline) in [(2_000, 3_010), (1_000, 3_010), (2_010, 3_020)] {
+            let mut sought = [tracker.seek(b"g", b"a")];
+            tracker.approach(&mut sought);
+            let mut moment = tracker.moment(Millis(now));
+            assert!(tracker.reach(&sought[0], &mut moment).is_some());
+            assert_eq!(tracker.view(slot).deadline, Millis(deadline), "at {now}");
+        }
+    }
+
+    #[test]
     fn a_cleared_tracker_holds_nothing_and_keeps_its_clock_and_its_limit() {
         let mut tracker = tracker(2);
         tracker.insert(new(b"a", 1), Millis(0), || "g").unwrap();
