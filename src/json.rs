@@ -61,7 +61,7 @@ pub const fn short_decimal(value: u64) -> Option<([u8; 8], usize)> {
     }
     // Parted by 10,000, 100 and 10, each time in all lanes; the first digits come to lie lowest.
     // The quotients are products with a reciprocal, exact for what a lane can hold.
-    let halves = value / 10_000 | (value % 10_000) << 32;
+    let halves = (value / 10_000) | ((value % 10_000) << 32);
     let hundreds = ((halves * 10_486) >> 20) & 0x0000_007f_0000_007f;
     let pairs = hundreds | (halves - hundreds * 100) << 16;
     let tens = ((pairs * 103) >> 10) & 0x000f_000f_000f_000f;
