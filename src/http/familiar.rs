@@ -52,7 +52,54 @@ pub struct FamiliarBeat<'a> {
     pub len: usize,
 }
 
+/// A heartbeat that was read, to be known again where it comes once more.
+#[derive(Clone, Copy, Debug)]
+pub struct SeenBeat {
+    /// What it begins with; its names end in here.
+    begin: [u8; SEEN_BYTES],
+    group_len: u8,
+    member_len: u8,
+}
+
+impl SeenBeat {
+    /// Of `beat`, which `input` begins with; `None` if its names are too long to be kept.
+    #[inline]
+    #[must_use]
+    pub fn of(input: &[u8], beat: &FamiliarBeat<'_>) -> Option<SeenBeat> {
+        let begin = *input.first_chunk()?;
+        let names_len = METHOD.len() + beat.group.len() + b"/".len() + beat.member.len();
+        (names_len <= SEEN_BYTES).then_some(SeenBeat {
+            begin,
+            group_len: beat.group.len() as u8,
+            member_len: beat.member.len() as u8,
+        })
+    }
+}
+
 impl Familiar {
+    /// As [`Familiar::beat`], where `input` may begin with what was `seen`; `None` if it does
+    /// not, and then it may still begin with another heartbeat.
+    ///
+    /// Cost: two comparisons. The names need no pass: they are the same, and so well.
+    #[inline]
+    #[must_use]
+    pub fn again<'a>(
+        &self,
+        seen: &SeenBeat,
+        input: &'a [u8],
+        limits: &Limits,
+    ) -> Option<FamiliarBeat<'a>> {
+        if input.first_chunk() != Some(&seen.begin) {
+            return None;
+        }
+        let path = &input[METHOD.len()..];
+        let (group, rest) = path.split_at_checked(usize::from(seen.group_len))?;
+        let (member, rest) = rest
+            .get(1..)?
+            .split_at_checked(usize::from(seen.member_len))?;
+        self.end(input, group, member, rest, limits)
+    }
+
     /// The heartbeat that `input` begins with, if it is a plain one and its end is known.
     ///
     /// Cost: one pass over the path, one comparison of the rest.
@@ -63,14 +110,26 @@ impl Familiar {
         let (group, rest) = path.split_at(scan::path_name_len(path));
         let rest = rest.strip_prefix(b"/")?;
         let (member, rest) = rest.split_at(scan::path_name_len(rest));
+        let beat = self.end(input, group, member, rest, limits)?;
+        name::check_pair(group, member).ok()?;
+        Some(beat)
+    }
+
+    /// The heartbeat of these names if its head, of which the `rest` is to be read, is well.
+    #[inline]
+    fn end<'a>(
+        &self,
+        input: &[u8],
+        group: &'a [u8],
+        member: &'a [u8],
+        rest: &[u8],
+        limits: &Limits,
+    ) -> Option<FamiliarBeat<'a>> {
         let end_len = self.ends.len_of(self.ends.find(rest)?);
         let target_len = b"/".len() + group.len() + b"/".len() + member.len();
         let len = input.len() - rest.len() + end_len;
-        if target_len > limits.target_bytes_max || len > limits.head_bytes_max {
-            return None;
-        }
-        name::check_pair(group, member).ok()?;
-        Some(FamiliarBeat { group, member, len })
+        let is_within = target_len <= limits.target_bytes_max && len <= limits.head_bytes_max;
+        is_within.then_some(FamiliarBeat { group, member, len })
     }
 
     /// Keeps the end of `request`, which `input` begins with and which was read under the same
@@ -172,6 +231,8 @@ fn end_of<'a>(input: &'a [u8], method: &[u8], request: &Request<'_>) -> Option<&
 
 const METHOD: &[u8] = b"HEAD /";
 const JOIN_METHOD: &[u8] = b"PUT /";
+/// Names longer than this less 7 bytes are read anew.
+const SEEN_BYTES: usize = 64;
 /// Longer ends are read in full.
 const END_BYTES_MAX: usize = 1024;
 
@@ -215,6 +276,57 @@ mod tests {
             assert_eq!(names(&familiar, &next[..cut]), None, "cut at {cut}");
         }
         assert_eq!(names(&Familiar::default(), &next), None);
+    }
+
+    #[test]
+    fn a_heartbeat_that_was_seen_is_known_again_and_no_other_is_taken_for_it() {
+        let familiar = knowing(&[&format!("HEAD /g/a{END}")]);
+        let limits = Limits::default();
+        let longest = "m".repeat(SEEN_BYTES - "HEAD /group/".len());
+        let head = |member: &str| format!("HEAD /group/{member}{END}");
+        let seen = |head: &str| {
+            let beat = familiar.beat(head.as_bytes(), &limits).expect("a beat");
+            SeenBeat::of(head.as_bytes(), &beat)
+        };
+        for member in ["some-member-of-the-group", &longest] {
+            let head = head(member);
+            let seen = seen(&head).expect("it is short enough");
+            let again = |input: &[u8]| familiar.again(&seen, input, &limits).map(|beat| beat.len);
+            assert_eq!(again(head.as_bytes()), Some(head.len()));
+            for at in 0..head.len() {
+                let mut other = head.clone().into_bytes();
+                assert_eq!(again(&other[..at]), None, "cut at {at}");
+                other[at] ^= 1;
+                assert_eq!(again(&other), None, "changed at {at}");
+            }
+            let beat = familiar
+                .again(&seen, head.as_bytes(), &limits)
+                .expect("known");
+            assert_eq!(
+                beat,
+                familiar.beat(head.as_bytes(), &limits).expect("known")
+            );
+            let tight = Limits {
+                head_bytes_max: head.len() - 1,
+                ..limits
+            };
+            assert_eq!(familiar.again(&seen, head.as_bytes(), &tight), None);
+            assert_eq!(
+                Familiar::default().again(&seen, head.as_bytes(), &limits),
+                None
+            );
+        }
+        assert!(
+            seen(&head(&format!("{longest}m"))).is_none(),
+            "its names end beyond"
+        );
+        let short = "HEAD /g/a HTTP/1.1\r\nHost: x\r\n\r\n";
+        let knows_short = knowing(&[short]);
+        let beat = knows_short.beat(short.as_bytes(), &limits).expect("a beat");
+        assert!(
+            SeenBeat::of(short.as_bytes(), &beat).is_none(),
+            "too short to keep"
+        );
     }
 
     #[test]

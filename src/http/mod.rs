@@ -40,7 +40,7 @@ mod tests;
 
 pub use batch::{Line, Names, Report, likely_beats, names, packed};
 pub use etag::EtagList;
-pub use familiar::{Familiar, FamiliarBeat, FamiliarJoins};
+pub use familiar::{Familiar, FamiliarBeat, FamiliarJoins, SeenBeat};
 pub use headers::Headers;
 pub use name::{NAME_BYTES_MAX, NameFault};
 pub use openapi::OPENAPI;

@@ -138,12 +138,12 @@ impl Answer {
 /// The answer to a heartbeat: 204, the session, its timeout, the group's version. That to a join
 /// without the document is the same with 201.
 ///
-/// The sessions of a server have few timeouts and their ids begin with few eras, so what comes
-/// before the rest of the id is kept from one answer to the next, and only what differs is
-/// written: 16 digits and the version, which stands last for that.
+/// The sessions of a server have few timeouts and their ids begin with few eras, so an answer is
+/// kept from one to the next, and only what differs is written into each copy: 16 digits and the
+/// version, which stands last for that.
 #[derive(Clone, Debug)]
 pub struct BeatAnswer {
-    /// A whole answer; from `start_len` on it is written anew each time.
+    /// An answer but for what differs, from `start_len` on, and the end.
     bytes: [u8; BEAT_BYTES_MAX],
     status: &'static [u8],
     start_len: usize,
@@ -178,7 +178,8 @@ impl BeatAnswer {
 
     /// Appends an answer after which the connection goes on.
     ///
-    /// Cost: about 160 bytes copied; nothing allocated if `out` has room.
+    /// Cost: about 160 bytes copied; nothing allocated if `out` has room for
+    /// the longest.
     #[inline]
     pub fn write(
         &mut self,
@@ -190,15 +191,25 @@ impl BeatAnswer {
         if timeout != self.timeout || session.era() != self.era {
             self.start(timeout, session.era());
         }
-        let mut at = self.start_len;
-        self.put(&mut at, &hex(session.counter()));
-        self.put(&mut at, VERSION);
-        let (digits, len) = json::decimal(version.0);
-        // The zeros after the digits are overwritten by the end.
-        self.put(&mut at, &digits);
-        at -= digits.len() - len;
-        self.put(&mut at, b"\r\n\r\n");
-        out.extend_from_slice(&self.bytes[..at]);
+        let begin = out.len();
+        out.extend_from_slice(&self.bytes);
+        // Written where it stands in the copy: what was just written in pieces and is then
+        // copied as a whole would be waited for.
+        let differs = &mut out[begin + self.start_len..];
+        let differs: &mut [u8; DIFFERS_BYTES] = differs.first_chunk_mut().expect(ROOM);
+        differs[..COUNTER_BYTES].copy_from_slice(&hex(session.counter()));
+        let len = if let Some((digits, len)) = json::short_decimal(version.0) {
+            differs[DIGITS_AT..DIGITS_AT + digits.len()].copy_from_slice(&digits);
+            len
+        } else {
+            let (digits, len) = json::decimal(version.0);
+            differs[DIGITS_AT..DIGITS_AT + digits.len()].copy_from_slice(&digits);
+            len
+        };
+        // Over the zeros after the digits.
+        let end = DIGITS_AT + len;
+        differs[end..end + END.len()].copy_from_slice(END);
+        out.truncate(begin + self.start_len + end + END.len());
     }
 
     /// Appends an answer after which the connection ends.
@@ -228,16 +239,12 @@ impl BeatAnswer {
         start.extend_from_slice(NO_STORE);
         number_field(&mut start, TIMEOUT, timeout.0);
         field(&mut start, SESSION_ID, &hex(era));
-        self.bytes[..start.len()].copy_from_slice(&start);
         self.start_len = start.len();
+        start.extend_from_slice(&[0; COUNTER_BYTES]);
+        start.extend_from_slice(VERSION);
+        self.bytes[..start.len()].copy_from_slice(&start);
         self.timeout = timeout;
         self.era = era;
-    }
-
-    #[inline(always)]
-    fn put<const N: usize>(&mut self, at: &mut usize, piece: &[u8; N]) {
-        self.bytes[*at..*at + N].copy_from_slice(piece);
-        *at += N;
     }
 }
 
@@ -247,8 +254,29 @@ impl Default for BeatAnswer {
     }
 }
 
-/// More than the longest answer to a heartbeat takes.
-const BEAT_BYTES_MAX: usize = 240;
+/// At least as long as the longest answer to a heartbeat: so much is copied for each.
+const BEAT_BYTES_MAX: usize = 192;
+/// Hex digits of half a session id.
+const COUNTER_BYTES: usize = 16;
+/// Where in what differs from answer to answer the version begins.
+const DIGITS_AT: usize = COUNTER_BYTES + VERSION.len();
+/// The most that differs: half an id, the name of the next field, a version, the end.
+const DIFFERS_BYTES: usize = DIGITS_AT + json::U64_DIGITS_MAX + END.len();
+const END: &[u8; 4] = b"\r\n\r\n";
+/// Why what differs fits behind what does not.
+const ROOM: &str = "an answer to a heartbeat is no longer than its room";
+
+const _: () = assert!(
+    b"HTTP/1.1 204 No Content".len()
+        + NO_STORE.len()
+        + TIMEOUT.len()
+        + json::U64_DIGITS_MAX
+        + SESSION_ID.len()
+        + COUNTER_BYTES
+        + DIFFERS_BYTES
+        <= BEAT_BYTES_MAX,
+    "the longest answer to a heartbeat has room"
+);
 
 /// Appends a piece of a body that comes in chunks (RFC 9112, 7.1), or that ends with the
 /// connection; an empty one in chunks would be the end.
@@ -300,8 +328,8 @@ fn number_field(out: &mut Vec<u8>, start: &[u8], value: u64) {
 
 /// The 16 hex digits of half a session id.
 #[inline]
-fn hex(half: u64) -> [u8; 16] {
-    let mut digits = [0; 16];
+fn hex(half: u64) -> [u8; COUNTER_BYTES] {
+    let mut digits = [0; COUNTER_BYTES];
     let (high, low) = digits.split_at_mut(8);
     high.copy_from_slice(&hex_digits((half >> 32) as u32));
     low.copy_from_slice(&hex_digits(half as u32));

@@ -10,8 +10,10 @@
 use std::hash::BuildHasher;
 
 use super::index::{Index, Place};
+use super::slots::{State, is_before};
 use super::table::Table;
-use super::{Failure, Slot, Touch, Tracker};
+use super::tracker::deadline;
+use super::{Failure, GroupSlot, Slot, Touch, Tracker};
 use crate::time::Millis;
 use crate::types::SessionId;
 
@@ -36,21 +38,6 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         on_failure: impl FnMut(usize, Failure),
     ) -> usize {
         self.touch_staged(names.into_iter(), now, on_failure)
-    }
-
-    /// Looks for the sessions of these (group, member) names: `found[i]` is that of the `i`th.
-    ///
-    /// # Panics
-    /// If there are more names than places in `found`.
-    pub fn find_names<'a>(&self, names: &[(&'a [u8], &'a [u8])], found: &mut [Option<Slot>]) {
-        let found = &mut found[..names.len()];
-        let mut block = [None; BLOCK];
-        for (names, found) in names.chunks(BLOCK).zip(found.chunks_mut(BLOCK)) {
-            let lanes = self.stage(&mut block, &mut names.iter().copied());
-            for (slot, &lane) in found.iter_mut().zip(lanes.iter().flatten()) {
-                *slot = self.settle(lane);
-            }
-        }
     }
 
     /// Brings into cache what touching the sessions of these names will need. Changes nothing;
@@ -145,6 +132,150 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         let is = |slot| lane.key.is_of(&self.table, Slot(slot));
         K::index(&self.table).find(lane.place, is).map(Slot)
     }
+}
+
+/// The stages one by one, for who does something with each session that is reached.
+impl<G, S: BuildHasher> Tracker<G, S> {
+    /// Begins to look for a member's session.
+    #[inline]
+    pub fn seek<'a>(&self, group: &'a [u8], member: &'a [u8]) -> Sought<'a> {
+        Sought::new(group, member, self.hash_name(group, member))
+    }
+
+    /// What [`Sought::new`] wants to know.
+    #[inline]
+    #[must_use]
+    pub fn hash_name(&self, group: &[u8], member: &[u8]) -> NameHash {
+        NameHash(self.table.hash_name(group, member))
+    }
+
+    /// Goes on with that for all together: brings into cache what each needs.
+    ///
+    /// Each loop does little but fetch. A prefetch whose page is not in the TLB holds back what
+    /// comes after it until the page's address is found; in a short loop the next few are begun
+    /// meanwhile, and with the reading of a request between two of them each is waited for.
+    #[inline]
+    pub fn approach(&self, sought: &mut [Sought<'_>]) {
+        let index = self.table.names();
+        for one in &mut *sought {
+            one.place = index.place(one.hash.0);
+            index.warm(one.place);
+        }
+        for one in sought {
+            one.guess = index.find(one.place, |_| true).map(Slot);
+            if let Some(slot) = one.guess {
+                self.table.slots.warm(slot);
+            }
+        }
+    }
+
+    /// Ends it: touches the session, and gives what the answer to its beat needs. `None`, and
+    /// nothing is touched, if there is no such session or it is closing.
+    ///
+    /// It must have been approached, and no session have come or gone since it was begun.
+    #[inline]
+    pub fn reach(&mut self, sought: &Sought<'_>, moment: &mut Moment) -> Option<Reached<'_, G>> {
+        let slot = self.found(sought)?;
+        let header = self.table.slots.header(slot);
+        if header.state != State::Live {
+            return None;
+        }
+        let deadline = moment.deadline(header.timeout_ms);
+        if is_before(header.deadline, deadline) {
+            self.table.slots.set_deadline(slot, deadline);
+        }
+        Some(Reached {
+            id: self.table.id(&header),
+            timeout: Millis(u64::from(header.timeout_ms)),
+            group: self.group(GroupSlot(header.group)),
+        })
+    }
+
+    /// The session that was sought, if it is here: as [`Tracker::reach`], and nothing is touched.
+    #[inline]
+    #[must_use]
+    pub fn found(&self, sought: &Sought<'_>) -> Option<Slot> {
+        let Sought { group, member, .. } = *sought;
+        let slot = sought.guess?;
+        if self.table.is_named(slot, group, member) {
+            return Some(slot);
+        }
+        self.table.find(group, member)
+    }
+
+    /// The present, for [`Tracker::reach`].
+    #[inline]
+    #[must_use]
+    pub fn moment(&self, now: Millis) -> Moment {
+        Moment {
+            lived: self.lived(now),
+            last: None,
+        }
+    }
+}
+
+/// A member whose session is looked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sought<'a> {
+    group: &'a [u8],
+    member: &'a [u8],
+    hash: NameHash,
+    place: Place,
+    /// The first session under the name's tag, unchecked.
+    guess: Option<Slot>,
+}
+
+impl<'a> Sought<'a> {
+    /// Of these names, which have this hash.
+    #[inline]
+    #[must_use]
+    pub fn new(group: &'a [u8], member: &'a [u8], hash: NameHash) -> Sought<'a> {
+        Sought {
+            group,
+            member,
+            hash,
+            place: Place::default(),
+            guess: None,
+        }
+    }
+}
+
+/// A point in time, and what was last worked out from it: the sessions of a shard have few
+/// timeouts.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    lived: Millis,
+    /// A timeout, and when a session of that timeout is due that is touched now.
+    last: Option<(u32, u32)>,
+}
+
+impl Moment {
+    #[inline]
+    fn deadline(&mut self, timeout_ms: u32) -> u32 {
+        match self.last {
+            Some((last_ms, deadline)) if last_ms == timeout_ms => deadline,
+            _ => {
+                let deadline = deadline(self.lived, Millis(u64::from(timeout_ms)));
+                self.last = Some((timeout_ms, deadline));
+                deadline
+            }
+        }
+    }
+}
+
+/// The hash of a group and a member in one tracker, the same as long as that lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NameHash(u64);
+
+/// A session that was touched.
+#[derive(Debug)]
+pub struct Reached<'t, G> {
+    /// Its id.
+    pub id: SessionId,
+    /// The time without a beat after which it is expired.
+    pub timeout: Millis,
+    /// What is kept of its group.
+    pub group: &'t G,
 }
 
 /// What a session is looked for by.

@@ -42,7 +42,7 @@ struct Sub {
 }
 
 /// Where a key's entries would lie, once worked out; valid until the index changes.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Place {
     sub: u32,
     tag: u32,

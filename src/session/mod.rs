@@ -24,6 +24,7 @@ mod table;
 mod tracker;
 mod wheel;
 
+pub use batch::{Moment, NameHash, Reached, Sought};
 pub use tracker::{Memory, SessionView, Tracker};
 
 use crate::time::Millis;

@@ -25,6 +25,7 @@ enum Op {
     LateBeat(Who),
     Batch(Vec<Who>),
     BatchById(Vec<Who>),
+    Run(Vec<Who>),
     Leave(Who),
     /// Leaves and joins again at the same instant: the slot is used again at once.
     Rejoin(Who, usize),
@@ -89,6 +90,7 @@ impl<S: BuildHasher> World<S> {
             Op::LateBeat(who) => self.beat(who, Millis(self.now.0 - 25), false),
             Op::Batch(ref all) => self.batch(all, false),
             Op::BatchById(ref all) => self.batch(all, true),
+            Op::Run(ref all) => self.in_stages(all),
             Op::Leave(who) => self.leave(who),
             Op::Rejoin(who, timeout) => {
                 self.leave(who);
@@ -179,13 +181,6 @@ impl<S: BuildHasher> World<S> {
             let names = names
                 .iter()
                 .map(|(group, member)| (&group[..], &member[..]));
-            let names: Vec<_> = names.collect();
-            let mut found = vec![None; names.len() + 1];
-            self.tracker.find_names(&names, &mut found);
-            let alone = names
-                .iter()
-                .map(|(group, member)| self.tracker.find(group, member));
-            assert_eq!(found, alone.chain([None]).collect::<Vec<_>>());
             self.tracker.touch_names(names, self.now, note)
         };
         let want: Vec<(usize, Failure)> = all
@@ -199,6 +194,26 @@ impl<S: BuildHasher> World<S> {
             .collect();
         assert_eq!(failures, want);
         assert_eq!(touched, all.len() - failures.len());
+        for &who in all {
+            self.touched(who, self.now);
+        }
+    }
+
+    /// All go through the stages together, those that are nobody's too.
+    fn in_stages(&mut self, all: &[Who]) {
+        let named = |&who| (group_name(who), member_name(who));
+        let names: Vec<_> = all.iter().map(named).collect();
+        let names = names.iter();
+        let seek = names.map(|(group, member)| self.tracker.seek(group, member));
+        let mut sought: Vec<Sought<'_>> = seek.collect();
+        self.tracker.approach(&mut sought);
+        let mut moment = self.tracker.moment(self.now);
+        for (who, one) in all.iter().zip(&sought) {
+            let reached = self.tracker.reach(one, &mut moment);
+            let reached = reached.map(|found| (found.id, found.timeout, *found.group));
+            let live = self.known.get(who).filter(|known| !known.closing);
+            assert_eq!(reached, live.map(|known| (known.id, known.timeout, who.0)));
+        }
         for &who in all {
             self.touched(who, self.now);
         }
@@ -358,6 +373,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => who().prop_map(Op::LateBeat),
         2 => many().prop_map(Op::Batch),
         2 => many().prop_map(Op::BatchById),
+        2 => many().prop_map(Op::Run),
         2 => who().prop_map(Op::Leave),
         2 => (who(), timeout()).prop_map(|(who, timeout)| Op::Rejoin(who, timeout)),
         3 => (who(), timeout()).prop_map(|(who, timeout)| Op::SetTimeout(who, timeout)),

@@ -215,6 +215,20 @@ impl Slots {
         &self.at(slot)[HEADER_BYTES..HEADER_BYTES + usize::from(name_len)]
     }
 
+    /// The slot's header, and the name of the member it belongs to.
+    #[inline]
+    pub(super) fn named(&self, slot: Slot) -> (Header, &[u8]) {
+        let (header, rest) = self.at(slot).split_first_chunk().expect(INSIDE);
+        let header = Header::read(header);
+        (header, &rest[..usize::from(header.name_len)])
+    }
+
+    /// Sets the deadline.
+    #[inline]
+    pub(super) fn set_deadline(&mut self, slot: Slot, deadline: u32) {
+        put_u32(self.header_bytes_mut(slot), DEADLINE, deadline);
+    }
+
     /// Bytes of the extents in use. A page is reserved whole, but the system backs only what
     /// was written to.
     pub(super) fn memory_bytes(&self) -> usize {

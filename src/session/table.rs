@@ -185,12 +185,18 @@ impl<G, S: BuildHasher> Table<G, S> {
     /// Where in the name index a member would be.
     #[inline]
     pub(super) fn place_of_name(&self, group: &[u8], member: &[u8]) -> Place {
+        self.names.place(self.hash_name(group, member))
+    }
+
+    /// The hash under which a member is in the name index.
+    #[inline]
+    pub(super) fn hash_name(&self, group: &[u8], member: &[u8]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         // Each write mixes in its length, so the border between the two names counts; and
         // were it not so, a hit is checked against both.
         hasher.write(group);
         hasher.write(member);
-        self.names.place(hasher.finish())
+        hasher.finish()
     }
 
     /// Where in the id index a session would be.
@@ -204,9 +210,8 @@ impl<G, S: BuildHasher> Table<G, S> {
     /// True if the session in the slot is the member's.
     #[inline]
     pub(super) fn is_named(&self, slot: Slot, group: &[u8], member: &[u8]) -> bool {
-        let header = self.slots.header(slot);
-        self.slots.name(slot, header.name_len) == member
-            && self.groups.name(GroupSlot(header.group)) == group
+        let (header, name) = self.slots.named(slot);
+        name == member && self.groups.name(GroupSlot(header.group)) == group
     }
 
     /// True if the session in the slot has this id.

@@ -445,7 +445,7 @@ impl Memory {
 ///
 /// `lived` was truncated to a millisecond, so the touch may have come up to one later.
 #[inline]
-fn deadline(lived: Millis, timeout: Millis) -> u32 {
+pub(super) fn deadline(lived: Millis, timeout: Millis) -> u32 {
     (lived + Millis(1) + stretched(timeout)).tick_ceil().0 as u32
 }
 
@@ -606,6 +606,19 @@ mod tests {
         assert_eq!(due, []);
         tracker.advance(Millis(4_010), 1_000, &mut due);
         assert_eq!(due, [slot]);
+    }
+
+    #[test]
+    fn a_session_that_is_reached_by_an_older_clock_keeps_its_deadline() {
+        let mut tracker = tracker(10);
+        let slot = tracker.insert(new(b"a", 1), Millis(0), || "g").unwrap();
+        for (now, deadline) in [(2_000, 3_010), (1_000, 3_010), (2_010, 3_020)] {
+            let mut sought = [tracker.seek(b"g", b"a")];
+            tracker.approach(&mut sought);
+            let mut moment = tracker.moment(Millis(now));
+            assert!(tracker.reach(&sought[0], &mut moment).is_some());
+            assert_eq!(tracker.view(slot).deadline, Millis(deadline), "at {now}");
+        }
     }
 
     #[test]

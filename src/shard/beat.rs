@@ -9,7 +9,7 @@ use super::serve::{Manner, Step};
 use super::{Place, Plant, Purpose, Shard};
 use crate::http::{self, Code, Problem};
 use crate::mail::{Missing, What};
-use crate::session::{Slot, Touch};
+use crate::session::{Slot, Sought, Touch};
 use crate::time::Millis;
 use crate::types::{GroupVersion, SessionId};
 
@@ -63,6 +63,9 @@ impl Shard {
     /// Answers the heartbeats that `input` begins with, as far as they are familiar and there is
     /// nothing to them but a touch. Returns the bytes they take; whatever comes next is for
     /// those who look at everything.
+    ///
+    /// A run goes through the stages together: all heads are read, all sessions fetched, all
+    /// beats answered.
     #[inline]
     pub(super) fn serve_run(
         &mut self,
@@ -71,24 +74,29 @@ impl Shard {
         now: Millis,
         out: &mut Vec<u8>,
     ) -> usize {
-        let Some(first) = self.familiar.beat(input, &self.settings.http) else {
-            return 0;
-        };
         if !self.conns[conn.index as usize].is_clear() || !self.lease.promises(now) {
             return 0;
         }
-        if first.len == input.len() {
-            let slot = self.tracker.find(first.group, first.member);
-            return self.answer_run(conn, &[slot], &[first.len], now, out);
+        let limits = &self.settings.http;
+        if let Some((beat, hash)) = self.ahead.recall(input, &self.familiar, limits) {
+            let sought = Sought::new(beat.group, beat.member, hash);
+            return self.answer_run(conn, &mut [sought], &[beat.len], now, out);
         }
-        let mut names = [(&b""[..], &b""[..]); RUN_MAX];
+        let Some(first) = self.familiar.beat(input, limits) else {
+            return 0;
+        };
+        if first.len == input.len() {
+            let mut sought = [self.tracker.seek(first.group, first.member)];
+            return self.answer_run(conn, &mut sought, &[first.len], now, out);
+        }
+        let mut sought = [Sought::default(); RUN_MAX];
         let mut ends = [0; RUN_MAX];
         let mut count = 0;
         let mut end = 0;
         let mut next = Some(first);
         while let Some(beat) = next {
             end += beat.len;
-            names[count] = (beat.group, beat.member);
+            sought[count] = self.tracker.seek(beat.group, beat.member);
             ends[count] = end;
             count += 1;
             if count == RUN_MAX {
@@ -96,31 +104,33 @@ impl Shard {
             }
             next = self.familiar.beat(&input[end..], &self.settings.http);
         }
-        let mut slots = [None; RUN_MAX];
-        self.tracker.find_names(&names[..count], &mut slots);
-        self.answer_run(conn, &slots[..count], &ends, now, out)
+        self.answer_run(conn, &mut sought[..count], &ends, now, out)
     }
 
-    /// Answers beats for the sessions in `slots`, up to the first that is more than a touch.
-    /// Returns where in the input the last one answered ends, of `ends`.
+    /// Answers beats for the sessions that are `sought`, up to the first that is more than a
+    /// touch. Returns where in the input the last one answered ends, of `ends`.
     #[inline]
     fn answer_run(
         &mut self,
         conn: ConnId,
-        slots: &[Option<Slot>],
+        sought: &mut [Sought<'_>],
         ends: &[usize],
         now: Millis,
         out: &mut Vec<u8>,
     ) -> usize {
+        let mut moment = self.tracker.moment(now);
+        self.tracker.approach(sought);
         let mut answered = 0;
-        for slot in slots.iter().map_while(|&slot| slot) {
+        for one in sought {
             if out.len() >= self.settings.output_bytes_max {
                 break;
             }
-            let Hit::Touched(beaten) = self.touch(slot, Manner::PLAIN_BEAT, now) else {
+            let Some(reached) = self.tracker.reach(one, &mut moment) else {
                 break;
             };
-            self.write_beat(out, beaten, false);
+            let version = reached.group.get();
+            self.answers
+                .write(out, version, reached.id, reached.timeout);
             answered += 1;
         }
         if answered == 0 {

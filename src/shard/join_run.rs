@@ -35,16 +35,16 @@ impl Shard {
     }
 
     fn put_joins(&mut self, conn: ConnId, joins: &[PlainJoin<'_>], now: Millis) {
-        if joins.is_empty() {
+        let Some(first) = joins.first() else {
             return;
+        };
+        let mut sought = [self.tracker.seek(first.group, first.member); RUN_MAX];
+        for (sought, join) in sought.iter_mut().zip(joins).skip(1) {
+            *sought = self.tracker.seek(join.group, join.member);
         }
-        let mut names = [(&b""[..], &b""[..]); RUN_MAX];
-        for (name, join) in names.iter_mut().zip(joins) {
-            *name = (join.group, join.member);
-        }
-        let mut slots = [None; RUN_MAX];
-        self.tracker.find_names(&names[..joins.len()], &mut slots);
-        for (join, slot) in joins.iter().zip(slots) {
+        self.tracker.approach(&mut sought[..joins.len()]);
+        for (join, sought) in joins.iter().zip(&sought) {
+            let slot = self.tracker.found(sought);
             let manner = Manner {
                 minimal: join.minimal,
                 ..Manner::PLAIN_JOIN

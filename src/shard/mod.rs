@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `conn` | a connection: its unread input, its answers in order |
 //! | `serve` | the loop over pipelined requests; what each asks for |
+//! | `ahead` | beats about to come in, got ready for together |
 //! | `beat` | a heartbeat that hits, and the answer to it |
 //! | `search` | heartbeats that found no session here: claims, verdicts, second tries |
 //! | `forwarded` | heartbeats that other servers send on, and when their client has settled there |
@@ -34,6 +35,7 @@
 //!    of the same connection that does not.
 
 mod admission;
+mod ahead;
 mod beat;
 mod change;
 mod conn;
@@ -71,6 +73,7 @@ use crate::time::{Millis, TICK_MS};
 use crate::types::{Incarnation, ServerId, SessionId, Term};
 
 use admission::Admission;
+use ahead::Ahead;
 use conn::Conn;
 use document::Documents;
 use expiry::Expiry;
@@ -215,6 +218,8 @@ pub struct Shard {
     plain_joins: http::PlainJoins,
     /// How the joins end that there was no room for.
     familiar_joins: http::FamiliarJoins,
+    /// What was found out of the beats that are about to come in.
+    ahead: Ahead,
     /// What its answers to heartbeats begin with.
     answers: http::BeatAnswer,
     /// What its answers to joins without a document begin with.
@@ -291,6 +296,7 @@ impl Shard {
             familiar: http::Familiar::default(),
             plain_joins: http::PlainJoins::default(),
             familiar_joins: http::FamiliarJoins::default(),
+            ahead: Ahead::default(),
             answers: http::BeatAnswer::new(),
             welcomes: http::BeatAnswer::to_joins(),
             idle_queues: Vec::new(),
@@ -317,23 +323,6 @@ impl Shard {
     /// See [`Tracker::advise_memory`].
     pub fn advise_memory(&mut self, advise: fn(&[u8])) {
         self.tracker.advise_memory(advise);
-    }
-
-    /// These inputs are about to be received. A guess at the beats they hold brings their
-    /// sessions into cache together, so that the waits for memory overlap; nothing more.
-    pub fn expect<'a>(&self, inputs: impl Iterator<Item = &'a [u8]>) {
-        if self.tracker.len() < EXPECT_SESSIONS_MIN {
-            return;
-        }
-        let beats = inputs.flat_map(|input| {
-            let familiar = self.familiar.beat(input, &self.settings.http);
-            // What follows a familiar one is looked up together with it, see `serve_run`.
-            let alone = familiar.filter(|beat| beat.len == input.len());
-            let others = if familiar.is_some() { b"" } else { input };
-            let alone = alone.map(|beat| (beat.group, beat.member));
-            alone.into_iter().chain(http::likely_beats(others))
-        });
-        self.tracker.expect(beats);
     }
 
     /// Takes in a message.

@@ -55,20 +55,13 @@ impl Manner {
 }
 
 impl Manner {
-    /// Of a heartbeat that asks for nothing.
-    pub(super) const PLAIN_BEAT: Manner = Manner {
-        head_only: true,
-        close: false,
-        minimal: false,
-        session: None,
-        floor: None,
-    };
-
     /// Of a join that asks for nothing but a session.
     pub(super) const PLAIN_JOIN: Manner = Manner {
         head_only: false,
+        close: false,
         minimal: true,
-        ..Manner::PLAIN_BEAT
+        session: None,
+        floor: None,
     };
 
     /// A beat that another server has sent on.

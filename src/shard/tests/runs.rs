@@ -139,3 +139,38 @@ fn a_request_begun_behind_a_beat_has_its_own_time_to_arrive() {
         .map(|(status, _)| status);
     assert_eq!(statuses.collect::<Vec<_>>(), [204, 204], "no 408");
 }
+
+/// Enough sessions for the shard to look ahead.
+const MANY: usize = 4_096;
+
+#[test]
+fn a_beat_that_was_expected_is_answered_for_its_own_session_whatever_comes_of_the_others() {
+    let mut world = World::new(1);
+    let (client, ids) = beating(&mut world, MANY);
+    let (conn, now) = (world.clients[client].conn, world.now);
+    let host = "a.host.whose.name.is.long.enough.example.com";
+    let head = |member: usize| format!("HEAD /g/m{member} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    let shard = &mut world.shards[0];
+    let mut said = |inputs: &[String], received: &[String]| {
+        shard.expect(inputs.iter().map(|input| input.as_bytes()));
+        let mut out = Vec::new();
+        for input in received {
+            shard.receive(conn, input.as_bytes(), now, &mut out);
+        }
+        let text = String::from_utf8(out).expect("heads are text");
+        let ids = text.split("x-session-id: ").skip(1);
+        let ids = ids.map(|after| after[..32].to_string());
+        ids.collect::<Vec<_>>()
+    };
+    let of = |members: &[usize]| -> Vec<String> {
+        members.iter().map(|&member| ids[member].clone()).collect()
+    };
+    // The first is learned from; from then on they are familiar.
+    assert_eq!(said(&[], &[head(0)]), of(&[0]));
+    let expected = [1, 20, 300, 4_000].map(head);
+    assert_eq!(said(&expected, &expected), of(&[1, 20, 300, 4_000]));
+    let others = [20, 4_000, 1, 7].map(head);
+    assert_eq!(said(&expected, &others), of(&[20, 4_000, 1, 7]));
+    let together = [head(5) + &head(1) + &head(1), head(1)];
+    assert_eq!(said(&together, &together), of(&[5, 1, 1, 1]));
+}
