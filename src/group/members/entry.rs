@@ -190,7 +190,7 @@ impl<'a> Model<'a> {
     /// The model after which a whole tail would be one of its kind, and the tail's counter;
     /// `None` for a member with a config, or without a session.
     pub(super) fn of(tail: &'a [u8]) -> Option<(Model<'a>, u64)> {
-        if tail[0] & !TERM != ACTIVE {
+        if !Model::may_stand_for(tail[0]) {
             return None;
         }
         let mut at = 1;
@@ -203,6 +203,11 @@ impl<'a> Model<'a> {
             rest: &tail[at..],
         };
         Some((model, counter))
+    }
+
+    /// Whether an entry with these flags could be like a model.
+    pub(super) fn may_stand_for(flags: u8) -> bool {
+        flags & !TERM == ACTIVE
     }
 }
 
@@ -259,13 +264,20 @@ pub(super) fn put_entry(
 }
 
 /// Packs the plain entry that `out` ends with, from `begin` on: leaves out the first `skip`
-/// bytes of its name, and of a session like `model` all but the counter.
-pub(super) fn squeeze(out: &mut Vec<u8>, begin: usize, skip: usize, model: Option<Model<'_>>) {
+/// bytes of its name, and of a session like `model` all but the counter. True if it is unlike:
+/// a session that another model could stand for.
+pub(super) fn squeeze(
+    out: &mut Vec<u8>,
+    begin: usize,
+    skip: usize,
+    model: Option<Model<'_>>,
+) -> bool {
     let name_len = usize::from(out[begin]);
     let tail_at = begin + 2 + name_len;
-    if let Some((kind, counter)) = Model::of(&out[tail_at..])
-        && Some(kind) == model
-    {
+    let found = Model::of(&out[tail_at..]);
+    let like = found.filter(|(kind, _)| Some(*kind) == model);
+    let is_unlike = found.is_some() && like.is_none();
+    if let Some((_, counter)) = like {
         let bytes = counter.to_be_bytes();
         let zeros = counter.leading_zeros() as usize / 8;
         out.truncate(tail_at);
@@ -276,6 +288,7 @@ pub(super) fn squeeze(out: &mut Vec<u8>, begin: usize, skip: usize, model: Optio
     out.copy_within(name_at + skip.., name_at);
     out.truncate(out.len() - skip);
     out[begin] = (name_len - skip) as u8;
+    is_unlike
 }
 
 /// Where the config begins in a whole tail.

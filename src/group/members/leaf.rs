@@ -122,6 +122,19 @@ impl<'a> Packed<'a> {
         self.bytes.get(COUNT).map_or(0, |&count| usize::from(count))
     }
 
+    /// How many sessions are written whole that a model could stand for, were it theirs.
+    pub(super) fn unlike(&self) -> usize {
+        self.bytes
+            .get(UNLIKE)
+            .map_or(0, |&count| usize::from(count))
+    }
+
+    /// True if the entry at `at` is one of [`Packed::unlike`].
+    pub(super) fn is_unlike(&self, at: usize) -> bool {
+        let tail_at = at + 2 + usize::from(self.bytes[at]);
+        self.bytes[at + 1] < LIKE && Model::may_stand_for(self.bytes[tail_at])
+    }
+
     /// What all names begin with.
     pub(super) fn prefix(&self) -> &'a [u8] {
         match self.is_empty() {
@@ -270,7 +283,8 @@ pub(super) fn pack(plain: &[u8], out: &mut Vec<u8>) {
     // What the first and the last of a sorted sequence share, all share.
     let shared = shared(plain_name(plain, 0), plain_name(plain, last));
     out.clear();
-    out.extend_from_slice(&[shared as u8, 0, 0, 0, 0, 0]);
+    out.extend_from_slice(&[0; HEADER_BYTES]);
+    out[SHARED] = shared as u8;
     if let Some(model) = majority {
         let term = if model.flags & TERM != 0 {
             TERM_FOLLOWS
@@ -282,22 +296,31 @@ pub(super) fn pack(plain: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(model.epoch);
         out.extend_from_slice(model.rest);
     }
-    let mut at = 0;
+    let (mut at, mut unlike) = (0, 0);
     while at < plain.len() {
         let (begin, end) = (out.len(), plain_end(plain, at));
         out.extend_from_slice(&plain[at..end]);
-        squeeze(out, begin, if at == 0 { 0 } else { shared }, majority);
+        let skip = if at == 0 { 0 } else { shared };
+        unlike += usize::from(squeeze(out, begin, skip, majority));
         at = end;
     }
-    finish(out, count);
+    finish(out, count, unlike);
 }
 
 /// Writes into the header of `packed` how much there is.
-pub(super) fn finish(packed: &mut [u8], count: usize) {
+pub(super) fn finish(packed: &mut [u8], count: usize, unlike: usize) {
     // More than fit are parted before they are stored.
     packed[COUNT] = count.min(255) as u8;
+    packed[UNLIKE] = unlike.min(255) as u8;
     let end = u16::try_from(packed.len()).expect("a few leaves' worth at most");
     packed[END..END + 2].copy_from_slice(&end.to_le_bytes());
+}
+
+/// Whether a leaf of `count` entries should be packed anew, `unlike` of them unlike its model
+/// and `before` of them before the change: most are, and since that was last looked at twice
+/// as many. Where each session is of a kind of its own no model helps, and is seldom sought.
+pub(super) fn wants_model(count: usize, before: usize, unlike: usize) -> bool {
+    2 * unlike > count && unlike.checked_ilog2() > before.checked_ilog2()
 }
 
 /// Whether so many bytes and entries may be one leaf.
@@ -354,6 +377,7 @@ const COUNT: usize = 1;
 const END: usize = 2;
 const EPOCH: usize = 4;
 const REST: usize = 5;
-const HEADER_BYTES: usize = 6;
+const UNLIKE: usize = 6;
+pub(super) const HEADER_BYTES: usize = 7;
 /// With the length of the model's epoch.
 const TERM_FOLLOWS: u8 = 0x80;

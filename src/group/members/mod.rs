@@ -32,15 +32,17 @@
 //! 2       2     where the last entry ends, little-endian; what follows is room
 //! 4       1     e, length of the model's epoch; 0 for no model; 128 more if a term is in it
 //! 5       1     r, length of the model's rest
-//! 6       e     epoch varint
-//! 6+e     r     timeout_ms varint · [term varint] · owner varint · incarnation varint
-//! 6+e+r         the entries
+//! 6       1     number of entries unlike the model
+//! 7       e     epoch varint
+//! 7+e     r     timeout_ms varint · [term varint] · owner varint · incarnation varint
+//! 7+e+r         the entries
 //! ```
 //!
 //! The first entry has its name as a whole, the others leave out the first `s` bytes of
 //! theirs. A session that differs from the *model* in its counter alone, of a member without
 //! config, has instead of `t` the number 240 + c, and instead of a tail c bytes of counter,
-//! big-endian, without zeros in front.
+//! big-endian, without zeros in front. Other sessions of such members are *unlike* the model;
+//! once most entries are, the leaf is packed anew with another ([`leaf::wants_model`]).
 //!
 //! A config longer than [`INLINE_BYTES_MAX`] lies outside: in the leaf's list of long
 //! configs, in the order of the entries that have one.
@@ -64,8 +66,8 @@ use super::ordered::{Keyed, Ordered, Pos};
 use super::record::ConfigView;
 use super::request::Session;
 use build::{merge, parted, replace};
-use entry::{LIKE, put_entry, squeeze};
-use leaf::{LEAF_BYTES_MAX, Leaf, Long, Packed, finish, fits};
+use entry::{put_entry, squeeze};
+use leaf::{LEAF_BYTES_MAX, Leaf, Long, Packed, finish, fits, wants_model};
 use sweep::{Sweep, Swept, replace_long, without_long};
 
 pub(super) use build::Builder;
@@ -151,12 +153,14 @@ impl Members {
             scratch.clear();
             scratch.extend_from_slice(&view.bytes[..spot.at]);
             put_entry(scratch, name, session, config, old);
-            squeeze(scratch, spot.at, view.shared, view.model);
-            let may_have_model = view.model.is_some() || scratch[spot.at + 1] >= LIKE;
+            let is_unlike = squeeze(scratch, spot.at, view.shared, view.model);
+            let was_unlike = old.is_some() && view.is_unlike(spot.at);
             scratch.extend_from_slice(&view.bytes[spot.end..view.end]);
             let count = view.count() + usize::from(old.is_none());
-            if may_have_model && fits(scratch.len(), count) {
-                finish(scratch, count);
+            let unlike = view.unlike() + usize::from(is_unlike) - usize::from(was_unlike);
+            let wants_model = wants_model(count, view.unlike(), unlike);
+            if fits(scratch.len(), count) && !wants_model {
+                finish(scratch, count, unlike);
                 self.settle_packed(spot.pos, scratch, long);
                 return;
             }
@@ -418,6 +422,13 @@ impl Members {
         let sound = |leaf: &Leaf| {
             let view = leaf.view();
             assert!(view.is_empty() || fits(view.end, view.count()));
+            let (mut at, mut entries, mut unlike) = (view.start, 0, 0);
+            while at < view.end {
+                entries += 1;
+                unlike += usize::from(view.is_unlike(at));
+                at = view.next(at);
+            }
+            assert_eq!((view.count(), view.unlike()), (entries, unlike));
             let mut plain = Vec::new();
             view.unpack(view.start, view.end, &mut plain);
             let long = leaf.long.as_ref().map_or(0, |long| long.len());

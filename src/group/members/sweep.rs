@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 
 use super::ConfigChange;
-use super::entry::{Entry, LIKE, put_entry, squeeze};
-use super::leaf::{Leaf, Long, Packed, Probe, finish, fits};
+use super::entry::{Entry, put_entry, squeeze};
+use super::leaf::{Leaf, Long, Packed, Probe, finish, fits, wants_model};
 use crate::group::request::Session;
 
 /// Goes through one leaf from front to back and writes it anew. Who has a long config keeps
@@ -17,11 +17,11 @@ pub(super) struct Sweep<'a> {
     at: usize,
     long_at: usize,
     count: usize,
+    /// How many entries are unlike the model.
+    unlike: usize,
     changed: bool,
     /// The first entry, whose name alone is there as a whole, was dropped.
     front_gone: bool,
-    /// A session was written that is not like the model.
-    unlike: bool,
 }
 
 /// What a sweep came to.
@@ -46,9 +46,9 @@ impl<'a> Sweep<'a> {
             at: view.start,
             long_at: 0,
             count: view.count(),
+            unlike: view.unlike(),
             changed: false,
             front_gone: false,
-            unlike: false,
         }
     }
 
@@ -88,8 +88,9 @@ impl<'a> Sweep<'a> {
             true => 0,
             false => self.view.shared,
         };
-        squeeze(self.out, begin, skip, self.view.model);
-        self.unlike |= self.out[begin + 1] < LIKE;
+        let is_unlike = squeeze(self.out, begin, skip, self.view.model);
+        self.unlike += usize::from(is_unlike);
+        self.unlike -= usize::from(self.view.is_unlike(self.at));
         self.pass();
         self.changed = true;
     }
@@ -106,6 +107,7 @@ impl<'a> Sweep<'a> {
     /// Passes over the next entry and leaves it out.
     pub(super) fn drop_entry(&mut self) {
         self.front_gone |= self.at == self.view.start;
+        self.unlike -= usize::from(self.view.is_unlike(self.at));
         self.at = self.view.next(self.at);
         self.count -= 1;
         self.changed = true;
@@ -127,8 +129,9 @@ impl<'a> Sweep<'a> {
             out.splice(name_at..name_at, view.prefix().iter().copied());
             out[view.start] += view.shared as u8;
         }
-        finish(out, self.count);
-        match fits(out.len(), self.count) && !self.unlike {
+        finish(out, self.count, self.unlike);
+        let wants_model = wants_model(self.count, view.unlike(), self.unlike);
+        match fits(out.len(), self.count) && !wants_model {
             true => Swept::Packed,
             false => Swept::ToBePacked,
         }
