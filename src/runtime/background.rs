@@ -97,15 +97,9 @@ mod tests {
 
     #[test]
     fn what_has_time_runs_when_nothing_else_would() {
-        let policy = |urgency| on_a_thread(urgency, || thread_schedule_policy().expect("one"));
-        let normal = |policy| ThreadSchedulePolicy::Normal(policy);
-        assert_eq!(
-            policy(Urgency::Leisure),
-            normal(NormalThreadSchedulePolicy::Idle)
-        );
-        assert_eq!(
-            policy(Urgency::Waited),
-            normal(NormalThreadSchedulePolicy::Other)
-        );
+        let own = || thread_schedule_policy().expect("one");
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        assert_eq!(on_a_thread(Urgency::Leisure, own), idle);
+        assert_eq!(on_a_thread(Urgency::Waited, own), own());
     }
 }

@@ -13,6 +13,7 @@ use flume::Sender;
 use glommio::{LocalExecutorBuilder, Placement};
 
 use super::clock;
+use super::courtesy;
 use super::hugepages;
 use super::mailbox::{MailSender, mailbox};
 use super::pipeline::{Limits as PipelineLimits, ToCore, Ways};
@@ -388,6 +389,7 @@ fn on_executor<F: Future<Output = Event>>(
     } = executor;
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
     let body = move || {
+        courtesy::take_short_slices();
         let executor = LocalExecutorBuilder::new(placement)
             // Registered buffers are for O_DIRECT files, and there are none.
             .io_memory(IO_MEMORY_BYTES)

@@ -2,6 +2,7 @@
 
 mod background;
 pub mod clock;
+mod courtesy;
 pub mod hugepages;
 pub mod launch;
 pub mod mailbox;

@@ -101,8 +101,6 @@ pub struct Sockets {
     bulk_waits: u32,
     /// The bulk connection that is being served is late.
     is_late: bool,
-    /// Others than bulk connections have had something to do in this turn.
-    is_urgent: bool,
     accepted: u64,
     /// Read anew for every input, after it has been read: a promise counts from when it is
     /// made, and a turn may take milliseconds.
@@ -166,9 +164,7 @@ const STAGE_MAX: usize = 64;
 const STAGE_BYTES: usize = 4_096;
 /// How long one turn serves bulk connections, nanoseconds; the last of them may take a little
 /// longer, for it is served a buffer of `STAGE_BYTES`, or of `LATE_BYTES` that are refused.
-const BULK_NS_MAX: u64 = 1_000_000;
-/// The same if others had something to do in the turn: they will have again, and soon.
-const BULK_BESIDE_NS_MAX: u64 = 250_000;
+const BULK_NS_MAX: u64 = 250_000;
 /// Bytes read from a bulk connection that is late. What is refused costs little but the system
 /// calls, and the more of it they bring the less it costs.
 const LATE_BYTES: usize = 16 * 1024;
@@ -253,7 +249,6 @@ impl Sockets {
             bulk_ns: 0,
             bulk_waits: 0,
             is_late: false,
-            is_urgent: false,
             accepted: 0,
             clock,
             turn_ns: 0,
@@ -306,7 +301,6 @@ impl Sockets {
         let wait_ns = if self.is_busy() { 0 } else { wait_ns };
         let events = self.poller.take(wait_ns)?;
         self.turn_ns = (self.clock)();
-        self.is_urgent = !self.again.is_empty();
         let mut turn = Turn {
             events,
             ..Turn::default()
@@ -351,11 +345,6 @@ impl Sockets {
         if self.bulk.is_empty() {
             return;
         }
-        let most_ns = if self.is_urgent {
-            BULK_BESIDE_NS_MAX
-        } else {
-            BULK_NS_MAX
-        };
         let begin_ns = (self.clock)();
         let mut now_ns = begin_ns;
         for _ in 0..self.bulk.len() {
@@ -370,8 +359,8 @@ impl Sockets {
             }
             let before_ns = now_ns;
             now_ns = (self.clock)();
-            self.bulk_ns += (now_ns - before_ns).min(BULK_NS_MAX);
-            if now_ns - begin_ns >= most_ns {
+            self.bulk_ns += (now_ns - before_ns).min(NS_PER_MS);
+            if now_ns - begin_ns >= BULK_NS_MAX {
                 break;
             }
         }
@@ -528,7 +517,6 @@ impl Sockets {
         }
         let reads = State::Open(Next::Read);
         let may_read = open.readable && open.state == reads && open.unsent.is_empty();
-        self.is_urgent = true;
         if may_read {
             return self.stage(conn);
         }

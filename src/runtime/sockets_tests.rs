@@ -248,36 +248,16 @@ fn those_who_may_wait_are_served_after_the_others_and_not_for_long() {
     let count = urgent.read(&mut answer).unwrap();
     assert_eq!(&answer[..count], b"<urgent>", "in the same turn");
     assert!(world.sockets.is_busy());
-    for turn in 1..=7 {
+    for turn in 1..=19 {
         world.turn();
         let lines = world.lines.bulk_lines - served;
-        assert_eq!(lines, (1 + 3 * turn).min(20), "a millisecond's worth");
+        assert_eq!(lines, 1 + turn, "no more though nobody else wants anything");
     }
     assert!(!world.sockets.is_busy());
     // Those who waited have their turn, each in its own.
     for client in &mut bulk {
         world.expect(client, "<bulk>");
     }
-}
-
-#[test]
-fn those_who_may_wait_are_served_for_less_beside_an_answer_that_has_come() {
-    let mut world = World::new(200);
-    let mut bulk: Vec<_> = (0..20).map(|_| world.client()).collect();
-    let mut waiting = world.client();
-    waiting.write_all(b"wait\n").unwrap();
-    for client in &mut bulk {
-        client.write_all(b"bulk\n").unwrap();
-        world.expect(client, "<bulk>");
-    }
-    for client in &mut bulk {
-        client.write_all(b"bulk\n").unwrap();
-    }
-    world.sockets.resume(world.lines.asleep[0]);
-    let served = world.lines.bulk_lines;
-    world.turn();
-    assert_eq!(world.lines.bulk_lines - served, 1);
-    world.expect(&mut waiting, "<woken>");
 }
 
 #[test]
@@ -297,8 +277,8 @@ fn who_has_waited_while_many_others_were_served_is_known_to_have() {
         world.turn();
         late.push(world.lines.late_lines);
     }
-    // Three thirds of a millisecond a turn: after twenty turns those left have waited.
-    assert_eq!((late[19], late[20]), (0, 3), "{late:?}");
+    // A third of a millisecond a turn: after sixty turns those left have waited.
+    assert_eq!((late[59], late[60]), (0, 1), "{late:?}");
     assert_eq!(world.lines.late_lines, 80 - 60);
     world.expect(&mut bulk[0], "<bulk>");
     bulk[0].write_all(b"bulk\n").unwrap();

@@ -350,9 +350,9 @@ impl Shard {
 }
 
 /// Expiry transactions at the core at a time.
-pub const EXPIRIES_MAX: usize = 8;
+pub const EXPIRIES_MAX: usize = 32;
 /// Sessions in one of them: some milliseconds of every server's core.
-const BATCH_MAX: usize = 4_096;
+const BATCH_MAX: usize = 256;
 const _: () = assert!(BATCH_MAX <= EXPIRE_BATCH_MAX);
 /// Sessions found due that may wait to be gathered before the wheel is held.
 const DUE_MAX: usize = 2 * EXPIRIES_MAX * BATCH_MAX;

@@ -21,6 +21,7 @@
 //! happen while the server follows nobody, and others know it by that it is silent.
 
 mod chronicle;
+mod durable;
 mod inbox;
 mod read;
 mod replay;
@@ -40,6 +41,7 @@ use flume::{Receiver, Sender};
 
 use super::background::{self, Urgency};
 use super::clock;
+use super::courtesy::Courtesy;
 use super::post::Post;
 use super::transport::{self, PeerEvent, Transport};
 use crate::group::State;
@@ -50,9 +52,10 @@ use crate::replica::{Output, Replica};
 use crate::time::Millis;
 use crate::types::{ServerId, Zxid};
 use crate::wire::Frame;
-use crate::zab::{Persisted, Piece, Read};
+use crate::zab::{Piece, Read};
 
 use chronicle::Chronicle;
+use durable::Durable;
 use inbox::Inbox;
 use read::Reads;
 use replay::{Replayed, Replays};
@@ -131,6 +134,8 @@ pub struct Pipeline {
     limits: Limits,
     counters: Arc<CoreCounters>,
     syncs: Syncs,
+    durable: Durable,
+    courtesy: Courtesy,
     writes: Writes,
     reads: Reads,
     replays: Replays,
@@ -156,6 +161,8 @@ impl Pipeline {
         Pipeline {
             replica,
             syncs: Syncs::new(sync_latency),
+            durable: Durable::new(log.last()),
+            courtesy: Courtesy::default(),
             writes: Writes::default(),
             reads: Reads::new(ways.reports.clone()),
             replays: Replays::new(ways.reports.clone(), log.last()),
@@ -198,6 +205,10 @@ impl Pipeline {
             self.prepare_segment();
             self.begin_snapshot();
             self.carry().await;
+            while self.report_durable() {
+                self.settle()?;
+                self.carry().await;
+            }
             if self.replica.is_serving()
                 && let Some(on_serving) = on_serving.take()
             {
@@ -232,15 +243,21 @@ impl Pipeline {
         match message {
             ToCore::Asks(shard, asks) => {
                 let count = asks.len();
-                for ask in asks {
+                for (index, ask) in (1..).zip(asks) {
                     self.replica.ask(now, shard, ask);
+                    if index % ASKS_A_PIECE == 0 {
+                        // To carry out what was asked is most of the work.
+                        self.settle()?;
+                        self.courtesy.give_way_in_time();
+                    }
                 }
                 return Ok(count);
             }
             ToCore::Peer(event) => self.on_peer(now, event),
             ToCore::Synced(ticket, result) => {
-                let durable = self.end_sync(ticket, result)?;
-                self.replica.on_persisted(now, Persisted::Log(durable));
+                let synced = self.end_sync(ticket, result)?;
+                self.durable.synced(synced);
+                self.report_durable();
                 self.write_all()?;
             }
             ToCore::Snapshot(zxid, result) => self.on_snapshot(zxid, result),
@@ -374,5 +391,7 @@ fn failure(error: impl Into<LogError>) -> CoreFailure {
     CoreFailure(error.into().to_string())
 }
 
+/// Questions taken before what they ask for is done: some 0.1 ms.
+const ASKS_A_PIECE: usize = 32;
 /// How long a server that was told to stop waits for what is under way.
 const STOP_MAX: Millis = Millis(1_000);

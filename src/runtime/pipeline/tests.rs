@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::Write as _;
+use std::path::Path;
 use std::rc::Rc;
 use std::thread;
 
@@ -13,9 +14,112 @@ use std::time::Duration;
 
 use super::read::Job;
 use super::*;
+use crate::config::{Settings as Config, Sources};
+use crate::group::{Join, Request};
 use crate::log::{FileDisk, Log, ReadError, Settings};
-use crate::types::Epoch;
+use crate::mail::{Mail, Tell};
+use crate::runtime::launch::Plan;
+use crate::runtime::mailbox::{MailReceiver, mailbox};
+use crate::runtime::post::Everywhere;
+use crate::runtime::preflight::Machine;
+use crate::runtime::recover::{Parts, recover};
+use crate::types::{Epoch, Incarnation};
 use crate::zab::{ReadWhat, Replay, Tenure};
+
+/// The core of a server of its own, and what its only shard has of it.
+pub(super) struct Core {
+    pub(super) pipeline: Pipeline,
+    asks: Sender<ToCore>,
+    mails: MailReceiver<Mail>,
+}
+
+impl Core {
+    /// Runs the core until it serves and has answered all of `asks`, which come in one message;
+    /// the mails with the answers are returned.
+    pub(super) async fn answers_to(self, asks: Vec<Ask>) -> Vec<Mail> {
+        let Core {
+            pipeline,
+            asks: to_core,
+            mails,
+        } = self;
+        let running = glommio::spawn_local(pipeline.run(|_| {}));
+        let mut told = Vec::new();
+        let mut missing = asks.len();
+        let mut asks = Some(asks);
+        while missing > 0 {
+            let Some(mail) = mails.next() else {
+                Timer::new(Duration::from_micros(100)).await;
+                continue;
+            };
+            let Mail::Core { tells, .. } = &mail else {
+                panic!("{mail:?}");
+            };
+            let is_ready = tells.iter().any(|tell| matches!(tell, Tell::Ready { .. }));
+            if is_ready && let Some(asks) = asks.take() {
+                to_core.send(ToCore::Asks(0, asks)).unwrap();
+                continue;
+            }
+            let answers = tells
+                .iter()
+                .filter(|tell| matches!(tell, Tell::Answer { .. }));
+            missing -= answers.count();
+            told.push(mail);
+        }
+        to_core.send(ToCore::Stop).unwrap();
+        running.await.unwrap();
+        told
+    }
+}
+
+/// A core with its log in `dir`; on an executor.
+pub(super) fn alone(dir: &Path, adjust: impl FnOnce(&mut Limits)) -> Core {
+    let dir = dir.to_str().map(str::to_owned);
+    let settings = Config::from_sources(&Sources {
+        flags: &|name| (name == "data-dir").then(|| dir.clone()).flatten(),
+        env: &|_| None,
+        file: None,
+    })
+    .unwrap();
+    let machine = Machine {
+        cpus: vec![0],
+        descriptors: 1_000,
+    };
+    let mut plan = Plan::new(&settings, &machine, settings.listen, None);
+    adjust(&mut plan.pipeline);
+    let (asks, inbox) = flume::bounded(1_000);
+    let (shard, mails) = mailbox(100_000).unwrap();
+    let ways = Ways {
+        inbox,
+        reports: asks.clone(),
+        post: Post::new(vec![shard], Everywhere::default()),
+        peers: None,
+    };
+    let parts = Parts {
+        ways,
+        counters: Arc::default(),
+        sync: Latency::new("log_sync"),
+    };
+    let (pipeline, _) = recover(plan, parts).unwrap();
+    Core {
+        pipeline,
+        asks,
+        mails,
+    }
+}
+
+/// A join of the group `g`.
+pub(super) fn join(member: &str) -> Request {
+    Request::Join(Join {
+        group: b"g"[..].into(),
+        member: member.as_bytes().into(),
+        timeout: None,
+        config: None,
+        takeover: false,
+        only_if_absent: false,
+        owner: ServerId(1),
+        incarnation: Incarnation::default(),
+    })
+}
 
 /// The transactions of the log; 0 is before the first.
 fn zxid(counter: u64) -> Zxid {

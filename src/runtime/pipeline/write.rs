@@ -63,6 +63,10 @@ impl Pipeline {
 
     /// Makes one write; those that are durable at once are reported at once.
     fn write(&mut self, write: Write) -> Result<(), CoreFailure> {
+        if !matches!(write, Write::Append(_)) {
+            // Some of these take log away: what it was is told first.
+            self.report_all_durable();
+        }
         let persisted = match write {
             Write::Append(entry) => {
                 self.snapshots.logged(entry.payload.len());
