@@ -415,7 +415,7 @@ impl Fence {
 
 /// The eight bytes of `key` from `skip` on, big-endian, zeros for what it lacks. Keys with
 /// the same first `skip` bytes are in order wherever their heads differ.
-fn head(key: &[u8], skip: u8) -> u64 {
+pub(super) fn head(key: &[u8], skip: u8) -> u64 {
     let rest = &key[usize::from(skip)..];
     if let Some(eight) = rest.first_chunk::<8>() {
         return u64::from_be_bytes(*eight);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::members::{Entry, Fate};
+use super::members::{Entry, Fate, NameBuf};
 use super::ordered::Pos;
 use super::plant::Plant;
 use super::record::Group;
@@ -41,13 +41,14 @@ impl State {
         mut each: impl FnMut(ActiveSession<'_>),
     ) -> Option<Place> {
         let after = after.map(|(group, member)| (&group[..], &member[..]));
+        let mut name = NameBuf::new();
         self.walk(after, limit, |group, entry| {
             if entry.owner() == Some((owner, incarnation))
                 && let Some(session) = self.session_of(Some(entry))
             {
                 each(ActiveSession {
                     group: &group.name,
-                    member: entry.name,
+                    member: entry.name.whole(&mut name),
                     session,
                 });
             }
@@ -134,6 +135,7 @@ impl State {
             let recorded = self.runs.record(adopt.server, adopt.incarnation);
             assert!(recorded, "`idle` sees to it");
         }
+        let mut name = NameBuf::new();
         let next = self.walk(adopt.after, adopt.limit as usize, |group, entry| {
             let owner = entry.owner();
             if owner.is_none_or(|owner| owner.0 != adopt.server || owner == to) {
@@ -144,7 +146,7 @@ impl State {
             if let Some((from, session)) = session.and_then(|s| Some((s.run(), s.given_to(to)?))) {
                 out.sessions.push(SessionChange {
                     group: Arc::clone(&group.name),
-                    member: SmallVec::from_slice(entry.name),
+                    member: SmallVec::from_slice(entry.name.whole(&mut name)),
                     session,
                     created: false,
                     from: Some(from),
@@ -193,7 +195,7 @@ impl State {
                 each(group, entry);
                 left -= 1;
                 if left == 0 {
-                    return Some(((*group.name).into(), entry.name.into()));
+                    return Some(((*group.name).into(), entry.name.to_vec().into()));
                 }
             }
             pos = self.groups.next(pos)?;

@@ -15,7 +15,7 @@
 //! G     a group, after the runs, in ascending order of names: name length u8 · name · version varint ·
 //!       config u8: 0 none, 1 text, 3 JSON · [its version varint · length varint · bytes] ·
 //!       members varint, then each member in ascending order of names: its entry as
-//!       `members.rs` draws it · [if its config lies outside: length varint · bytes]
+//!       `members/mod.rs` draws it plainly · [if its config lies outside: length varint · bytes]
 //! T     a tombstone, after the groups, in ascending order of names: name length u8 ·
 //!       name · version varint · the transaction that removed the group, 16 bytes
 //! E     the end: 8 bytes, big-endian, digest of all bytes before this letter
@@ -135,8 +135,7 @@ impl Snapshot {
             }
             Next::Members(pos, mut cursor) => {
                 let members = &self.groups.at(pos).members;
-                if let Some(leaf) = members.read_leaf(&mut cursor) {
-                    out.extend_from_slice(leaf);
+                if members.write_leaf(&mut cursor, out) {
                     return Next::Members(pos, cursor);
                 }
                 match members.read(&mut cursor) {

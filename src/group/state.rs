@@ -8,7 +8,7 @@ use super::codec::Corrupt;
 use super::document::Document;
 use super::feed::Rank;
 use super::in_flight::InFlight;
-use super::members::{Entry, Spot};
+use super::members::{Entry, NameBuf, Spot};
 use super::ordered::{Ordered, Pos};
 use super::plant::Plants;
 use super::record::{ConfigView, Group, GroupSummary, Tombstone};
@@ -299,12 +299,13 @@ impl State {
     /// Calls `each` for every active member, in order of the names: for a server that has
     /// started and deals the sessions it owns to its shards.
     pub fn for_each_active(&self, mut each: impl FnMut(ActiveSession<'_>)) {
+        let mut name = NameBuf::new();
         for group in self.groups.iter() {
             for entry in group.members.iter() {
                 if let Some(session) = self.session_of(Some(entry)) {
                     each(ActiveSession {
                         group: &group.name,
-                        member: entry.name,
+                        member: entry.name.whole(&mut name),
                         session,
                     });
                 }

@@ -289,8 +289,8 @@ impl Flush for FileFlush {
 const LOCK_FILE: &str = "lock";
 
 /// Memory of synced records is given back in steps of this many bytes: a multiple of the page
-/// size on every architecture.
-const RELEASE_BYTES: usize = 4 << 20;
+/// size on every architecture, and little beside what a small server holds.
+const RELEASE_BYTES: usize = 512 << 10;
 
 /// Allocates all of the file's space, so that a full disk is an error here and now.
 fn reserve(file: &File, length: u64) -> io::Result<()> {

@@ -353,11 +353,17 @@ impl Core {
 
     /// Forgets what memory need not hold. Only between two Ready: a delivery under way must not
     /// lose its entries.
+    ///
+    /// A server that is its whole ensemble keeps nothing for learners, for there are none.
     pub(super) fn shrink(&mut self) {
         let limits = &self.settings.limits;
+        let (entries, bytes) = match self.settings.ensemble.others(self.id()).next() {
+            None => (0, 0),
+            Some(_) => (limits.window_entries_max, limits.window_bytes_max),
+        };
         let keep = Keep {
-            entries: limits.window_entries_max,
-            bytes: limits.window_bytes_max,
+            entries,
+            bytes,
             open_entries: limits.in_flight_max,
             open_bytes: limits.in_flight_bytes_max,
         };

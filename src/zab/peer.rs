@@ -318,6 +318,12 @@ impl Peer {
         self.core.shrink();
     }
 
+    /// The last transaction that its memory has forgotten.
+    #[cfg(test)]
+    pub(super) fn forgotten(&self) -> Zxid {
+        self.core.history.window_after()
+    }
+
     /// This server.
     #[must_use]
     pub fn id(&self) -> ServerId {

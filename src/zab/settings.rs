@@ -156,7 +156,8 @@ impl Timing {
 pub struct Limits {
     /// Proposals in flight; more are refused.
     pub in_flight_max: usize,
-    /// Transactions kept in memory for learners that lag, beyond those in flight.
+    /// Transactions kept in memory for learners that lag, beyond those in flight. A server that
+    /// is its whole ensemble keeps none.
     pub window_entries_max: usize,
     /// Bytes of these.
     pub window_bytes_max: usize,

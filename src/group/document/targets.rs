@@ -11,6 +11,7 @@
 use serde_json::{Map, Value};
 
 use super::{Document, Form, PASSED_OVER_BYTES, Stage};
+use crate::group::members::NameBuf;
 use crate::group::record::ConfigView;
 use crate::json;
 
@@ -57,7 +58,9 @@ impl Document {
                 out.push(b',');
             }
             read_bytes += entry.config().map_or(0, |config| config.bytes.len());
-            put_target(&self.group.name, entry.name, entry.config(), port, out);
+            let mut name = NameBuf::new();
+            let name = entry.name.whole(&mut name);
+            put_target(&self.group.name, name, entry.config(), port, out);
         }
         false
     }

@@ -361,3 +361,18 @@ fn a_leader_to_be_waits_as_long_as_a_snapshot_makes_progress() {
     assert_eq!(world.peer(3).why(), crate::zab::Why::Started);
     assert_eq!(world.texts(behind), world.texts(3));
 }
+
+#[test]
+fn who_has_nobody_to_teach_keeps_no_transaction_that_is_delivered() {
+    for (servers, forgets) in [(1, true), (3, false)] {
+        let mut world = Peers::new(servers);
+        world.start_all();
+        world.run(3_000);
+        let leader = world.leader();
+        world.propose_all(leader, &["a", "b", "c"]);
+        world.run(500);
+        assert_eq!(world.texts(leader), ["a", "b", "c"]);
+        let last = world.peer(leader).last_logged();
+        assert_eq!(world.peer(leader).forgotten() == last, forgets, "{servers}");
+    }
+}

@@ -1,10 +1,15 @@
-//! Tests of `members.rs`.
+//! Tests of the members of a group.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::entry::Tail;
+use super::leaf::{LEAF_ENTRIES_MAX, pack};
 use super::*;
+use crate::group::record::ConfigView;
+use crate::time::Millis;
+use crate::types::{Incarnation, ServerId, SessionId, Term};
 
 /// What the model keeps of a member: its session's counter, and its config.
 type Model = BTreeMap<Vec<u8>, (Option<u64>, Option<Vec<u8>>)>;
@@ -195,11 +200,34 @@ proptest! {
     }
 
     #[test]
-    fn names_compare_as_bytes_do(a in name(), b in name(), c in prop::collection::vec(any::<u8>(), 0..40)) {
-        for (x, y) in [(&a, &b), (&a, &c), (&c, &b), (&a, &a)] {
-            prop_assert_eq!(compare(x, y), x.cmp(y));
+    fn names_in_a_leaf_compare_as_bytes_do(
+        names in prop::collection::btree_set(any_name(), 1..20),
+        sought in any_name(),
+    ) {
+        let mut plain = Vec::new();
+        for name in &names {
+            put_entry(&mut plain, name, Some(session(1)), ConfigChange::Keep, None);
         }
+        let mut packed = Vec::new();
+        pack(&plain, &mut packed);
+        let view = Packed::read(&packed);
+        let probe = view.probe(&sought);
+        let mut at = view.start;
+        for name in &names {
+            prop_assert_eq!(view.compare(at, &probe), name[..].cmp(&sought[..]));
+            at = view.next(at);
+        }
+        prop_assert_eq!(at, view.end);
     }
+}
+
+/// Names that are alike or nothing like each other, zeros included.
+fn any_name() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        name(),
+        prop::collection::vec(prop::sample::select(vec![0u8, b'a', 255]), 1..12),
+        prop::collection::vec(any::<u8>(), 1..40),
+    ]
 }
 
 fn filled(names: impl Iterator<Item = u32>) -> Members {
@@ -222,11 +250,16 @@ fn leaves(members: &Members) -> usize {
 #[test]
 fn names_that_come_in_order_fill_their_leaves() {
     let members = filled(0..10_000);
-    let bytes: usize = members
-        .iter()
-        .map(|e| 2 + e.name.len() + e.tail.len())
-        .sum();
-    assert!(leaves(&members) <= bytes / (LEAF_BYTES_MAX * 9 / 10));
+    assert!(leaves(&members) <= 10_000 / LEAF_ENTRIES_MAX + 1);
+    // And so do names that have nothing in common, as to bytes.
+    let (mut members, mut model) = (Members::default(), Model::new());
+    for i in 0..=255 {
+        let name = vec![i; 100];
+        apply(&mut members, &mut model, Op::Join(name, 1));
+    }
+    members.check();
+    let bytes = 256 * (2 + 100 + 1);
+    assert!(leaves(&members) <= bytes / (LEAF_BYTES_MAX * 8 / 10));
 }
 
 #[test]
@@ -257,7 +290,7 @@ fn the_leaves_that_a_builder_makes_hold_what_it_was_given() {
     let members = filled(0..1_000);
     let mut builder = Builder::default();
     for e in members.iter() {
-        builder.push(e.name, e.session(7), e.config());
+        builder.push(&e.name.to_vec(), e.session(7), e.config());
     }
     let built = builder.finish();
     built.check();
@@ -276,14 +309,16 @@ fn a_leaf_whose_sessions_all_change_owner_is_parted_as_often_as_needed() {
     }
     let before = leaves(&members);
     let all = |i: usize| names.get(i).map(|n| &n[..]);
-    let fate = |_, _: Option<Entry<'_>>| Fate::Becomes(session(u64::MAX));
+    // No two are alike, so there is no model for them.
+    let unlike = |i: usize| Session {
+        incarnation: Incarnation(u64::MAX - i as u64),
+        ..session(u64::MAX)
+    };
+    let fate = |i, _: Option<Entry<'_>>| Fate::Becomes(unlike(i));
     members.revise(all, fate, &mut Vec::new());
     members.check();
-    assert!(
-        members
-            .iter()
-            .all(|e| e.session(7) == Some(session(u64::MAX)))
-    );
+    let found = members.iter().map(|e| e.session(7));
+    assert!(found.eq((0..200).map(|i| Some(unlike(i)))));
     assert!(
         leaves(&members) > 2 * before,
         "{before}, then {}",
@@ -305,4 +340,119 @@ fn the_owner_is_read_without_the_rest() {
     let (spot, config) = (members.find(b"x"), ConfigChange::Write(view(b"c")));
     members.put(&spot, b"x", None, config, &mut scratch);
     assert_eq!(members.iter().last().and_then(|e| e.owner()), None);
+}
+
+/// How many bytes the members' leaves take, headers and all.
+fn packed_bytes(members: &Members) -> usize {
+    match members {
+        Members::One(leaf) => leaf.view().end,
+        Members::Many(leaves) => leaves.iter().map(|leaf| leaf.view().end).sum(),
+    }
+}
+
+#[test]
+fn what_neighbours_share_is_written_once() {
+    // Four digits of the name, two bytes in front, two of counter, and the leaf's share.
+    let names: Vec<Vec<u8>> = (0..10_000)
+        .map(|i| format!("worker-{i:09}.eu-west").into_bytes())
+        .collect();
+    let mut scratch = Vec::new();
+    let mut members = Members::default();
+    for (i, name) in names.iter().enumerate() {
+        let session = Session {
+            id: SessionId::from_parts((7 << 32) | 3, 1_000 + i as u64),
+            ..session(3)
+        };
+        let spot = members.find(name);
+        members.put(&spot, name, Some(session), ConfigChange::Keep, &mut scratch);
+    }
+    members.check();
+    let tail = ".eu-west".len();
+    let bytes = packed_bytes(&members);
+    assert!(bytes < 10_000 * (2 + 2 + tail + 2 + 2), "{bytes}");
+}
+
+#[test]
+fn a_session_of_another_kind_is_written_whole_until_its_kind_is_the_majority() {
+    let kind = |members: &Members| {
+        let like = members.iter().filter(|e| matches!(e.tail, Tail::Like(..)));
+        like.map(|e| e.session(7).map(|s| s.owner.0))
+            .collect::<Vec<_>>()
+    };
+    let of = |owner: u32| Session {
+        owner: ServerId(owner),
+        ..session(3)
+    };
+    let (mut members, mut scratch) = (Members::default(), Vec::new());
+    for name in [b"a", b"b", b"c"] {
+        let spot = members.find(name);
+        members.put(&spot, name, Some(of(1)), ConfigChange::Keep, &mut scratch);
+    }
+    let spot = members.find(b"b");
+    members.put(&spot, b"b", Some(of(2)), ConfigChange::Keep, &mut scratch);
+    members.check();
+    assert_eq!(
+        kind(&members),
+        [Some(1), Some(1)],
+        "not the one in the middle"
+    );
+    let names = [&b"a"[..], b"c"];
+    let fate = |_, _: Option<Entry<'_>>| Fate::Becomes(of(2));
+    members.revise(|i| names.get(i).copied(), fate, &mut scratch);
+    members.check();
+    assert_eq!(kind(&members), [Some(2); 3]);
+}
+
+#[test]
+fn the_first_of_a_leaf_may_go_and_the_next_has_its_whole_name() {
+    let (mut members, mut scratch) = (filled(0..40), Vec::new());
+    for i in 0..40 {
+        let name = format!("worker-{i:09}.eu-west").into_bytes();
+        assert!(members.iter().next().is_some_and(|e| e.name.is(&name)));
+        if i % 2 == 0 {
+            let spot = members.find(&name);
+            members.remove(&spot, &mut scratch);
+        } else {
+            let fate = |_, _: Option<Entry<'_>>| Fate::Ends;
+            members.revise(|n| (n == 0).then_some(&name[..]), fate, &mut scratch);
+        }
+        members.check();
+    }
+    assert!(members.iter().next().is_none());
+}
+
+#[test]
+fn a_leaf_that_nobody_else_reads_is_changed_where_it_is() {
+    let address = |members: &Members| match members {
+        Members::One(leaf) => leaf.view().bytes.as_ptr(),
+        Members::Many(_) => panic!("a small group"),
+    };
+    let mut members = filled(0..40);
+    let (before, mut scratch) = (address(&members), Vec::new());
+    let change = |members: &mut Members, scratch: &mut Vec<u8>, counter| {
+        let name = b"worker-000000020.eu-west";
+        let spot = members.find(name);
+        members.put(
+            &spot,
+            name,
+            Some(session(counter)),
+            ConfigChange::Keep,
+            scratch,
+        );
+    };
+    change(&mut members, &mut scratch, 4);
+    assert_eq!(address(&members), before);
+    let reader = members.clone();
+    change(&mut members, &mut scratch, 7);
+    assert_ne!(address(&members), before);
+    let at = |members: &Members| {
+        let spot = members.find(b"worker-000000020.eu-west");
+        members.get(&spot).and_then(|e| e.session(7))
+    };
+    assert_eq!(
+        at(&reader),
+        Some(session(4)),
+        "the reader's stays as it was"
+    );
+    assert_eq!(at(&members), Some(session(7)));
 }
