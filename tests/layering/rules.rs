@@ -130,10 +130,11 @@ const OWNED: &[(&[&str], &[&str])] = &[
     (&["std", "fs"], &["log", "cli"]),
 ];
 
-/// Files that may say `unsafe`: mapped memory, the borrowed descriptor of the poller, and the
-/// question to the kernel whether it has io_uring.
+/// Files that may say `unsafe`: mapped memory, the borrowed descriptor of the poller, the length
+/// of a thread's slices, and the question to the kernel whether it has io_uring.
 const UNSAFE: &[&str] = &[
     "log/",
+    "runtime/courtesy.rs",
     "runtime/hugepages.rs",
     "runtime/poller.rs",
     "runtime/preflight.rs",
