@@ -6,6 +6,7 @@ use flume::{Sender, TrySendError};
 use glommio::yield_if_needed;
 
 use super::clock;
+use super::courtesy::Courtesy;
 use super::mailbox::MailSender;
 use super::pipeline::ToCore;
 use super::poller::Ticker;
@@ -29,6 +30,7 @@ pub struct ShardLoop {
     /// Messages to shards whose inbox was full.
     late: Vec<(ShardIndex, Pass)>,
     ticks: u64,
+    courtesy: Courtesy,
     /// How long the loop looks for more input before it sleeps, and until when it now does.
     polling_ns: u64,
     polls_until_ns: u64,
@@ -78,6 +80,7 @@ impl ShardLoop {
             shards,
             late,
             ticks: 0,
+            courtesy: Courtesy::default(),
             polling_ns: 0,
             polls_until_ns: 0,
         })
@@ -153,6 +156,7 @@ impl ShardLoop {
             if turn.bell {
                 self.served.inbox.rung();
             }
+            self.courtesy.give_way_in_time();
             self.read_mail();
             // A batch that is not full has emptied the kernel's list of what is ready.
             rounds.drained |= turn.events < EVENTS_MAX && !self.sockets.is_busy();
