@@ -22,8 +22,26 @@ pub fn string_lossy(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
+/// Like [`string_lossy`], from bytes in parts; characters may be parted.
+pub fn string_lossy_of<const N: usize>(out: &mut Vec<u8>, parts: [&[u8]; N]) {
+    out.push(b'"');
+    let begin = out.len();
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    if !is_plain(&out[begin..]) {
+        let whole = out.split_off(begin);
+        escaped(out, &whole);
+    }
+    out.push(b'"');
+}
+
 /// What [`string_lossy`] writes between the quotes: for strings put together of parts.
 pub fn escaped(out: &mut Vec<u8>, bytes: &[u8]) {
+    if is_plain(bytes) {
+        out.extend_from_slice(bytes);
+        return;
+    }
     for chunk in bytes.utf8_chunks() {
         escape(out, chunk.valid().as_bytes());
         if !chunk.invalid().is_empty() {
@@ -113,6 +131,29 @@ static DIGIT_PAIRS: [[u8; 2]; 100] = {
 /// Digits of `u64::MAX`.
 pub const U64_DIGITS_MAX: usize = 20;
 
+/// True if all is ASCII that stands in a JSON string as it is, as nearly all names are.
+fn is_plain(bytes: &[u8]) -> bool {
+    let Some(last) = bytes.last_chunk::<8>() else {
+        return bytes.iter().all(|byte| is_plain_word([*byte; 8]));
+    };
+    let (words, _) = bytes.as_chunks::<8>();
+    // The last eight bytes may have been looked at in part: that costs less than a loop.
+    is_plain_word(*last) && words.iter().all(|word| is_plain_word(*word))
+}
+
+/// [`is_plain`], for eight bytes at once.
+fn is_plain_word(word: [u8; 8]) -> bool {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    const TOP_BITS: u64 = EACH << 7;
+    let word = u64::from_ne_bytes(word);
+    // Each of these sets the top bit of a byte that is below, or is, what is looked for, and
+    // without one such byte, of none: only such a byte borrows from the next.
+    let control = word.wrapping_sub(EACH * 0x20);
+    let quote = (word ^ (EACH * u64::from(b'"'))).wrapping_sub(EACH);
+    let backslash = (word ^ (EACH * u64::from(b'\\'))).wrapping_sub(EACH);
+    (word | control | quote | backslash) & TOP_BITS == 0
+}
+
 /// Appends valid UTF-8 with what JSON forbids in a string escaped.
 fn escape(out: &mut Vec<u8>, text: &[u8]) {
     let mut copied = 0;
@@ -180,6 +221,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn whatever_needs_an_escape_is_seen_wherever_it_stands() {
+        for (byte, len) in (0..=255u8).flat_map(|byte| (1..20).map(move |len| (byte, len))) {
+            let plain = (0x20..0x80).contains(&byte) && byte != b'"' && byte != b'\\';
+            for at in 0..len {
+                let mut text = vec![b'a'; len];
+                text[at] = byte;
+                assert_eq!(is_plain(&text), plain, "{byte} at {at} of {len}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn every_string_reads_back_as_itself(text in any::<String>()) {
@@ -196,9 +249,12 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_give_a_valid_string(bytes in any::<Vec<u8>>()) {
-            let mut out = Vec::new();
+        fn any_bytes_give_a_valid_string(bytes in any::<Vec<u8>>(), parted in any::<prop::sample::Index>()) {
+            let (mut out, mut of_parts) = (Vec::new(), Vec::new());
             string_lossy(&mut out, &bytes);
+            let (front, back) = bytes.split_at(parted.index(bytes.len() + 1));
+            string_lossy_of(&mut of_parts, [front, back]);
+            prop_assert_eq!(&of_parts, &out);
             let read = serde_json::from_slice::<String>(&out).expect("valid JSON");
             prop_assert_eq!(read, String::from_utf8_lossy(&bytes));
         }

@@ -20,7 +20,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::JOIN_DOCUMENT_MEMBERS_MAX;
-use super::members::{Cursor, Entry, NameBuf};
+use super::members::{Cursor, Entry};
 use super::record::{ConfigView, Group};
 use crate::json;
 use crate::types::GroupVersion;
@@ -268,7 +268,7 @@ fn put_member(entry: &Entry<'_>, first: &mut bool, out: &mut Vec<u8>) {
         out.push(b',');
     }
     out.push(b'{');
-    json::string_lossy(out, entry.name.whole(&mut NameBuf::new()));
+    json::string_lossy_of(out, entry.name.parts());
     out.push(b':');
     put_config(entry.config(), out);
     out.push(b'}');

@@ -7,7 +7,7 @@ use super::super::record::ConfigView;
 use super::super::request::Session;
 use super::entry::{INLINE_BYTES_MAX, Model, TAIL_BYTES_MAX, put_entry};
 use super::leaf::{
-    HEADER_BYTES, LEAF_BYTES_MAX, LEAF_ENTRIES_MAX, Leaf, Long, Packed, fits, pack, plain_end,
+    HEADER_BYTES_MAX, LEAF_BYTES_MAX, LEAF_ENTRIES_MAX, Leaf, Long, Packed, fits, pack, plain_end,
     plain_name, plain_outside,
 };
 use super::{ConfigChange, Members};
@@ -195,7 +195,7 @@ pub(super) fn shared(a: &[u8], b: &[u8]) -> usize {
 }
 
 /// A leaf's header with the longest model.
-const HEAD_BYTES: usize = HEADER_BYTES + 5 + 25;
+const HEAD_BYTES: usize = HEADER_BYTES_MAX + 5 + 25;
 
 /// How full a leaf is built from a snapshot: room for two or three members more.
 const LEAF_BYTES_BUILT: usize = 900;

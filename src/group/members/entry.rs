@@ -122,6 +122,10 @@ impl<'a> Entry<'a> {
         out[begin + 1] = (out.len() - tail_at) as u8;
     }
 
+    pub(in crate::group) fn has_config(&self) -> bool {
+        self.flags() & CONFIG != 0
+    }
+
     /// Who owns the session of an active member; quicker than the whole session.
     pub(in crate::group) fn owner(&self) -> Option<(ServerId, Incarnation)> {
         if !self.is_active() {
@@ -174,6 +178,11 @@ impl<'a> Name<'a> {
         [self.prefix, self.rest].concat()
     }
 
+    /// The name in two parts, which may part a character.
+    pub(in crate::group) fn parts(&self) -> [&'a [u8]; 2] {
+        [self.prefix, self.rest]
+    }
+
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.prefix);
         out.extend_from_slice(self.rest);
@@ -203,6 +212,20 @@ impl<'a> Model<'a> {
             rest: &tail[at..],
         };
         Some((model, counter))
+    }
+
+    /// True if it is this session's.
+    fn is_of(&self, session: &Session) -> bool {
+        let mut at = 0;
+        let mut next = || varint_at(self.rest, &mut at);
+        varint_at(self.epoch, &mut 0) == session.id.era() & u64::from(u32::MAX)
+            && next() == session.timeout.0
+            && match self.flags & TERM {
+                0 => session.term == FIRST_TERM,
+                _ => next() == u64::from(session.term.0),
+            }
+            && next() == u64::from(session.owner.0)
+            && next() == session.incarnation.0
     }
 
     /// Whether an entry with these flags could be like a model.
@@ -261,6 +284,39 @@ pub(super) fn put_entry(
     out[tail] = flags;
     let tail_len = out.len() - tail;
     out[tail - name.len() - 1] = u8::try_from(tail_len).expect("INLINE_BYTES_MAX sees to it");
+}
+
+/// Appends an entry as a leaf with this `model` packs it, without the first `skip` bytes of its
+/// name. True if it is unlike the model: a session that another could stand for.
+pub(super) fn put_packed(
+    out: &mut Vec<u8>,
+    (name, skip): (&[u8], usize),
+    session: Option<Session>,
+    config: ConfigChange<'_>,
+    old: Option<Entry<'_>>,
+    model: Option<Model<'_>>,
+) -> bool {
+    let has_config = match config {
+        ConfigChange::Keep => old.is_some_and(|old| old.has_config()),
+        ConfigChange::Write(_) => true,
+        ConfigChange::Remove => false,
+    };
+    if let (Some(session), Some(model)) = (session, model)
+        && !has_config
+        && model.is_of(&session)
+    {
+        let rest = &name[skip..];
+        let counter = session.id.counter();
+        let zeros = counter.leading_zeros() as usize / 8;
+        let len = size_of::<u64>() - zeros;
+        out.extend_from_slice(&[rest.len() as u8, LIKE + len as u8]);
+        out.extend_from_slice(rest);
+        out.extend_from_slice(&counter.to_be_bytes()[zeros..]);
+        return false;
+    }
+    let begin = out.len();
+    put_entry(out, name, session, config, old);
+    squeeze(out, begin, skip, model)
 }
 
 /// Packs the plain entry that `out` ends with, from `begin` on: leaves out the first `skip`

@@ -58,13 +58,52 @@ impl Leaf {
         }
     }
 
+    /// Writes `entry`, packed, in the place of what lies from `at` to `end`, after which the
+    /// leaf has `count` entries, `unlike` of them unlike the model. If nobody else reads the
+    /// leaf and its memory is of a size for it, only what lies behind is moved; else a copy
+    /// is made, behind `entry` in the same buffer.
+    ///
+    /// The header's model and what all names share must hold for what comes of it.
+    pub(super) fn splice(
+        &mut self,
+        (at, end): (usize, usize),
+        entry: &mut Vec<u8>,
+        (count, unlike): (usize, usize),
+    ) {
+        let view = self.view();
+        let (whole, len) = (view.end, entry.len());
+        let size = whole - (end - at) + len;
+        let room = view.bytes.len();
+        let fits = size <= room && room - room_for(size) <= SLACK_BYTES_MAX;
+        let packed = self.packed.as_mut().expect("there is a header");
+        if fits && let Some(bytes) = Arc::get_mut(packed) {
+            bytes.copy_within(end..whole, at + len);
+            bytes[at..at + len].copy_from_slice(entry);
+            settle_header(bytes, (at, end), size, (count, unlike));
+            return;
+        }
+        entry.extend_from_slice(&packed[..at]);
+        entry.extend_from_within(..len);
+        entry.extend_from_slice(&packed[end..whole]);
+        entry.resize(len + room_for(size), 0);
+        settle_header(&mut entry[len..], (at, end), size, (count, unlike));
+        *packed = Arc::from(&entry[len..]);
+    }
+
+    #[inline]
     pub(super) fn view(&self) -> Packed<'_> {
         Packed::read(self.packed.as_deref().unwrap_or_default())
     }
 
     /// The entry that lies there, `long` long configs before it.
     pub(super) fn entry(&self, at: usize, long: usize) -> Entry<'_> {
-        let mut entry = self.view().entry(at);
+        self.entry_in(&self.view(), at, long)
+    }
+
+    /// The same, in a view of this leaf.
+    #[inline]
+    pub(super) fn entry_in<'a>(&'a self, view: &Packed<'a>, at: usize, long: usize) -> Entry<'a> {
+        let mut entry = view.entry(at);
         if let Tail::Whole(tail) = entry.tail
             && tail[0] & OUTSIDE != 0
         {
@@ -98,8 +137,9 @@ impl<'a> Packed<'a> {
             };
         };
         let epoch_len = usize::from(header[EPOCH] & !TERM_FOLLOWS);
-        let start = HEADER_BYTES + epoch_len + usize::from(header[REST]);
-        let (epoch, rest) = bytes[HEADER_BYTES..start].split_at(epoch_len);
+        let model_at = HEADER_BYTES + HINT_BYTES * usize::from(header[HINTS]);
+        let start = model_at + epoch_len + usize::from(header[REST]);
+        let (epoch, rest) = bytes[model_at..start].split_at(epoch_len);
         let flags = match header[EPOCH] & TERM_FOLLOWS {
             0 => ACTIVE,
             _ => ACTIVE | TERM,
@@ -179,7 +219,12 @@ impl<'a> Packed<'a> {
     pub(super) fn find(&self, name: &[u8]) -> (usize, usize) {
         self.load();
         let probe = self.probe(name);
-        let mut at = self.start;
+        let mut at = match probe.rest {
+            Ok(_) => self.hinted(&probe),
+            // All are below the name, or all above.
+            Err(Ordering::Less) => self.end,
+            Err(_) => self.start,
+        };
         while at < self.end {
             match self.compare(at, &probe) {
                 Ordering::Less => at = self.next(at),
@@ -188,6 +233,38 @@ impl<'a> Packed<'a> {
             }
         }
         (at, at)
+    }
+
+    /// Where to search from: the last hint that is not above the name, or the first entry.
+    #[inline]
+    fn hinted(&self, probe: &Probe<'_>) -> usize {
+        let (mut low, mut high) = (0, self.hints());
+        let mut from = self.start;
+        while low < high {
+            let middle = low.midpoint(high);
+            let at = hint(self.bytes, middle);
+            if at < self.end && self.compare(at, probe) != Ordering::Greater {
+                (low, from) = (middle + 1, at);
+            } else {
+                high = middle;
+            }
+        }
+        from
+    }
+
+    /// How many hints there are.
+    fn hints(&self) -> usize {
+        self.bytes.get(HINTS).map_or(0, |&count| usize::from(count))
+    }
+
+    #[cfg(test)]
+    pub(super) fn hinted_places(&self) -> impl Iterator<Item = usize> {
+        (0..self.hints()).map(|i| hint(self.bytes, i))
+    }
+
+    /// Whether a leaf that comes to have `count` entries should be packed anew for more hints.
+    pub(super) fn wants_hints(&self, count: usize) -> bool {
+        self.hints() < count / (2 * HINT_ENTRIES)
     }
 
     /// How many entries with a long config come before `at`.
@@ -227,6 +304,15 @@ impl<'a> Packed<'a> {
         }
     }
 
+    /// Appends the entry at `at` as it is packed where it is the first.
+    pub(super) fn write_first(&self, at: usize, out: &mut Vec<u8>) {
+        let (rest, prefix) = (self.rest_at(at), self.prefix());
+        let end = self.next(at);
+        out.extend_from_slice(&[(prefix.len() + rest.len()) as u8, self.bytes[at + 1]]);
+        out.extend_from_slice(prefix);
+        out.extend_from_slice(&self.bytes[at + 2..end]);
+    }
+
     /// Appends the entries from `from` to `to`, plainly.
     pub(super) fn unpack(&self, from: usize, to: usize, out: &mut Vec<u8>) {
         let mut at = from;
@@ -240,7 +326,7 @@ impl<'a> Packed<'a> {
     /// next entry only when it has read this one, and would wait for each line in turn.
     #[inline]
     pub(super) fn load(&self) {
-        let lines = self.bytes[..self.end].iter().step_by(CACHE_LINE_BYTES);
+        let lines = self.bytes.iter().step_by(CACHE_LINE_BYTES);
         std::hint::black_box(lines.fold(0, |all, byte| all ^ byte));
     }
 
@@ -265,7 +351,7 @@ impl<'a> Packed<'a> {
 
 /// Appends plain entries, of which there are some, as a leaf packs them.
 pub(super) fn pack(plain: &[u8], out: &mut Vec<u8>) {
-    let (mut last, mut at, mut count) = (0, 0, 0);
+    let (mut last, mut at, mut count) = (0, 0, 0_usize);
     let mut majority: Option<Model<'_>> = None;
     let mut lead = 0_usize;
     while at < plain.len() {
@@ -283,8 +369,10 @@ pub(super) fn pack(plain: &[u8], out: &mut Vec<u8>) {
     // What the first and the last of a sorted sequence share, all share.
     let shared = shared(plain_name(plain, 0), plain_name(plain, last));
     out.clear();
-    out.extend_from_slice(&[0; HEADER_BYTES]);
+    let hints = (count.saturating_sub(1) / HINT_ENTRIES).min(HINTS_MAX);
+    out.resize(HEADER_BYTES + HINT_BYTES * hints, 0);
     out[SHARED] = shared as u8;
+    out[HINTS] = hints as u8;
     if let Some(model) = majority {
         let term = if model.flags & TERM != 0 {
             TERM_FOLLOWS
@@ -307,13 +395,63 @@ pub(super) fn pack(plain: &[u8], out: &mut Vec<u8>) {
     finish(out, count, unlike);
 }
 
-/// Writes into the header of `packed` how much there is.
+/// Writes into the header of `packed` how much there is, and where to search from.
 pub(super) fn finish(packed: &mut [u8], count: usize, unlike: usize) {
+    let end = packed.len();
+    put_counts(packed, end, count, unlike);
+    let view = Packed::read(packed);
+    let hints = view.hints();
+    let (mut at, each) = (view.start, count.div_ceil(hints + 1));
+    let mut found = [end; HINTS_MAX];
+    for hint in &mut found[..hints] {
+        for _ in 0..each {
+            at = if at < end { view.next(at) } else { end };
+        }
+        *hint = at;
+    }
+    for (i, at) in found[..hints].iter().enumerate() {
+        put_hint(packed, i, *at);
+    }
+}
+
+/// Brings the header of a leaf up to date, in which what lay from `at` to `end` has been
+/// replaced, and which takes `size` bytes now. A hint stays with its entry, or goes to the
+/// next if that is gone.
+fn settle_header(
+    packed: &mut [u8],
+    (at, end): (usize, usize),
+    size: usize,
+    (count, unlike): (usize, usize),
+) {
+    let before = usize::from(u16::from_le_bytes([packed[END], packed[END + 1]]));
+    put_counts(packed, size, count, unlike);
+    for i in 0..usize::from(packed[HINTS]) {
+        let hint = hint(packed, i);
+        if hint >= end {
+            put_hint(packed, i, hint + size - before);
+        } else if hint > at {
+            put_hint(packed, i, at);
+        }
+    }
+}
+
+fn put_counts(packed: &mut [u8], end: usize, count: usize, unlike: usize) {
     // More than fit are parted before they are stored.
     packed[COUNT] = count.min(255) as u8;
     packed[UNLIKE] = unlike.min(255) as u8;
-    let end = u16::try_from(packed.len()).expect("a few leaves' worth at most");
+    let end = u16::try_from(end).expect("a few leaves' worth at most");
     packed[END..END + 2].copy_from_slice(&end.to_le_bytes());
+}
+
+#[inline]
+fn hint(packed: &[u8], i: usize) -> usize {
+    let hint_at = HEADER_BYTES + HINT_BYTES * i;
+    usize::from(u16::from_le_bytes([packed[hint_at], packed[hint_at + 1]]))
+}
+
+fn put_hint(packed: &mut [u8], i: usize, at: usize) {
+    let hint_at = HEADER_BYTES + HINT_BYTES * i;
+    packed[hint_at..hint_at + HINT_BYTES].copy_from_slice(&(at as u16).to_le_bytes());
 }
 
 /// Whether a leaf of `count` entries should be packed anew, `unlike` of them unlike its model
@@ -353,7 +491,10 @@ fn tail_len(kind: u8) -> usize {
 /// leaves behind fits another.
 fn room_for(bytes: usize) -> usize {
     let whole = bytes + IN_FRONT_BYTES;
-    let step = if whole <= SMALL_BYTES { 16 } else { 64 };
+    let step = match whole {
+        ..=SMALL_BYTES => 16,
+        _ => 64,
+    };
     whole.next_multiple_of(step) - IN_FRONT_BYTES
 }
 
@@ -362,8 +503,17 @@ fn room_for(bytes: usize) -> usize {
 pub(super) const LEAF_BYTES_MAX: usize = 1_000;
 const _: () = assert!(LEAF_BYTES_MAX + IN_FRONT_BYTES <= 1_024);
 
-/// Most entries of a leaf: they are searched one after the other.
+/// Most entries of a leaf.
 pub(super) const LEAF_ENTRIES_MAX: usize = 64;
+
+/// One entry in so many has a hint, when a leaf is packed: those between two hints are
+/// searched one after the other.
+const HINT_ENTRIES: usize = 8;
+const HINTS_MAX: usize = (LEAF_ENTRIES_MAX - 1) / HINT_ENTRIES;
+const HINT_BYTES: usize = 2;
+
+/// How much more memory than one of its size has a leaf may keep.
+const SLACK_BYTES_MAX: usize = 64;
 
 /// Two reference counts, and the length that the C library's allocator keeps.
 const IN_FRONT_BYTES: usize = 24;
@@ -378,6 +528,9 @@ const END: usize = 2;
 const EPOCH: usize = 4;
 const REST: usize = 5;
 const UNLIKE: usize = 6;
-pub(super) const HEADER_BYTES: usize = 7;
+const HINTS: usize = 7;
+const HEADER_BYTES: usize = 8;
+/// The longest header, without the model.
+pub(super) const HEADER_BYTES_MAX: usize = HEADER_BYTES + HINT_BYTES * HINTS_MAX;
 /// With the length of the model's epoch.
 const TERM_FOLLOWS: u8 = 0x80;

@@ -3,8 +3,8 @@
 //! A member of a 24-byte name without config costs about 30 bytes, and less the more its name
 //! has in common with its neighbours': it is not an object but a stretch of bytes in a *leaf*,
 //! an allocation of at most [`LEAF_BYTES_MAX`] that holds some dozens of neighbours. A change
-//! builds the leaf anew (a copy of a kilobyte), in place, or if a snapshot or a document being
-//! sent still reads the old one, beside it.
+//! of one member moves what lies behind it, in place, or if a snapshot or a document being
+//! sent still reads the leaf, in a copy; a change of several writes the leaf anew, once.
 //!
 //! An entry as it is written plainly, in a snapshot and while leaves are parted or joined:
 //!
@@ -33,9 +33,11 @@
 //! 4       1     e, length of the model's epoch; 0 for no model; 128 more if a term is in it
 //! 5       1     r, length of the model's rest
 //! 6       1     number of entries unlike the model
-//! 7       e     epoch varint
-//! 7+e     r     timeout_ms varint · [term varint] · owner varint · incarnation varint
-//! 7+e+r         the entries
+//! 7       1     h, number of hints
+//! 8       2h    hints, little-endian, ascending: where some entry begins, or the end
+//! 8+2h    e     epoch varint
+//! ···     r     timeout_ms varint · [term varint] · owner varint · incarnation varint
+//! ···           the entries
 //! ```
 //!
 //! The first entry has its name as a whole, the others leave out the first `s` bytes of
@@ -43,6 +45,9 @@
 //! config, has instead of `t` the number 240 + c, and instead of a tail c bytes of counter,
 //! big-endian, without zeros in front. Other sessions of such members are *unlike* the model;
 //! once most entries are, the leaf is packed anew with another ([`leaf::wants_model`]).
+//!
+//! A search begins at the last hint that is not above the name. When a leaf is packed every
+//! eighth entry has one; later it stays with its entry, wherever others come and go.
 //!
 //! A config longer than [`INLINE_BYTES_MAX`] lies outside: in the leaf's list of long
 //! configs, in the order of the entries that have one.
@@ -66,8 +71,8 @@ use super::ordered::{Keyed, Ordered, Pos};
 use super::record::ConfigView;
 use super::request::Session;
 use build::{merge, parted, replace};
-use entry::{put_entry, squeeze};
-use leaf::{LEAF_BYTES_MAX, Leaf, Long, Packed, finish, fits, wants_model};
+use entry::{put_entry, put_packed};
+use leaf::{LEAF_BYTES_MAX, Leaf, Long, Packed, fits, wants_model};
 use sweep::{Sweep, Swept, replace_long, without_long};
 
 pub(super) use build::Builder;
@@ -148,20 +153,21 @@ impl Members {
             _ => without_long(&leaf.long, spot.long, was_outside.is_some()),
         };
         let view = leaf.view();
-        if spot.at > view.start && name.starts_with(view.prefix()) {
+        let is_first = spot.at == view.start;
+        if old.is_some() || (!is_first && name.starts_with(view.prefix())) {
             // What the others share the member shares too: they stay as they are.
             scratch.clear();
-            scratch.extend_from_slice(&view.bytes[..spot.at]);
-            put_entry(scratch, name, session, config, old);
-            let is_unlike = squeeze(scratch, spot.at, view.shared, view.model);
+            let skip = if is_first { 0 } else { view.shared };
+            let is_unlike = put_packed(scratch, (name, skip), session, config, old, view.model);
             let was_unlike = old.is_some() && view.is_unlike(spot.at);
-            scratch.extend_from_slice(&view.bytes[spot.end..view.end]);
             let count = view.count() + usize::from(old.is_none());
             let unlike = view.unlike() + usize::from(is_unlike) - usize::from(was_unlike);
             let wants_model = wants_model(count, view.unlike(), unlike);
-            if fits(scratch.len(), count) && !wants_model {
-                finish(scratch, count, unlike);
-                self.settle_packed(spot.pos, scratch, long);
+            let bytes = view.end - (spot.end - spot.at) + scratch.len();
+            if fits(bytes, count) && !wants_model && !view.wants_hints(count) {
+                let leaf = self.leaf_mut(spot.pos);
+                leaf.long = long;
+                leaf.splice((spot.at, spot.end), scratch, (count, unlike));
                 return;
             }
         }
@@ -180,11 +186,37 @@ impl Members {
         let leaf = self.leaf(spot.pos);
         let was_outside = self.get(spot).is_some_and(|e| e.outside.is_some());
         let long = without_long(&leaf.long, spot.long, was_outside);
-        let mut sweep = Sweep::new(leaf, scratch);
-        sweep.copy_to(spot.at);
-        sweep.drop_entry();
-        let swept = sweep.finish();
-        self.settle_swept(spot.pos, swept, scratch, long);
+        let view = leaf.view();
+        scratch.clear();
+        let count = view.count() - 1;
+        if count == 0 {
+            self.settle_packed(spot.pos, scratch, long);
+            return;
+        }
+        let unlike = view.unlike() - usize::from(view.is_unlike(spot.at));
+        let is_first = spot.at == view.start;
+        let mut end = spot.end;
+        if is_first {
+            // The next becomes the first, whose name is there as a whole.
+            end = view.next(spot.end);
+            view.write_first(spot.end, scratch);
+        }
+        let leaf = self.leaf_mut(spot.pos);
+        leaf.long = long;
+        leaf.splice((spot.at, end), scratch, (count, unlike));
+        let is_small = leaf.view().end < LEAF_BYTES_MAX / 4;
+        if let Members::Many(leaves) = self
+            && (is_first || is_small)
+        {
+            let leaves = Arc::make_mut(leaves);
+            if is_first {
+                leaves.rekey(spot.pos);
+            }
+            if is_small {
+                merge(leaves, spot.pos);
+            }
+            self.simplify();
+        }
     }
 
     /// Goes through `names`, which ascend strictly, and does with each member's session what
@@ -202,6 +234,11 @@ impl Members {
         let mut i = 0;
         while let Some(name) = names(i) {
             let pos = self.floor(name);
+            if names(i + 1).is_none_or(|next| self.floor(next) != pos) {
+                self.revise_one(pos, name, |entry| fate(i, entry), scratch);
+                i += 1;
+                continue;
+            }
             let upper = self.next(pos).map(|next| self.leaf(next).key());
             let leaf = self.leaf(pos);
             leaf.view().load();
@@ -219,7 +256,7 @@ impl Members {
                     (Fate::Becomes(session), Some(entry)) => {
                         sweep.put(name, &entry, Some(session));
                     }
-                    (_, None) => panic!("a session that is not there cannot change"),
+                    (_, None) => panic!("{NOBODY}"),
                 }
                 i += 1;
             }
@@ -230,9 +267,36 @@ impl Members {
         }
     }
 
+    /// [`Members::revise`] for the only one of the names that belongs in the leaf at `pos`.
+    fn revise_one(
+        &mut self,
+        pos: Pos,
+        name: &[u8],
+        fate: impl FnOnce(Option<Entry<'_>>) -> Fate,
+        scratch: &mut Vec<u8>,
+    ) {
+        let spot = self.find_in(pos, name);
+        let entry = self.get(&spot);
+        let (was, has_config) = (entry.is_some(), entry.is_some_and(|e| e.has_config()));
+        let session = match fate(entry) {
+            Fate::Stays => return,
+            Fate::Ends => None,
+            Fate::Becomes(session) => Some(session),
+        };
+        assert!(was, "{NOBODY}");
+        match session.is_some() || has_config {
+            true => self.put(&spot, name, session, ConfigChange::Keep, scratch),
+            false => self.remove(&spot, scratch),
+        }
+    }
+
     /// Where `name` is or belongs.
     pub(super) fn find(&self, name: &[u8]) -> Spot {
-        let pos = self.floor(name);
+        self.find_in(self.floor(name), name)
+    }
+
+    /// The same, in the leaf at `pos`, where it is or belongs.
+    fn find_in(&self, pos: Pos, name: &[u8]) -> Spot {
         let leaf = self.leaf(pos);
         let view = leaf.view();
         let (at, end) = view.find(name);
@@ -276,7 +340,7 @@ impl Members {
             let view = leaf.view();
             let at = cursor.at.max(view.start);
             if at < view.end {
-                let entry = leaf.entry(at, cursor.long);
+                let entry = leaf.entry_in(&view, at, cursor.long);
                 cursor.at = view.next(at);
                 cursor.long += usize::from(entry.outside.is_some());
                 return Some(entry);
@@ -398,6 +462,13 @@ impl Members {
         }
     }
 
+    fn leaf_mut(&mut self, pos: Pos) -> &mut Leaf {
+        match self {
+            Members::One(leaf) => leaf,
+            Members::Many(leaves) => Arc::make_mut(leaves).at_mut(pos),
+        }
+    }
+
     fn floor(&self, name: &[u8]) -> Pos {
         match self {
             Members::One(_) => Pos::FIRST,
@@ -423,12 +494,16 @@ impl Members {
             let view = leaf.view();
             assert!(view.is_empty() || fits(view.end, view.count()));
             let (mut at, mut entries, mut unlike) = (view.start, 0, 0);
+            let mut places = vec![view.end];
             while at < view.end {
+                places.push(at);
                 entries += 1;
                 unlike += usize::from(view.is_unlike(at));
                 at = view.next(at);
             }
             assert_eq!((view.count(), view.unlike()), (entries, unlike));
+            assert!(view.hinted_places().is_sorted());
+            assert!(view.hinted_places().all(|hint| places.contains(&hint)));
             let mut plain = Vec::new();
             view.unpack(view.start, view.end, &mut plain);
             let long = leaf.long.as_ref().map_or(0, |long| long.len());
@@ -477,6 +552,9 @@ impl Default for Cursor {
         }
     }
 }
+
+/// What is wrong where a session is said to change that no member has.
+const NOBODY: &str = "a session that is not there cannot change";
 
 #[cfg(test)]
 mod tests;

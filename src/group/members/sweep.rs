@@ -3,12 +3,12 @@
 use std::cmp::Ordering;
 
 use super::ConfigChange;
-use super::entry::{Entry, put_entry, squeeze};
+use super::entry::{Entry, put_packed};
 use super::leaf::{Leaf, Long, Packed, Probe, finish, fits, wants_model};
 use crate::group::request::Session;
 
 /// Goes through one leaf from front to back and writes it anew. Who has a long config keeps
-/// it, or is told of with `drop_entry`.
+/// it.
 pub(super) struct Sweep<'a> {
     leaf: &'a Leaf,
     view: Packed<'a>,
@@ -66,12 +66,6 @@ impl<'a> Sweep<'a> {
         self.out.extend_from_slice(&self.view.bytes[from..self.at]);
     }
 
-    /// Copies the entries before `at`.
-    pub(super) fn copy_to(&mut self, at: usize) {
-        let from = std::mem::replace(&mut self.at, at);
-        self.out.extend_from_slice(&self.view.bytes[from..at]);
-    }
-
     /// The next entry, if it has this name.
     pub(super) fn entry_named(&self, name: &Probe<'_>) -> Option<Entry<'a>> {
         let is_it = self.at < self.view.end && self.view.compare(self.at, name) == Ordering::Equal;
@@ -81,14 +75,12 @@ impl<'a> Sweep<'a> {
     /// Passes over the next entry, which is `entry`, and writes it with another session.
     pub(super) fn put(&mut self, name: &[u8], entry: &Entry<'_>, session: Option<Session>) {
         debug_assert!(entry.is_active());
-        let begin = self.out.len();
-        let keep = ConfigChange::Keep;
-        put_entry(self.out, name, session, keep, Some(*entry));
         let skip = match self.at == self.view.start {
             true => 0,
             false => self.view.shared,
         };
-        let is_unlike = squeeze(self.out, begin, skip, self.view.model);
+        let (keep, model) = (ConfigChange::Keep, self.view.model);
+        let is_unlike = put_packed(self.out, (name, skip), session, keep, Some(*entry), model);
         self.unlike += usize::from(is_unlike);
         self.unlike -= usize::from(self.view.is_unlike(self.at));
         self.pass();
@@ -98,14 +90,14 @@ impl<'a> Sweep<'a> {
     /// Passes over the next entry, which is `entry`, keeping of it what is configured.
     pub(super) fn end_session(&mut self, name: &[u8], entry: &Entry<'_>) {
         debug_assert!(entry.is_active());
-        match entry.config() {
-            Some(_) => self.put(name, entry, None),
-            None => self.drop_entry(),
+        match entry.has_config() {
+            true => self.put(name, entry, None),
+            false => self.drop_entry(),
         }
     }
 
     /// Passes over the next entry and leaves it out.
-    pub(super) fn drop_entry(&mut self) {
+    fn drop_entry(&mut self) {
         self.front_gone |= self.at == self.view.start;
         self.unlike -= usize::from(self.view.is_unlike(self.at));
         self.at = self.view.next(self.at);

@@ -263,6 +263,47 @@ fn names_that_come_in_order_fill_their_leaves() {
 }
 
 #[test]
+fn a_search_goes_through_a_quarter_of_a_full_leaf_at_most() {
+    for (how, order) in [("forth", false), ("back", true)] {
+        let names = 0..LEAF_ENTRIES_MAX as u32;
+        let members = match order {
+            false => filled(names),
+            true => filled(names.rev()),
+        };
+        let Members::One(leaf) = &members else {
+            panic!("they fit one leaf");
+        };
+        let view = leaf.view();
+        let mut from: Vec<usize> = view.hinted_places().collect();
+        from.insert(0, view.start);
+        from.push(view.end);
+        for gap in from.windows(2) {
+            let (mut at, mut steps) = (gap[0], 0);
+            while at < gap[1] {
+                (at, steps) = (view.next(at), steps + 1);
+            }
+            assert!(steps <= LEAF_ENTRIES_MAX / 2, "{how}: {steps}");
+        }
+    }
+}
+
+#[test]
+fn a_leaf_keeps_little_more_memory_than_its_members_need() {
+    let mut members = filled(0..60);
+    let mut scratch = Vec::new();
+    for i in 0..60 {
+        let Members::One(leaf) = &members else {
+            panic!("a small group");
+        };
+        let view = leaf.view();
+        let spare = view.bytes.len() - view.end;
+        assert!(spare < 64 + 64 || view.is_empty(), "{spare}");
+        let spot = members.find(format!("worker-{i:09}.eu-west").as_bytes());
+        members.remove(&spot, &mut scratch);
+    }
+}
+
+#[test]
 fn leaves_left_nearly_empty_are_joined() {
     let mut members = filled(0..10_000);
     let before = leaves(&members);
