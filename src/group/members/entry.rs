@@ -46,6 +46,14 @@ pub(super) struct Model<'a> {
     pub(super) rest: &'a [u8],
 }
 
+/// A model that lies in no leaf yet.
+pub(super) struct Kind {
+    /// The tail of a session of this kind.
+    tail: Vec<u8>,
+    epoch_end: usize,
+    rest_at: usize,
+}
+
 impl<'a> Entry<'a> {
     pub(in crate::group) fn is_active(&self) -> bool {
         self.flags() & ACTIVE != 0
@@ -195,6 +203,31 @@ impl NameBuf {
     }
 }
 
+impl Kind {
+    pub(super) fn of(session: Session) -> Kind {
+        let mut tail = Vec::with_capacity(TAIL_BYTES_MAX);
+        put_entry(&mut tail, b"", Some(session), ConfigChange::Remove, None);
+        tail.drain(..2);
+        let mut at = 1;
+        varint_at(&tail, &mut at);
+        let epoch_end = at;
+        varint_at(&tail, &mut at);
+        Kind {
+            tail,
+            epoch_end,
+            rest_at: at,
+        }
+    }
+
+    pub(super) fn model(&self) -> Model<'_> {
+        Model {
+            flags: self.tail[0],
+            epoch: &self.tail[1..self.epoch_end],
+            rest: &self.tail[self.rest_at..],
+        }
+    }
+}
+
 impl<'a> Model<'a> {
     /// The model after which a whole tail would be one of its kind, and the tail's counter;
     /// `None` for a member with a config, or without a session.
@@ -215,7 +248,7 @@ impl<'a> Model<'a> {
     }
 
     /// True if it is this session's.
-    fn is_of(&self, session: &Session) -> bool {
+    pub(super) fn is_of(&self, session: &Session) -> bool {
         let mut at = 0;
         let mut next = || varint_at(self.rest, &mut at);
         varint_at(self.epoch, &mut 0) == session.id.era() & u64::from(u32::MAX)

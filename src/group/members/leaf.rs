@@ -175,6 +175,11 @@ impl<'a> Packed<'a> {
         self.bytes[at + 1] < LIKE && Model::may_stand_for(self.bytes[tail_at])
     }
 
+    /// The header as far as the model.
+    pub(super) fn header(&self) -> &'a [u8] {
+        &self.bytes[..HEADER_BYTES + HINT_BYTES * self.hints()]
+    }
+
     /// What all names begin with.
     pub(super) fn prefix(&self) -> &'a [u8] {
         match self.is_empty() {
@@ -374,15 +379,7 @@ pub(super) fn pack(plain: &[u8], out: &mut Vec<u8>) {
     out[SHARED] = shared as u8;
     out[HINTS] = hints as u8;
     if let Some(model) = majority {
-        let term = if model.flags & TERM != 0 {
-            TERM_FOLLOWS
-        } else {
-            0
-        };
-        out[EPOCH] = model.epoch.len() as u8 | term;
-        out[REST] = model.rest.len() as u8;
-        out.extend_from_slice(model.epoch);
-        out.extend_from_slice(model.rest);
+        put_model(out, model);
     }
     let (mut at, mut unlike) = (0, 0);
     while at < plain.len() {
@@ -393,6 +390,18 @@ pub(super) fn pack(plain: &[u8], out: &mut Vec<u8>) {
         at = end;
     }
     finish(out, count, unlike);
+}
+
+/// Ends a header, of which `out` has what comes before the model.
+pub(super) fn put_model(out: &mut Vec<u8>, model: Model<'_>) {
+    let term = match model.flags & TERM {
+        0 => 0,
+        _ => TERM_FOLLOWS,
+    };
+    out[EPOCH] = model.epoch.len() as u8 | term;
+    out[REST] = model.rest.len() as u8;
+    out.extend_from_slice(model.epoch);
+    out.extend_from_slice(model.rest);
 }
 
 /// Writes into the header of `packed` how much there is, and where to search from.

@@ -231,18 +231,24 @@ impl Members {
         mut fate: impl FnMut(usize, Option<Entry<'_>>) -> Fate,
         scratch: &mut Vec<u8>,
     ) {
-        let mut i = 0;
+        let (mut i, mut known) = (0, None);
         while let Some(name) = names(i) {
-            let pos = self.floor(name);
-            if names(i + 1).is_none_or(|next| self.floor(next) != pos) {
+            let pos = known.take().unwrap_or_else(|| self.floor(name));
+            let next = names(i + 1).map(|next| self.floor(next));
+            if next != Some(pos) {
+                let leaves = self.leaves();
                 self.revise_one(pos, name, |entry| fate(i, entry), scratch);
                 i += 1;
+                // Where leaves neither came nor went they are where they were.
+                known = next.filter(|_| self.leaves() == leaves);
                 continue;
             }
             let upper = self.next(pos).map(|next| self.leaf(next).key());
             let leaf = self.leaf(pos);
             leaf.view().load();
-            let mut sweep = Sweep::new(leaf, scratch);
+            let halfway = names(i + leaf.view().count() / 2);
+            let most_named = halfway.is_some_and(|name| upper.is_none_or(|upper| name < upper));
+            let mut sweep = Sweep::new(leaf, most_named, scratch);
             while let Some(name) = names(i) {
                 if upper.is_some_and(|upper| name >= upper) {
                     break;
@@ -480,6 +486,14 @@ impl Members {
         match self {
             Members::One(_) => None,
             Members::Many(leaves) => leaves.next(pos),
+        }
+    }
+
+    /// How many leaves there are.
+    fn leaves(&self) -> usize {
+        match self {
+            Members::One(_) => 1,
+            Members::Many(leaves) => leaves.len(),
         }
     }
 

@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 
 use super::ConfigChange;
-use super::entry::{Entry, put_packed};
-use super::leaf::{Leaf, Long, Packed, Probe, finish, fits, wants_model};
+use super::entry::{Entry, Kind, put_packed, squeeze};
+use super::leaf::{Leaf, Long, Packed, Probe, finish, fits, put_model, wants_model};
 use crate::group::request::Session;
 
 /// Goes through one leaf from front to back and writes it anew. Who has a long config keeps
@@ -17,8 +17,13 @@ pub(super) struct Sweep<'a> {
     at: usize,
     long_at: usize,
     count: usize,
-    /// How many entries are unlike the model.
+    /// How many entries are unlike the model; once that is another, of those written.
     unlike: usize,
+    /// Most entries are named, so that the first session to be written makes a better model
+    /// than the leaf has.
+    most_named: bool,
+    /// The model instead of the leaf's.
+    kind: Option<Kind>,
     changed: bool,
     /// The first entry, whose name alone is there as a whole, was dropped.
     front_gone: bool,
@@ -35,7 +40,7 @@ pub(super) enum Swept {
 }
 
 impl<'a> Sweep<'a> {
-    pub(super) fn new(leaf: &'a Leaf, out: &'a mut Vec<u8>) -> Self {
+    pub(super) fn new(leaf: &'a Leaf, most_named: bool, out: &'a mut Vec<u8>) -> Self {
         let view = leaf.view();
         out.clear();
         out.extend_from_slice(&view.bytes[..view.start]);
@@ -47,6 +52,8 @@ impl<'a> Sweep<'a> {
             long_at: 0,
             count: view.count(),
             unlike: view.unlike(),
+            most_named,
+            kind: None,
             changed: false,
             front_gone: false,
         }
@@ -63,7 +70,7 @@ impl<'a> Sweep<'a> {
         while self.at < self.view.end && self.view.compare(self.at, name) == Ordering::Less {
             self.pass();
         }
-        self.out.extend_from_slice(&self.view.bytes[from..self.at]);
+        self.copy(from, self.at);
     }
 
     /// The next entry, if it has this name.
@@ -75,14 +82,22 @@ impl<'a> Sweep<'a> {
     /// Passes over the next entry, which is `entry`, and writes it with another session.
     pub(super) fn put(&mut self, name: &[u8], entry: &Entry<'_>, session: Option<Session>) {
         debug_assert!(entry.is_active());
-        let skip = match self.at == self.view.start {
-            true => 0,
-            false => self.view.shared,
+        if !self.changed
+            && self.most_named
+            && let Some(session) = session
+            && self.view.model.is_none_or(|model| !model.is_of(&session))
+        {
+            self.remodel(Kind::of(session));
+        }
+        let skip = self.skip(self.at);
+        let model = match &self.kind {
+            Some(kind) => Some(kind.model()),
+            None => self.view.model,
         };
-        let (keep, model) = (ConfigChange::Keep, self.view.model);
-        let is_unlike = put_packed(self.out, (name, skip), session, keep, Some(*entry), model);
+        let (keep, old) = (ConfigChange::Keep, Some(*entry));
+        let is_unlike = put_packed(self.out, (name, skip), session, keep, old, model);
+        self.forget(self.at);
         self.unlike += usize::from(is_unlike);
-        self.unlike -= usize::from(self.view.is_unlike(self.at));
         self.pass();
         self.changed = true;
     }
@@ -99,24 +114,26 @@ impl<'a> Sweep<'a> {
     /// Passes over the next entry and leaves it out.
     fn drop_entry(&mut self) {
         self.front_gone |= self.at == self.view.start;
-        self.unlike -= usize::from(self.view.is_unlike(self.at));
+        self.forget(self.at);
         self.at = self.view.next(self.at);
         self.count -= 1;
         self.changed = true;
     }
 
     /// Copies the rest.
-    pub(super) fn finish(self) -> Swept {
-        let Sweep { view, out, .. } = self;
+    pub(super) fn finish(mut self) -> Swept {
         if !self.changed {
             return Swept::Unchanged;
         }
-        out.extend_from_slice(&view.bytes[self.at..view.end]);
+        self.copy(self.at, self.view.end);
+        let Sweep { view, out, .. } = self;
         if self.count == 0 {
             out.clear();
             return Swept::Packed;
         }
         if self.front_gone {
+            // What drops the first entry before it writes any keeps the leaf's model.
+            debug_assert!(self.kind.is_none());
             let name_at = view.start + 2;
             out.splice(name_at..name_at, view.prefix().iter().copied());
             out[view.start] += view.shared as u8;
@@ -126,6 +143,45 @@ impl<'a> Sweep<'a> {
         match fits(out.len(), self.count) && !wants_model {
             true => Swept::Packed,
             false => Swept::ToBePacked,
+        }
+    }
+
+    /// Writes what is copied from here on, and what was copied, after another model.
+    fn remodel(&mut self, kind: Kind) {
+        self.out.clear();
+        self.out.extend_from_slice(self.view.header());
+        put_model(self.out, kind.model());
+        self.kind = Some(kind);
+        self.unlike = 0;
+        self.copy(self.view.start, self.at);
+    }
+
+    /// Copies the entries from `from` to `to`.
+    fn copy(&mut self, from: usize, to: usize) {
+        let Some(kind) = &self.kind else {
+            self.out.extend_from_slice(&self.view.bytes[from..to]);
+            return;
+        };
+        let mut at = from;
+        while at < to {
+            let begin = self.out.len();
+            self.view.entry(at).write(self.out);
+            let is_unlike = squeeze(self.out, begin, self.skip(at), Some(kind.model()));
+            self.unlike += usize::from(is_unlike);
+            at = self.view.next(at);
+        }
+    }
+
+    /// No longer counts the entry at `at`, which is not copied.
+    fn forget(&mut self, at: usize) {
+        self.unlike -= usize::from(self.kind.is_none() && self.view.is_unlike(at));
+    }
+
+    /// How many bytes of the name of the entry at `at` are left out.
+    fn skip(&self, at: usize) -> usize {
+        match at == self.view.start {
+            true => 0,
+            false => self.view.shared,
         }
     }
 

@@ -240,17 +240,10 @@ fn filled(names: impl Iterator<Item = u32>) -> Members {
     members
 }
 
-fn leaves(members: &Members) -> usize {
-    match members {
-        Members::One(_) => 1,
-        Members::Many(leaves) => leaves.len(),
-    }
-}
-
 #[test]
 fn names_that_come_in_order_fill_their_leaves() {
     let members = filled(0..10_000);
-    assert!(leaves(&members) <= 10_000 / LEAF_ENTRIES_MAX + 1);
+    assert!(members.leaves() <= 10_000 / LEAF_ENTRIES_MAX + 1);
     // And so do names that have nothing in common, as to bytes.
     let (mut members, mut model) = (Members::default(), Model::new());
     for i in 0..=255 {
@@ -259,7 +252,7 @@ fn names_that_come_in_order_fill_their_leaves() {
     }
     members.check();
     let bytes = 256 * (2 + 100 + 1);
-    assert!(leaves(&members) <= bytes / (LEAF_BYTES_MAX * 8 / 10));
+    assert!(members.leaves() <= bytes / (LEAF_BYTES_MAX * 8 / 10));
 }
 
 #[test]
@@ -306,7 +299,7 @@ fn a_leaf_keeps_little_more_memory_than_its_members_need() {
 #[test]
 fn leaves_left_nearly_empty_are_joined() {
     let mut members = filled(0..10_000);
-    let before = leaves(&members);
+    let before = members.leaves();
     let gone: Vec<Vec<u8>> = members.iter().map(|e| e.name.to_vec()).collect();
     let mut scratch = Vec::new();
     for name in gone
@@ -320,9 +313,9 @@ fn leaves_left_nearly_empty_are_joined() {
     }
     members.check();
     assert!(
-        leaves(&members) < before / 5,
+        members.leaves() < before / 5,
         "{} of {before}",
-        leaves(&members)
+        members.leaves()
     );
 }
 
@@ -348,7 +341,7 @@ fn a_leaf_whose_sessions_all_change_owner_is_parted_as_often_as_needed() {
     for name in &names {
         apply(&mut members, &mut model, Op::Join(name.clone(), 1));
     }
-    let before = leaves(&members);
+    let before = members.leaves();
     let all = |i: usize| names.get(i).map(|n| &n[..]);
     // No two are alike, so there is no model for them.
     let unlike = |i: usize| Session {
@@ -361,9 +354,9 @@ fn a_leaf_whose_sessions_all_change_owner_is_parted_as_often_as_needed() {
     let found = members.iter().map(|e| e.session(7));
     assert!(found.eq((0..200).map(|i| Some(unlike(i)))));
     assert!(
-        leaves(&members) > 2 * before,
+        members.leaves() > 2 * before,
         "{before}, then {}",
-        leaves(&members)
+        members.leaves()
     );
 }
 
@@ -442,6 +435,61 @@ fn a_session_of_another_kind_is_written_whole_until_its_kind_is_the_majority() {
     members.revise(|i| names.get(i).copied(), fate, &mut scratch);
     members.check();
     assert_eq!(kind(&members), [Some(2); 3]);
+}
+
+#[test]
+fn a_leaf_most_of_whose_sessions_change_owner_at_once_takes_them_as_its_model() {
+    let of = |owner: u32, counter: u64| Session {
+        owner: ServerId(owner),
+        ..session(3 + 3 * counter)
+    };
+    let names: Vec<Vec<u8>> = (0..40).map(|i| format!("w{i:02}").into_bytes()).collect();
+    let (mut before, mut scratch) = (Members::default(), Vec::new());
+    for (i, name) in names.iter().enumerate() {
+        let config = match i % 10 {
+            4 => ConfigChange::Write(view(b"c")),
+            _ => ConfigChange::Keep,
+        };
+        let spot = before.find(name);
+        before.put(&spot, name, Some(of(1, i as u64)), config, &mut scratch);
+    }
+    // All of them; all but those in front; and with some that end, in front and elsewhere.
+    for (from, each, ends) in [(0, 1, 99), (10, 1, 99), (3, 1, 7), (0, 1, 7), (0, 2, 99)] {
+        let named: Vec<usize> = (from..40).step_by(each).collect();
+        let mut members = before.clone();
+        let is_last = |n: usize| n % ends == 0 && ends < 99;
+        let fate = |n: usize, _: Option<Entry<'_>>| match is_last(n) {
+            true => Fate::Ends,
+            false => Fate::Becomes(of(2, named[n] as u64)),
+        };
+        let name = |n: usize| named.get(n).map(|i| &names[*i][..]);
+        members.revise(name, fate, &mut scratch);
+        members.check();
+        let expected = (0..40).filter_map(|i| {
+            let n = named.iter().position(|named| *named == i);
+            let configured = i % 10 == 4;
+            match n {
+                None => Some((i, Some(of(1, i as u64)), configured)),
+                Some(n) if is_last(n) && !configured => None,
+                Some(n) if is_last(n) => Some((i, None, configured)),
+                Some(_) => Some((i, Some(of(2, i as u64)), configured)),
+            }
+        });
+        let expected: Vec<_> = expected
+            .map(|(i, session, configured)| (names[i].clone(), session, configured))
+            .collect();
+        let found: Vec<_> = members
+            .iter()
+            .map(|e| (e.name.to_vec(), e.session(7), e.has_config()))
+            .collect();
+        assert_eq!(found, expected, "from {from}, each {each}, {ends}");
+        let like = members.iter().find(|e| matches!(e.tail, Tail::Like(..)));
+        let most = if each == 1 { 2 } else { 1 };
+        assert_eq!(
+            like.and_then(|e| e.owner()).map(|(owner, _)| owner.0),
+            Some(most)
+        );
+    }
 }
 
 #[test]
