@@ -457,7 +457,7 @@ fn a_leaf_most_of_whose_sessions_change_owner_at_once_takes_them_as_its_model() 
     for (from, each, ends) in [(0, 1, 99), (10, 1, 99), (3, 1, 7), (0, 1, 7), (0, 2, 99)] {
         let named: Vec<usize> = (from..40).step_by(each).collect();
         let mut members = before.clone();
-        let is_last = |n: usize| n % ends == 0 && ends < 99;
+        let is_last = |n: usize| n.is_multiple_of(ends) && ends < 99;
         let fate = |n: usize, _: Option<Entry<'_>>| match is_last(n) {
             true => Fate::Ends,
             false => Fate::Becomes(of(2, named[n] as u64)),
