@@ -6,7 +6,8 @@
 //! 1. what the core says is taken in by a shard only once every shard has it in its inbox:
 //!    messages are numbered, and [`Post`] publishes the number of the last that all have;
 //! 2. a shard serves an input only after it has taken in the mail that was in its inbox when
-//!    the input was received ([`Inbox::has_mail`] is one load while there is none).
+//!    the input was received ([`Inbox::has_mail`] is one load while there is none). The only
+//!    shard of a server need not: nobody else tells its clients of anything.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
