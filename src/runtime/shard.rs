@@ -49,9 +49,6 @@ struct Rounds {
 struct Served {
     shard: Shard,
     inbox: Inbox,
-    /// No other shard tells clients of anything: whatever one of them may know of has been taken
-    /// in here, or is still to be told by this shard.
-    is_only: bool,
 }
 
 impl ShardLoop {
@@ -70,12 +67,7 @@ impl ShardLoop {
         let ticker = Ticker::new()?;
         sockets.poller().add(&ticker, KEY_TICK, EventFlags::IN)?;
         sockets.poller().add(&inbox, KEY_BELL, EventFlags::IN)?;
-        let is_only = shards.len() == 1;
-        let served = Served {
-            shard,
-            inbox,
-            is_only,
-        };
+        let served = Served { shard, inbox };
         let late = Vec::new();
         Ok(ShardLoop {
             index,
@@ -250,7 +242,7 @@ impl Served {
 
     #[cold]
     fn catch_up(&mut self) {
-        let Served { shard, inbox, .. } = self;
+        let Served { shard, inbox } = self;
         inbox.catch_up(|mail| shard.deliver(mail, clock::now()));
     }
 }
@@ -267,7 +259,7 @@ impl Service for Served {
     }
     fn receive(&mut self, conn: ConnId, bytes: &[u8], now: Millis, out: &mut Vec<u8>) -> Next {
         // A client that another shard has told of a change must not find it unheard here.
-        if !self.is_only && self.inbox.has_mail() {
+        if self.inbox.is_first_to_be_heard() {
             self.catch_up();
         }
         self.shard.receive(conn, bytes, now, out)
