@@ -32,6 +32,44 @@ fn a_server_with_no_trouble_says_one_line_and_serves() {
     assert!(!server.stderr().contains("WARN"), "{}", server.stderr());
 }
 
+/// `name` and slice of each thread of the process, if the kernel shows slices.
+fn slices(pid: u32) -> Vec<(String, Option<u64>)> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let look = |path: &Path| {
+        let name = std::fs::read_to_string(path.join("comm")).ok()?;
+        let told = std::fs::read_to_string(path.join("sched")).unwrap_or_default();
+        let line = told.lines().find(|line| line.starts_with("se.slice"));
+        let slice = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        Some((name.trim().to_owned(), slice))
+    };
+    tasks
+        .filter_map(|task| look(&task.expect("a task").path()))
+        .collect()
+}
+
+#[test]
+fn executors_take_short_turns_on_their_processors() {
+    let server = Setup::new().start();
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|n| n.parse::<u32>().ok());
+    let own = slices(std::process::id());
+    if (number(), number()) < (Some(6), Some(12)) || own.iter().all(|(_, slice)| slice.is_none()) {
+        return skipped("this kernel lets nobody choose a slice, or does not show it");
+    }
+    let threads = slices(server.id());
+    let slice_of = |name: &str| {
+        let found = threads.iter().find(|(thread, _)| thread == name);
+        found.and_then(|(_, slice)| *slice)
+    };
+    for executor in ["shard-0", "core"] {
+        assert_eq!(slice_of(executor), Some(100_000), "{executor}: {threads:?}");
+    }
+}
+
 #[test]
 fn a_wrong_flag_value_or_file_is_a_usage_error() {
     serve(&["--lisen", "x"]).expect_sentence(2, &["--lisen", "--listen"]);

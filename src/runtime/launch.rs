@@ -219,7 +219,7 @@ pub fn launch(plan: Plan, events: &Sender<Event>) -> io::Result<Running> {
     for _ in 0..count {
         let (sender, receiver) = mailbox(plan.shard_queue_max)?;
         shards.push(sender);
-        inboxes.push(Inbox::new(receiver, everywhere.clone()));
+        inboxes.push(Inbox::new(receiver, everywhere.clone(), count));
     }
     let latencies: Vec<Latencies> = (0..count).map(|_| Latencies::new()).collect();
     let sync = Latency::new("log_sync");

@@ -6,7 +6,8 @@
 //! 1. what the core says is taken in by a shard only once every shard has it in its inbox:
 //!    messages are numbered, and [`Post`] publishes the number of the last that all have;
 //! 2. a shard serves an input only after it has taken in the mail that was in its inbox when
-//!    the input was received ([`Inbox::has_mail`] is one load while there is none).
+//!    the input was received ([`Inbox::has_mail`] is one load while there is none). The only
+//!    shard of a server need not: nobody else tells its clients of anything.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub struct Inbox {
     held: Option<Mail>,
     /// The box may hold something.
     has_mail: bool,
+    /// There are other shards, which tell clients of changes too.
+    has_siblings: bool,
 }
 
 impl Post {
@@ -82,15 +85,23 @@ impl Post {
 }
 
 impl Inbox {
-    /// The inbox behind `receiver`.
+    /// The inbox behind `receiver`, of one of so many shards.
     #[must_use]
-    pub fn new(receiver: MailReceiver<Mail>, everywhere: Everywhere) -> Inbox {
+    pub fn new(receiver: MailReceiver<Mail>, everywhere: Everywhere, shards: usize) -> Inbox {
         Inbox {
             receiver,
             everywhere,
             held: None,
             has_mail: false,
+            has_siblings: shards > 1,
         }
+    }
+
+    /// True if there may be mail, and it has to be taken in before an input is served.
+    #[inline]
+    #[must_use]
+    pub fn is_first_to_be_heard(&self) -> bool {
+        self.has_siblings && self.has_mail()
     }
 
     /// The bell has rung.
@@ -167,13 +178,25 @@ mod tests {
             (0..shards).map(|_| mailbox(capacity).unwrap()).unzip();
         let inboxes = receivers
             .into_iter()
-            .map(|receiver| Inbox::new(receiver, everywhere.clone()));
+            .map(|receiver| Inbox::new(receiver, everywhere.clone(), shards));
         let inboxes = inboxes.collect();
         (Post::new(senders.clone(), everywhere), inboxes, senders)
     }
 
     fn poll(future: impl Future<Output = ()>) -> Poll<()> {
         pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn mail_is_heard_before_an_input_unless_nobody_else_tells_of_it() {
+        for (shards, is_first) in [(1, false), (2, true)] {
+            let (mut post, inboxes, _senders) = office(shards, 4);
+            assert!(!inboxes[0].is_first_to_be_heard(), "there is none");
+            let mut tells: Vec<_> = (0..shards).map(|_| stop()).collect();
+            assert!(poll(post.carry(&mut tells)).is_ready());
+            assert!(inboxes[0].has_mail());
+            assert_eq!(inboxes[0].is_first_to_be_heard(), is_first);
+        }
     }
 
     fn stop() -> Vec<Tell> {

@@ -101,7 +101,7 @@ impl Pipeline {
 }
 
 /// Transactions in a piece at most.
-const PIECE_MAX: u64 = 256;
+const PIECE_MAX: u64 = 64;
 /// How long a piece may take before the next has fewer transactions, nanoseconds: there are
 /// expiries of hundreds of sessions among them.
 const PIECE_NS: u64 = 200_000;

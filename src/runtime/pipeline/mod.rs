@@ -9,8 +9,9 @@
 //! ```
 //!
 //! One sync is out at a time and what comes in meanwhile goes into the next, so the syncs
-//! group themselves: the slower the disk, the larger the batches. Everything the loop waits
-//! for comes through the one inbox: questions, frames, finished syncs and snapshots, what was
+//! group themselves: the slower the disk, the larger the batches. What is asked is carried out,
+//! and what is durable is committed, in pieces, for a shard may wait for the same
+//! processor. Everything the loop waits for comes through the one inbox: questions, frames, finished syncs and snapshots, what was
 //! read, and the time.
 //!
 //! What blocks is done on threads: reading the log, for learners ([`read`]) and for this

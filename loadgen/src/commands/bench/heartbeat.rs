@@ -36,6 +36,9 @@ pub(super) fn against_bound(
     );
     let log = TempDir::new()?;
     let (bound, bound_address) = start_bound(program, &log, &flags.own, &[])?;
+    let as_many = ["--answer".to_owned(), "beat".to_owned()];
+    let wordy_log = TempDir::new()?;
+    let (wordy, wordy_address) = start_bound(program, &wordy_log, &flags.own, &as_many)?;
     let (home, server, mut known, mut report) = loaded(flags)?;
     let load = Load::Closed { pipeline };
     let mut rounds = Rounds::default();
@@ -58,9 +61,16 @@ pub(super) fn against_bound(
             let full = measure(&home.target(), full, flags)?;
             (measure(&target(bound_address), bare, flags)?, full)
         };
-        report.verdict(&bare.faults, bare.broken_off.as_deref());
-        report.verdict(&full.faults, full.broken_off.as_deref());
-        rounds.add(&bare, &full);
+        let wordy = Plan {
+            bare: true,
+            server_pid: Some(wordy.pid()),
+            ..plan(flags, connections, load, Mode::Head)
+        };
+        let wordy = measure(&target(wordy_address), wordy, flags)?;
+        for done in [&bare, &full, &wordy] {
+            report.verdict(&done.faults, done.broken_off.as_deref());
+        }
+        rounds.add(&bare, &full, &wordy);
         known = full.into_known();
     }
     report.setup(format!(
@@ -79,6 +89,8 @@ struct Rounds {
     ours_us: Vec<f64>,
     ours_user_us: Vec<f64>,
     ratio: Vec<f64>,
+    wordy_us: Vec<f64>,
+    wordy_ratio: Vec<f64>,
     load_us: Vec<f64>,
     bound_per_s: Vec<f64>,
     ours_per_s: Vec<f64>,
@@ -86,7 +98,7 @@ struct Rounds {
 }
 
 impl Rounds {
-    fn add(&mut self, bare: &Done, full: &Done) {
+    fn add(&mut self, bare: &Done, full: &Done, wordy: &Done) {
         let rate =
             |d: &Done| d.counts.beats_measured as f64 * 1e9 / d.counts.measured_ns.max(1) as f64;
         let own_ns = full.counts.cpu_ns.1 as f64;
@@ -94,6 +106,8 @@ impl Rounds {
         self.ours_us.push(full.cpu_us());
         self.ours_user_us.push(full.user_us());
         self.ratio.push(full.cpu_us() / bare.cpu_us());
+        self.wordy_us.push(wordy.cpu_us());
+        self.wordy_ratio.push(full.cpu_us() / wordy.cpu_us());
         self.load_us
             .push(own_ns / 1e3 / full.counts.beats_measured.max(1) as f64);
         self.bound_per_s.push(rate(bare));
@@ -119,6 +133,18 @@ impl Rounds {
                 " µs",
             ),
             ("ratio", "systole / bound, by round", &self.ratio, ""),
+            (
+                "wordy_us",
+                "CPU a beat, the bound with answers as long as systole's",
+                &self.wordy_us,
+                " µs",
+            ),
+            (
+                "wordy_ratio",
+                "systole / that bound, by round",
+                &self.wordy_ratio,
+                "",
+            ),
             ("load_us", "generator CPU a beat", &self.load_us, " µs"),
             (
                 "bound_per_s",

@@ -28,9 +28,7 @@ pub(super) fn durable_joins(flags: &Bench) -> Result<bool> {
         .map(|program| Bare::start(program, &home, flags));
     let bare = bare.transpose()?;
     let mut report = Report::new(&topic(flags), clock::wall(), &home.describe());
-    let (mut rate, mut cpu_us, mut alone_us, mut disk_us, mut ratio) =
-        (vec![], vec![], vec![], vec![], vec![]);
-    let (mut bare_us, mut bare_ratio) = (vec![], vec![]);
+    let mut rounds = Rounds::default();
     let mut intervals = Vec::new();
     let crowd = (flags.sessions / flags.rounds).max(1);
     for round in 0..flags.rounds {
@@ -56,21 +54,22 @@ pub(super) fn durable_joins(flags: &Bench) -> Result<bool> {
         let joins = many.counts.joins.max(1) as f64;
         let disk = fdatasync_median_us(&home.data_dir)?;
         let one = alone.hist(Tag::Join).value_at_quantile(0.5) as f64 / 1e3;
-        rate.push(joins * 1e9 / many.counts.joining_ns as f64);
-        cpu_us.push(many.counts.joining_cpu_ns as f64 / 1e3 / joins);
-        alone_us.push(one);
-        disk_us.push(disk);
-        ratio.push(one / disk);
+        let rate = joins * 1e9 / many.counts.joining_ns as f64;
+        rounds.rate.push(rate);
+        let cpu_us = many.counts.joining_cpu_ns as f64 / 1e3 / joins;
+        rounds.cpu_us.push(cpu_us);
+        rounds.alone_us.push(one);
+        rounds.disk_us.push(disk);
+        rounds.ratio.push(one / disk);
         if let Some(bare) = &bare {
             let bare = bare.alone_us(flags)?;
-            bare_us.push(bare);
-            bare_ratio.push(one / bare);
+            rounds.bare_us.push(bare);
+            rounds.bare_ratio.push(one / bare);
         }
         intervals = recorder::merge([intervals, many.intervals].concat());
         eprintln!(
-            "round {}: {:.0} a second, alone {one:.0} µs, disk {disk:.0} µs",
-            round + 1,
-            rate[round as usize]
+            "round {}: {rate:.0} a second, alone {one:.0} µs, disk {disk:.0} µs",
+            round + 1
         );
     }
     report.setup(format!(
@@ -80,24 +79,61 @@ pub(super) fn durable_joins(flags: &Bench) -> Result<bool> {
     ));
     let aim = "≥ 200,000 a second, ≤ 5 µs CPU, alone ≤ 1.5 × one fdatasync";
     report.figure("aim", "target", aim.to_owned(), aim);
-    for (key, label, values, unit) in [
-        ("joins_per_s", "joins a second", &rate, ""),
-        ("join_cpu_us", "server CPU a join", &cpu_us, " µs"),
-        ("alone_us", "one alone, median", &alone_us, " µs"),
-        ("fdatasync_us", "one fdatasync, median", &disk_us, " µs"),
-        ("alone_ratio", "alone / fdatasync, by round", &ratio, ""),
-    ] {
-        spread(&mut report, key, label, values, unit);
-    }
-    if bare.is_some() {
-        let label = "one alone at a bare server that syncs, median";
-        spread(&mut report, "bare_us", label, &bare_us, " µs");
-        let label = "alone / alone at the bare server, by round";
-        spread(&mut report, "bare_ratio", label, &bare_ratio, "");
-    }
+    rounds.tell(&mut report);
     report.latencies(&intervals);
     drop(server);
     conclude(&report, flags.own.out.as_deref())
+}
+
+/// What the rounds measured.
+#[derive(Default)]
+struct Rounds {
+    rate: Vec<f64>,
+    cpu_us: Vec<f64>,
+    alone_us: Vec<f64>,
+    disk_us: Vec<f64>,
+    ratio: Vec<f64>,
+    /// Empty without the bound server, as is the next.
+    bare_us: Vec<f64>,
+    bare_ratio: Vec<f64>,
+}
+
+impl Rounds {
+    fn tell(&self, report: &mut Report) {
+        for (key, label, values, unit) in [
+            ("joins_per_s", "joins a second", &self.rate, ""),
+            ("join_cpu_us", "server CPU a join", &self.cpu_us, " µs"),
+            ("alone_us", "one alone, median", &self.alone_us, " µs"),
+            (
+                "fdatasync_us",
+                "one fdatasync, median",
+                &self.disk_us,
+                " µs",
+            ),
+            (
+                "alone_ratio",
+                "alone / fdatasync, by round",
+                &self.ratio,
+                "",
+            ),
+            (
+                "bare_us",
+                "one alone at a bare server that syncs, median",
+                &self.bare_us,
+                " µs",
+            ),
+            (
+                "bare_ratio",
+                "alone / alone at the bare server, by round",
+                &self.bare_ratio,
+                "",
+            ),
+        ] {
+            if !values.is_empty() {
+                spread(report, key, label, values, unit);
+            }
+        }
+    }
 }
 
 /// The bound server, which overwrites 4 KiB and syncs them before it answers: what a durable
