@@ -81,6 +81,36 @@ fn a_group_that_is_removed_and_back_at_once_goes_on_showing_its_version() {
     );
 }
 
+#[test]
+fn a_member_that_a_shard_believes_to_be_new_is_looked_for_once_and_keeps_its_session() {
+    let mut fleet = Fleet::running(3);
+    let leader = fleet.leader_of();
+    let logged = |fleet: &Fleet| fleet.server(leader).replica.peer().last_logged().counter;
+    fleet.join(leader, 1, "m", 10_000);
+    fleet.run(100);
+    let id = fleet.joined(leader, 1);
+    let before = logged(&fleet);
+    // In turns with one that is not believed to be: each is decided as it was asked.
+    for (token, fresh) in [(2, false), (3, true), (4, false), (5, true)] {
+        fleet.ask_join_of(leader, token, ("m", fresh), |_| {});
+        fleet.run(100);
+        assert_eq!(fleet.joined(leader, token), id, "it is active");
+    }
+    assert_eq!(
+        logged(&fleet) - before,
+        2,
+        "only who is not looked for costs a transaction"
+    );
+    let follower = fleet.followers()[0];
+    // The first moves it there; of the second the leader knows better than a follower's shard.
+    for token in [6, 7] {
+        fleet.ask_join_of(follower, token, ("m", true), |_| {});
+        fleet.run(100);
+        assert_eq!(fleet.joined(follower, token), id);
+        assert_eq!(logged(&fleet) - before, 3);
+    }
+}
+
 /// The owner's shard has touched the session of the one beat that it was asked for.
 fn touched(fleet: &mut Fleet, owner: u32, (from, token): (ServerId, u64), id: SessionId) {
     let verdicts = vec![crate::mail::Beaten::Touched {

@@ -210,6 +210,17 @@ impl Fleet {
         member: &str,
         change: impl FnOnce(&mut Join),
     ) {
+        self.ask_join_of(id, token, (member, false), change);
+    }
+
+    /// Of a member that the shard believes to be new, or not.
+    pub(super) fn ask_join_of(
+        &mut self,
+        id: u32,
+        token: u64,
+        (member, fresh): (&str, bool),
+        change: impl FnOnce(&mut Join),
+    ) {
         let mut join = Join {
             group: b"g"[..].into(),
             member: member.as_bytes().into(),
@@ -227,7 +238,7 @@ impl Fleet {
             let what = What::Change {
                 request: Request::Join(join),
                 document: false,
-                fresh: false,
+                fresh,
             };
             server.replica.ask(now, 0, Ask { token, what });
         });
