@@ -226,16 +226,28 @@ impl Pipeline {
             let Ok(first) = self.inbox.first().await else {
                 return Ok(());
             };
-            if matches!(first, ToCore::Asks(..)) && !self.log.is_syncing() {
-                self.inbox.gather(self.limits.batch_window).await;
-            }
-            let mut taken = self.take(first)?;
-            while taken < self.limits.batch_max
-                && let Some(next) = self.inbox.next()
-            {
-                taken += self.take(next)?;
-            }
+            self.take_turn(first).await?;
         }
+    }
+
+    /// Takes in what has come, from `first` on. The first question of a turn, whatever came before
+    /// it, waits for others if no sync is out.
+    async fn take_turn(&mut self, first: ToCore) -> Result<(), CoreFailure> {
+        let mut has_gathered = false;
+        let (mut taken, mut next) = (0, Some(first));
+        while let Some(message) = next {
+            let asks = matches!(message, ToCore::Asks(..));
+            if asks && !has_gathered && !self.log.is_syncing() {
+                self.inbox.gather(self.limits.batch_window).await;
+                has_gathered = true;
+            }
+            taken += self.take(message)?;
+            next = match taken < self.limits.batch_max {
+                true => self.inbox.next(),
+                false => None,
+            };
+        }
+        Ok(())
     }
 
     /// Takes in one message; says for how many it counts, which is one for each question.
