@@ -117,7 +117,14 @@ impl Server {
             self.replica.on_persisted(NOW, Persisted::Log(durable));
         }
         let tells = std::mem::take(&mut self.replica.tells()[0]);
-        self.shard.deliver(Mail::Core { batch: 0, tells }, NOW);
+        self.shard.deliver(
+            Mail::Core {
+                batch: 0,
+                tells,
+                more: false,
+            },
+            NOW,
+        );
     }
 }
 
