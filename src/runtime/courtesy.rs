@@ -10,17 +10,34 @@ use rustix::thread::sched_yield;
 
 use super::clock;
 
-/// Asks the kernel for short slices for this thread, and those it begins. Kernels before 6.12
-/// know no slices and leave everything as it is, as does one that refuses.
-pub(super) fn take_short_slices() {
+/// Asks the kernel for short slices for this thread, and those it begins, and for a smaller
+/// share than others have if it `yields`. Kernels before 6.12 know no slices and heed the share
+/// alone, and one that refuses leaves everything as it is.
+///
+/// The share is for the core beside a shard: without it the kernel sees to it that each has half
+/// of the processor, so the core is let go on for milliseconds after the shard had more.
+pub(super) fn take_short_slices(yields: bool) {
+    // Whoever started the server may have made it nicer, and only the system may undo that.
+    let now = attributes();
     let attributes = SchedAttr {
         size: size_of::<SchedAttr>() as u32,
+        nice: (now.nice + if yields { YIELDING_NICE } else { 0 }).min(NICE_MAX),
         runtime_ns: SLICE_NS,
         ..SchedAttr::default()
     };
     // SAFETY: the kernel reads `size` bytes of a structure that outlives the call and has the
     // layout that the system call documents; 0 is the calling thread, and no flags are given.
     unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+}
+
+/// How this thread is scheduled; all zero if the kernel does not tell.
+fn attributes() -> SchedAttr {
+    let mut attributes = SchedAttr::default();
+    let size = size_of::<SchedAttr>();
+    // SAFETY: the kernel writes no more than `size` bytes to a structure that outlives the
+    // call; 0 is the calling thread.
+    unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
+    attributes
 }
 
 /// When a thread last offered its processor to others.
@@ -57,6 +74,10 @@ struct SchedAttr {
     period_ns: u64,
 }
 
+/// How much nicer who yields is: its share is two fifths of that of another.
+const YIELDING_NICE: i32 = 4;
+/// The largest niceness there is.
+const NICE_MAX: i32 = 19;
 /// The shortest slice the kernel grants, nanoseconds.
 const SLICE_NS: u64 = 100_000;
 /// How long the core works before it offers its processor, nanoseconds.
@@ -68,27 +89,31 @@ mod tests {
 
     use super::*;
 
-    fn slice_ns() -> u64 {
-        let mut attributes = SchedAttr::default();
-        let size = size_of::<SchedAttr>();
-        // SAFETY: the kernel writes no more than `size` bytes to a structure that outlives the
-        // call; 0 is the calling thread.
-        unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
-        attributes.runtime_ns
-    }
-
     #[test]
     fn a_thread_that_asks_for_short_slices_has_them_where_the_kernel_knows_slices() {
         let (before, after) = thread::spawn(|| {
-            let before = slice_ns();
-            take_short_slices();
-            (before, slice_ns())
+            let before = attributes().runtime_ns;
+            take_short_slices(false);
+            (before, attributes().runtime_ns)
         })
         .join()
         .expect("no panic");
         // Before 6.12 there is nothing to be seen.
         let known = before != 0;
         assert_eq!(after, if known { SLICE_NS } else { 0 });
+    }
+
+    #[test]
+    fn who_yields_asks_for_a_smaller_share() {
+        let nice = |yields| {
+            let ask = move || {
+                let before = attributes().nice;
+                take_short_slices(yields);
+                attributes().nice - before
+            };
+            thread::spawn(ask).join().expect("no panic")
+        };
+        assert_eq!([nice(false), nice(true)], [0, YIELDING_NICE]);
     }
 
     #[test]

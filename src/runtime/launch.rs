@@ -53,6 +53,8 @@ pub struct Plan {
     pub data_dir: PathBuf,
     /// The processors to use, or empty to leave the placing to the kernel.
     pub cpus: Vec<usize>,
+    /// There are fewer processors than executors: the core runs where a shard does.
+    pub shares_processor: bool,
     /// What each shard is told; index and incarnation are filled in here.
     pub shard: ShardSettings,
     /// Connections a shard may have open.
@@ -113,6 +115,7 @@ impl Plan {
             peer_queue_frames_max: limits.peer_queue_frames_max,
             data_dir: settings.data_dir.clone(),
             cpus,
+            shares_processor: usize::from(shards) >= machine.cpus.len(),
             shard: shard_settings(settings, shards),
             connections_max: (for_clients / u64::from(shards)) as usize,
             core_queue_max: limits.core_mail_max,
@@ -126,6 +129,13 @@ impl Plan {
                 snapshots_kept: limits.snapshots_kept,
             },
         }
+    }
+
+    /// True if the shard of this index may find the core on its processor: the last shard where
+    /// threads are pinned, and any where the kernel places them.
+    fn is_beside_core(&self, index: usize) -> bool {
+        let is_last = index + 1 == usize::from(self.shard.shards);
+        self.shares_processor && (is_last || self.cpus.is_empty())
     }
 
     /// How many shards it starts.
@@ -252,6 +262,7 @@ pub fn launch(plan: Plan, events: &Sender<Event>) -> io::Result<Running> {
             core: core.clone(),
             shards: shards.clone(),
             tuning: plan.tuning.clone(),
+            is_beside_core: plan.is_beside_core(index),
         };
         start_shard(&plan, index, parts, events.clone())?;
     }
@@ -283,6 +294,7 @@ struct ShardParts {
     core: Sender<ToCore>,
     shards: Vec<MailSender<Mail>>,
     tuning: Tuning,
+    is_beside_core: bool,
 }
 
 fn start_shard(
@@ -298,6 +310,7 @@ fn start_shard(
         ring_depth: plan.tuning.ring_depth,
         // Its loop looks at the sockets itself.
         spin: Duration::ZERO,
+        yields: false,
     };
     on_executor(executor, events, move || async move {
         match run_shard(parts).await {
@@ -318,6 +331,7 @@ async fn run_shard(parts: ShardParts) -> io::Result<()> {
         core,
         shards,
         tuning,
+        is_beside_core,
     } = parts;
     let index = settings.index;
     let counters: Arc<ShardCounters> = Arc::clone(&registry.shards[usize::from(index)]);
@@ -336,6 +350,7 @@ async fn run_shard(parts: ShardParts) -> io::Result<()> {
     }
     ShardLoop::new(index, sockets, shard, inbox, core, shards)?
         .polling(tuning.busy_poll_us)
+        .beside_core(is_beside_core)
         .run()
         .await
 }
@@ -353,6 +368,7 @@ fn start_core(plan: Plan, parts: Parts, events: Sender<Event>) -> io::Result<()>
         cpu,
         ring_depth: plan.tuning.ring_depth,
         spin: Duration::from_micros(plan.tuning.busy_poll_us.into()),
+        yields: plan.shares_processor,
     };
     on_executor(executor, events, move || async move {
         match recover(plan, parts) {
@@ -377,6 +393,8 @@ struct Executor {
     ring_depth: u32,
     /// How long it looks at its rings before it sleeps.
     spin: Duration,
+    /// Others on its processor come first.
+    yields: bool,
 }
 
 /// Runs `task` on an executor of its own, on a thread of its own, and sends its last word.
@@ -390,10 +408,11 @@ fn on_executor<F: Future<Output = Event>>(
         cpu,
         ring_depth,
         spin,
+        yields,
     } = executor;
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
     let body = move || {
-        courtesy::take_short_slices();
+        courtesy::take_short_slices(yields);
         let executor = LocalExecutorBuilder::new(placement)
             // Registered buffers are for O_DIRECT files, and there are none.
             .io_memory(IO_MEMORY_BYTES)

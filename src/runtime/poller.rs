@@ -59,6 +59,15 @@ impl Poller {
         )?)
     }
 
+    /// Watches `fd`, which is watched already, for `flags` from now on.
+    ///
+    /// # Errors
+    /// If `fd` is not watched.
+    pub fn modify(&self, fd: impl AsFd, key: u64, flags: epoll::EventFlags) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(key);
+        Ok(epoll::modify(&self.set, fd, data, flags)?)
+    }
+
     /// Stops watching `fd`. Closing a descriptor that has no duplicate does the same.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use super::mailbox::MailSender;
 use super::pipeline::ToCore;
 use super::poller::Ticker;
 use super::post::Inbox;
-use super::sockets::{EVENTS_MAX, KEY_BELL, KEY_TICK, Service, Sockets};
+use super::sockets::{EVENTS_MAX, KEY_BELL, KEY_TICK, Service, Sockets, Waits};
 use crate::mail::{Mail, Pass, ShardIndex};
 use crate::shard::{ConnId, Next, Shard};
 use crate::time::{Millis, TICK_MS};
@@ -30,6 +30,8 @@ pub struct ShardLoop {
     /// Messages to shards whose inbox was full.
     late: Vec<(ShardIndex, Pass)>,
     ticks: u64,
+    /// How long it rests between portions of bulk while the core has something to do.
+    rest_ns: u32,
     /// How long the loop looks for more input before it sleeps, and until when it now does.
     polling_ns: u64,
     polls_until_ns: u64,
@@ -84,6 +86,7 @@ impl ShardLoop {
             shards,
             late,
             ticks: 0,
+            rest_ns: 0,
             polling_ns: 0,
             polls_until_ns: 0,
         })
@@ -93,6 +96,14 @@ impl ShardLoop {
     #[must_use]
     pub fn polling(mut self, polling_us: u32) -> ShardLoop {
         self.polling_ns = u64::from(polling_us) * 1_000;
+        self
+    }
+
+    /// The same, with the core on this shard's processor: it rests between portions of bulk, so
+    /// that the core has its turn.
+    #[must_use]
+    pub fn beside_core(mut self, is_beside: bool) -> ShardLoop {
+        self.rest_ns = if is_beside { REST_NS } else { 0 };
         self
     }
 
@@ -145,13 +156,15 @@ impl ShardLoop {
                 shard.is_behind() || shard.has_asks() || shard.has_due() || !self.late.is_empty();
             let polls = self.polls();
             let inbox = &self.served.inbox;
-            let wait_ns = match (pressed, inbox.has_mail()) {
+            let idle_ns = match (pressed, inbox.has_mail()) {
                 (false, false) if !polls => BRIEF_NS,
                 (false, true) if inbox.is_held() => HELD_NS,
                 _ => 0,
             };
             let was_busy = self.sockets.is_busy();
-            let turn = self.sockets.turn(&mut self.served, wait_ns)?;
+            let rest_ns = if shard.awaits_core() { self.rest_ns } else { 0 };
+            let waits = Waits { idle_ns, rest_ns };
+            let turn = self.sockets.turn(&mut self.served, waits)?;
             if turn.tick {
                 self.ticker.acknowledge();
                 rounds.ticked = true;
@@ -163,11 +176,11 @@ impl ShardLoop {
                 self.served.inbox.rung();
             }
             self.read_mail();
-            if wait_ns > 0 && !was_busy && turn.events == 0 {
+            if idle_ns > 0 && !was_busy && turn.events == 0 {
                 self.served.gathered.rested();
             }
             // A batch that is not full has emptied the kernel's list of what is ready.
-            rounds.drained |= turn.events < EVENTS_MAX && !self.sockets.is_busy();
+            rounds.drained |= turn.events < EVENTS_MAX && self.sockets.has_seen_all();
             self.carry();
             // Who has just been answered may ask again at once: not before a turn has waited for
             // that is it worth to park the executor.
@@ -327,6 +340,9 @@ const BRIEF_NS: u32 = 500_000;
 /// The same while news waits for another shard to have it too, which takes the core a few
 /// microseconds.
 const HELD_NS: u32 = 20_000;
+/// How long the shard rests after a quarter of a millisecond of bulk, nanoseconds: a piece or two of
+/// the core's work.
+const REST_NS: u32 = 150_000;
 /// Connections are looked over for silence every tenth of a second.
 const TICKS_A_REVIEW: u64 = 10;
 /// Histograms are published once a second.

@@ -320,6 +320,12 @@ impl Shard {
         self.plants = plants;
     }
 
+    /// True if the core has questions of this shard to answer.
+    #[must_use]
+    pub fn awaits_core(&self) -> bool {
+        self.asked > 0
+    }
+
     /// See [`Tracker::advise_memory`].
     pub fn advise_memory(&mut self, advise: fn(&[u8])) {
         self.tracker.advise_memory(advise);

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::*;
 
+mod bulk;
+
 /// Answers each line `x` with `<x>`. `wait` answers once woken, `big N` sends N KiB in pieces
 /// of 64, `close` closes after its answer.
 #[derive(Default)]
@@ -151,14 +153,19 @@ impl World {
 
     fn client(&mut self) -> TcpStream {
         let client = TcpStream::connect(self.addr).unwrap();
+        client.set_nodelay(true).unwrap();
         client
             .set_read_timeout(Some(Duration::from_millis(1)))
             .unwrap();
         client
     }
 
-    fn turn(&mut self) {
-        self.sockets.turn(&mut self.lines, 0).unwrap();
+    fn turn(&mut self) -> Turn {
+        self.turn_with(Waits::default())
+    }
+
+    fn turn_with(&mut self, waits: Waits) -> Turn {
+        self.sockets.turn(&mut self.lines, waits).unwrap()
     }
 
     /// Turns until `client` has received `wanted`, and some more to see that nothing follows;
@@ -224,157 +231,6 @@ fn inputs_that_come_together_are_announced_together_and_each_is_answered() {
         world.expect(client, &format!("<{index}{line}>"));
     }
     assert!(world.lines.expected >= 100, "{}", world.lines.expected);
-}
-
-#[test]
-fn those_who_may_wait_are_served_after_the_others_and_not_for_long() {
-    let mut world = World::new(200);
-    let mut bulk: Vec<_> = (0..20).map(|_| world.client()).collect();
-    let mut urgent = world.client();
-    for client in &mut bulk {
-        client.write_all(b"bulk\n").unwrap();
-        world.expect(client, "<bulk>");
-    }
-    let served = world.lines.bulk_lines;
-    for client in &mut bulk {
-        client.write_all(b"bulk\n").unwrap();
-    }
-    urgent.write_all(b"urgent\n").unwrap();
-    // All is there: loopback delivers before `write` returns.
-    world.turn();
-    let of_the_first = world.lines.bulk_lines - served;
-    assert_eq!(of_the_first, 1, "a quarter of a millisecond's worth");
-    let mut answer = [0; 64];
-    let count = urgent.read(&mut answer).unwrap();
-    assert_eq!(&answer[..count], b"<urgent>", "in the same turn");
-    assert!(world.sockets.is_busy());
-    for turn in 1..=19 {
-        world.turn();
-        let lines = world.lines.bulk_lines - served;
-        assert_eq!(lines, 1 + turn, "no more though nobody else wants anything");
-    }
-    assert!(!world.sockets.is_busy());
-    // Those who waited have their turn, each in its own.
-    for client in &mut bulk {
-        world.expect(client, "<bulk>");
-    }
-}
-
-#[test]
-fn who_has_waited_while_many_others_were_served_is_known_to_have() {
-    let mut world = World::new(200);
-    let mut bulk: Vec<_> = (0..80).map(|_| world.client()).collect();
-    for client in &mut bulk {
-        client.write_all(b"bulk\n").unwrap();
-        world.expect(client, "<bulk>");
-    }
-    for client in &mut bulk {
-        client.write_all(b"bulk\n").unwrap();
-    }
-    let before = world.lines.bulk_lines;
-    let mut late = Vec::new();
-    while world.lines.bulk_lines - before < 80 {
-        world.turn();
-        late.push(world.lines.late_lines);
-    }
-    // A third of a millisecond a turn: after sixty turns those left have waited.
-    assert_eq!((late[59], late[60]), (0, 1), "{late:?}");
-    assert_eq!(world.lines.late_lines, 80 - 60);
-    world.expect(&mut bulk[0], "<bulk>");
-    bulk[0].write_all(b"bulk\n").unwrap();
-    world.expect(&mut bulk[0], "<bulk>");
-    assert_eq!(world.lines.late_lines, 80 - 60, "nobody was before him");
-}
-
-#[test]
-fn a_machine_that_stood_still_makes_nobody_late() {
-    let mut world = World::new(200);
-    let mut bulk: Vec<_> = (0..6).map(|_| world.client()).collect();
-    for client in &mut bulk {
-        client.write_all(b"bulk\n").unwrap();
-        world.expect(client, "<bulk>");
-    }
-    for client in &mut bulk {
-        client.write_all(b"bulk\n").unwrap();
-    }
-    world.turn();
-    world.now.set(world.now.get() + 100 * BULK_LATE_NS);
-    for client in &mut bulk {
-        world.expect(client, "<bulk>");
-    }
-    assert_eq!(world.lines.late_lines, 0);
-}
-
-#[test]
-fn one_who_may_wait_is_read_in_small_portions() {
-    let mut world = World::new(8);
-    let mut client = world.client();
-    client.write_all(b"bulk\n").unwrap();
-    world.expect(&mut client, "<bulk>");
-    let line = format!("bulk{}\n", "x".repeat(1_019));
-    client.write_all(line.repeat(20).as_bytes()).unwrap();
-    let before = world.lines.bulk_lines;
-    world.turn();
-    let a_portion = STAGE_BYTES / line.len();
-    assert_eq!(world.lines.bulk_lines - before, a_portion);
-    // And one that may not is not kept waiting by more of the same.
-    while world.sockets.is_busy() {
-        world.turn();
-    }
-    assert_eq!(world.lines.bulk_lines - before, 20);
-}
-
-#[test]
-fn one_who_waited_too_long_is_read_in_large_portions() {
-    let mut world = World::new(200);
-    let mut bulk: Vec<_> = (0..80).map(|_| world.client()).collect();
-    for client in &mut bulk {
-        client.write_all(b"bulk\n").unwrap();
-        world.expect(client, "<bulk>");
-    }
-    let mut last = bulk.pop().unwrap();
-    for client in &mut bulk {
-        client.write_all(b"bulk\n").unwrap();
-    }
-    // They are queued, in the order in which the events come.
-    world.turn();
-    let line = format!("bulk{}\n", "x".repeat(1_019));
-    last.write_all(line.repeat(20).as_bytes()).unwrap();
-    let before = world.lines.late_lines;
-    let mut portions = Vec::new();
-    while portions.is_empty() || world.sockets.is_busy() {
-        let lines = world.lines.bulk_lines;
-        world.turn();
-        portions.push(world.lines.bulk_lines - lines);
-    }
-    // Another may have been served before it in the same turn.
-    let large = portions.iter().max().copied().unwrap_or(0);
-    assert!(large >= LATE_BYTES / line.len(), "{portions:?}");
-    assert!(world.lines.late_lines - before >= 16);
-}
-
-#[test]
-fn those_who_may_wait_have_a_turn_however_much_others_have_to_do() {
-    let mut world = World::new(400);
-    let mut bulk = world.client();
-    bulk.write_all(b"bulk\n").unwrap();
-    world.expect(&mut bulk, "<bulk>");
-    let mut others: Vec<_> = (0..2 * EVENTS_MAX).map(|_| world.client()).collect();
-    for _ in 0..50 {
-        world.turn();
-    }
-    bulk.write_all(b"bulk\n").unwrap();
-    let before = world.lines.bulk_lines;
-    let mut turns = 0;
-    while world.lines.bulk_lines == before {
-        for client in &mut others {
-            client.write_all(b"a\n").unwrap();
-        }
-        world.turn();
-        turns += 1;
-        assert!(turns <= BULK_WAITS_MAX + 2, "never served");
-    }
-    assert!(turns > 2, "the others came first");
 }
 
 #[test]

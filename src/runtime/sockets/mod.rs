@@ -12,7 +12,10 @@
 //! those connections are served last, and only so many in a turn. What a client does not read of its
 //! answers stays with the service, save for one batch of output.
 
-use std::collections::VecDeque;
+mod bulk;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -27,6 +30,7 @@ use rustix::net::{
 use super::poller::Poller;
 use crate::shard::{ConnId, Next};
 use crate::time::Millis;
+use bulk::Bulk;
 
 /// What the bytes mean. All calls for one connection come in order.
 pub trait Service {
@@ -69,6 +73,15 @@ pub struct Turn {
     pub bell: bool,
 }
 
+/// How long a turn may sleep, nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Waits {
+    /// If nothing is left to do.
+    pub idle_ns: u32,
+    /// If only bulk is left to do, after each portion of it.
+    pub rest_ns: u32,
+}
+
 /// The shard's clock, in nanoseconds.
 pub type Clock = Box<dyn Fn() -> u64>;
 
@@ -90,17 +103,7 @@ pub struct Sockets {
     /// Connections that have something to do although no event will say so.
     again: Vec<ConnId>,
     again_spare: Vec<ConnId>,
-    /// Bulk connections that have something to do, and what `bulk_ns` was when they came to
-    /// have it; the one that waits longest first.
-    bulk: VecDeque<(ConnId, u64)>,
-    /// For how long bulk connections have been served, each of them counted for a millisecond
-    /// at most. A wait is counted in this time: the machine may not run us for a while, and
-    /// that is no queue.
-    bulk_ns: u64,
-    /// Turns since the last that came to `bulk`, while others had more than a turn's work.
-    bulk_waits: u32,
-    /// The bulk connection that is being served is late.
-    is_late: bool,
+    bulk: Bulk,
     accepted: u64,
     /// Read anew for every input, after it has been read: a promise counts from when it is
     /// made, and a turn may take milliseconds.
@@ -127,6 +130,10 @@ struct Conn {
     ended: bool,
     /// As the service said last.
     bulk: bool,
+    /// Watched apart from the others, see [`bulk`].
+    aside: bool,
+    /// How long bulk connections had been served when this one last was.
+    served_ns: u64,
     /// In `again` or `bulk`.
     queued: bool,
     /// Output the socket did not take, from `sent` on.
@@ -154,6 +161,14 @@ pub const KEY_TICK: u64 = u64::MAX - 1;
 /// The bell of the shard's inbox.
 pub const KEY_BELL: u64 = u64::MAX - 2;
 
+/// What of a connection is news.
+const WATCHED: EventFlags = EventFlags::IN
+    .union(EventFlags::OUT)
+    .union(EventFlags::RDHUP)
+    .union(EventFlags::ET);
+/// News of connections that are watched aside.
+const KEY_ASIDE: u64 = u64::MAX - 3;
+
 /// Events taken in one turn.
 pub const EVENTS_MAX: usize = 128;
 /// Bytes read from one connection in one turn.
@@ -162,16 +177,9 @@ pub const READ_BYTES_MAX: usize = 64 * 1024;
 const STAGE_MAX: usize = 64;
 /// Bytes read from each of them; who has sent more is read again, into a larger buffer.
 const STAGE_BYTES: usize = 4_096;
-/// How long one turn serves bulk connections, nanoseconds; the last of them may take a little
-/// longer, for it is served a buffer of `STAGE_BYTES`, or of `LATE_BYTES` that are refused.
-const BULK_NS_MAX: u64 = 250_000;
 /// Bytes read from a bulk connection that is late. What is refused costs little but the system
 /// calls, and the more of it they bring the less it costs.
 const LATE_BYTES: usize = 16 * 1024;
-/// A bulk connection that has waited while others were served for longer is late, nanoseconds.
-const BULK_LATE_NS: u64 = 20_000_000;
-/// Turns that others may fill before bulk connections have theirs.
-const BULK_WAITS_MAX: u32 = 8;
 /// Connections accepted in one turn.
 const ACCEPTS_MAX: usize = 64;
 /// Connections reviewed in one call of [`Sockets::review`].
@@ -232,6 +240,7 @@ impl Sockets {
     pub fn new(listener: OwnedFd, open_max: usize, clock: Clock) -> io::Result<Sockets> {
         let poller = Poller::new(EVENTS_MAX)?;
         poller.add(&listener, KEY_LISTENER, EventFlags::IN)?;
+        let bulk = Bulk::new(&poller)?;
         Ok(Sockets {
             poller,
             listener: Some(listener),
@@ -245,10 +254,7 @@ impl Sockets {
             out: Vec::with_capacity(READ_BYTES_MAX),
             again: Vec::new(),
             again_spare: Vec::new(),
-            bulk: VecDeque::new(),
-            bulk_ns: 0,
-            bulk_waits: 0,
-            is_late: false,
+            bulk,
             accepted: 0,
             clock,
             turn_ns: 0,
@@ -277,7 +283,14 @@ impl Sockets {
     /// True if something is left to do although the epoll set may be empty.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        !self.again.is_empty() || !self.bulk.is_empty()
+        !self.again.is_empty() || !self.bulk.queue.is_empty()
+    }
+
+    /// True if all that clients have sent by now has been read, but for what the epoll set has
+    /// to tell.
+    #[must_use]
+    pub fn has_seen_all(&self) -> bool {
+        !self.is_busy() && self.bulk.is_seen()
     }
 
     /// True if no connection has output that its socket has not taken.
@@ -292,15 +305,16 @@ impl Sockets {
         self.listener = None;
     }
 
-    /// Takes what is ready and serves it. If nothing is, and nothing is left to do, it first
-    /// waits for at most `wait_ns` nanoseconds.
+    /// Takes what is ready and serves it, first sleeping until something is if `waits` allows.
     ///
     /// # Errors
     /// Only if the epoll set is broken.
-    pub fn turn<S: Service>(&mut self, service: &mut S, wait_ns: u32) -> io::Result<Turn> {
-        let wait_ns = if self.is_busy() { 0 } else { wait_ns };
-        let events = self.poller.take(wait_ns)?;
+    pub fn turn<S: Service>(&mut self, service: &mut S, waits: Waits) -> io::Result<Turn> {
+        self.look_aside(service)?;
+        let sleep_ns = self.sleep_ns(waits.idle_ns)?;
+        let events = self.poller.take(sleep_ns)?;
         self.turn_ns = (self.clock)();
+        self.bulk.woken(self.turn_ns);
         let mut turn = Turn {
             events,
             ..Turn::default()
@@ -309,6 +323,7 @@ impl Sockets {
             let (key, flags) = self.poller.event(index);
             match key {
                 KEY_LISTENER => self.accept(service),
+                KEY_ASIDE => self.bulk.told(),
                 KEY_TICK => turn.tick = true,
                 KEY_BELL => turn.bell = true,
                 key => self.on_event(ConnId::from_key(key), flags, service),
@@ -331,41 +346,8 @@ impl Sockets {
             self.again_spare = again;
         }
         // A full batch of events is not all there was: the rest may be for more urgent ones.
-        if events == EVENTS_MAX && self.bulk_waits < BULK_WAITS_MAX {
-            self.bulk_waits += 1;
-        } else {
-            self.serve_bulk(service);
-        }
+        self.attend_bulk(service, events == EVENTS_MAX, waits.rest_ns);
         Ok(turn)
-    }
-
-    /// Serves bulk connections, each once, for as long as a turn may.
-    fn serve_bulk<S: Service>(&mut self, service: &mut S) {
-        self.bulk_waits = 0;
-        if self.bulk.is_empty() {
-            return;
-        }
-        let begin_ns = (self.clock)();
-        let mut now_ns = begin_ns;
-        for _ in 0..self.bulk.len() {
-            let Some((conn, since_ns)) = self.bulk.pop_front() else {
-                break;
-            };
-            if let Some(open) = self.get(conn) {
-                open.queued = false;
-                self.is_late = self.bulk_ns - since_ns > BULK_LATE_NS;
-                service.late(self.is_late);
-                self.go_on(conn, service);
-            }
-            let before_ns = now_ns;
-            now_ns = (self.clock)();
-            self.bulk_ns += (now_ns - before_ns).min(NS_PER_MS);
-            if now_ns - begin_ns >= BULK_NS_MAX {
-                break;
-            }
-        }
-        self.is_late = false;
-        service.late(false);
     }
 
     /// True if the connection is for work that may wait, as the service said last.
@@ -390,6 +372,7 @@ impl Sockets {
     /// 20,000 is looked at once a second.
     pub fn review<S: Service>(&mut self, service: &mut S) {
         let now = self.now();
+        let is_calm = self.is_calm((self.clock)());
         for _ in 0..REVIEWS_MAX.min(self.conns.len()) {
             self.review_at = (self.review_at + 1) % self.conns.len();
             let place = &self.conns[self.review_at];
@@ -408,6 +391,9 @@ impl Sockets {
             if (ending || !open.unsent.is_empty()) && stuck_ms > limit_ms {
                 self.drop_conn(conn, service);
             } else if !ending && open.unsent.is_empty() {
+                if is_calm && !self.bring_back(conn, service) {
+                    continue;
+                }
                 self.out.clear();
                 if let Some(next) = service.review(conn, now, &mut self.out) {
                     self.settle(conn, next, service);
@@ -445,10 +431,9 @@ impl Sockets {
             };
             self.accepted += 1;
             let conn = self.place(fd);
-            let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
             let place = &self.conns[conn.index as usize];
             let Some(open) = &place.conn else { continue };
-            if self.poller.add(&open.fd, conn.key(), flags).is_err() {
+            if self.poller.add(&open.fd, conn.key(), WATCHED).is_err() {
                 self.drop_conn(conn, service);
                 continue;
             }
@@ -470,6 +455,8 @@ impl Sockets {
             hangup: false,
             ended: false,
             bulk: false,
+            aside: false,
+            served_ns: 0,
             queued: false,
             unsent: Vec::new(),
             sent: 0,
@@ -498,7 +485,9 @@ impl Sockets {
     fn drop_conn<S: Service>(&mut self, conn: ConnId, service: &mut S) {
         let place = &mut self.conns[conn.index as usize];
         debug_assert_eq!(place.generation, conn.generation, "dropped twice");
-        place.conn = None;
+        if place.conn.take().is_some_and(|open| open.aside) {
+            self.bulk.lost();
+        }
         // Wraps after 2^31 uses of one place; u32::MAX itself is never reached, for the keys
         // above lie there.
         place.generation = (place.generation + 1) & (u32::MAX >> 1);
@@ -520,8 +509,13 @@ impl Sockets {
             return self.drop_conn(conn, service);
         }
         let Some(open) = self.get(conn) else { return };
+        if open.bulk && open.queued {
+            return self.put_aside(conn, service);
+        }
         if open.bulk {
-            return self.queue(conn);
+            let since_ns = open.aside.then_some(open.served_ns);
+            let since_ns = self.bulk.since(since_ns);
+            return self.queue_since(conn, since_ns);
         }
         let reads = State::Open(Next::Read);
         let may_read = open.readable && open.state == reads && open.unsent.is_empty();
@@ -584,7 +578,7 @@ impl Sockets {
         let place = &self.conns[conn.index as usize];
         let Some(open) = &place.conn else { return };
         // What may wait is taken in small portions, so that what may not comes in between.
-        let room_len = match (open.bulk, self.is_late) {
+        let room_len = match (open.bulk, self.bulk.is_late) {
             (true, true) => LATE_BYTES,
             (true, false) => STAGE_BYTES,
             (false, _) => READ_BYTES_MAX,
@@ -630,9 +624,13 @@ impl Sockets {
 
     /// Sends `self.out`, and takes note of what the service wants next.
     fn settle<S: Service>(&mut self, conn: ConnId, next: Next, service: &mut S) {
+        let is_bulk = service.is_bulk(conn);
+        if !is_bulk && !self.bring_back(conn, service) {
+            return;
+        }
         let place = &mut self.conns[conn.index as usize];
         let Some(open) = &mut place.conn else { return };
-        open.bulk = service.is_bulk(conn);
+        open.bulk = is_bulk;
         open.state = match next {
             Next::Close => State::Closing,
             // There is nothing more to read, whatever the service hopes for.
@@ -709,14 +707,18 @@ impl Sockets {
     }
 
     fn queue(&mut self, conn: ConnId) {
-        let bulk_ns = self.bulk_ns;
+        let since_ns = self.bulk.served_ns;
+        self.queue_since(conn, since_ns);
+    }
+
+    fn queue_since(&mut self, conn: ConnId, since_ns: u64) {
         let Some(open) = self.get(conn) else { return };
         if open.queued {
             return;
         }
         open.queued = true;
         if open.bulk {
-            self.bulk.push_back((conn, bulk_ns));
+            self.bulk.queue.push_back((conn, since_ns));
         } else {
             self.again.push(conn);
         }
@@ -734,7 +736,3 @@ fn keep(open: &mut Conn, rest: &[u8], now: Millis) {
 
 /// The capacity of the shared output buffer that is kept from one use to the next.
 const OUT_KEPT_BYTES_MAX: usize = 1 << 20;
-
-#[cfg(test)]
-#[path = "sockets_tests.rs"]
-mod tests;
