@@ -230,7 +230,7 @@ impl Replica {
         let mover = self.beats.movers.entry(session.id).or_insert_with(|| {
             self.beats.moves.push(Lapse {
                 group,
-                member,
+                member: member[..].into(),
                 id: session.id,
                 term: session.term,
             });
