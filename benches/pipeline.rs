@@ -8,11 +8,11 @@
 
 mod lone;
 
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::iter;
-use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lone::Server;
 use systole::time::{Millis, TICK_MS};
 
@@ -59,26 +59,25 @@ fn expiry(c: &mut Criterion) {
     group.sample_size(10);
     group.throughput(Throughput::Elements(EXPIRING));
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch directory");
-    let (mut server, mut joined) = (Server::new(dir.path(), 1), 0);
+    let (server, mut joined) = (RefCell::new(Server::new(dir.path(), 1)), 0);
+    let mut until_due = || {
+        let server = &mut *server.borrow_mut();
+        for _ in 0..EXPIRING / JOINING {
+            join(server, &mut joined, JOINING);
+        }
+        while !server.is_behind() {
+            server.pass(Millis(TICK_MS));
+        }
+    };
+    let until_gone = |()| {
+        let mut server = server.borrow_mut();
+        while server.sessions() > 0 {
+            server.carry(&mut Vec::new());
+            server.pass(Millis(1));
+        }
+    };
     group.bench_function(BenchmarkId::from_parameter(EXPIRING), |b| {
-        b.iter_custom(|times| {
-            let mut took = Duration::ZERO;
-            for _ in 0..times {
-                for _ in 0..EXPIRING / JOINING {
-                    join(&mut server, &mut joined, JOINING);
-                }
-                while !server.is_behind() {
-                    server.pass(Millis(TICK_MS));
-                }
-                let begin = Instant::now();
-                while server.sessions() > 0 {
-                    server.carry(&mut Vec::new());
-                    server.pass(Millis(1));
-                }
-                took += begin.elapsed();
-            }
-            took
-        });
+        b.iter_batched(&mut until_due, until_gone, BatchSize::PerIteration);
     });
     group.finish();
 }
