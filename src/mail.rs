@@ -244,6 +244,8 @@ pub enum Mail {
         batch: u64,
         /// What is told.
         tells: Vec<Tell>,
+        /// More is told in a moment: answers that may wait for it go out together.
+        more: bool,
     },
     /// From a shard.
     Shard(Pass),

@@ -136,7 +136,14 @@ impl Server {
             self.replica.on_persisted(self.now, Persisted::Log(durable));
         }
         let tells = std::mem::take(&mut self.replica.tells()[0]);
-        self.shard.deliver(Mail::Core { batch: 0, tells }, self.now);
+        self.shard.deliver(
+            Mail::Core {
+                batch: 0,
+                tells,
+                more: false,
+            },
+            self.now,
+        );
     }
 }
 

@@ -196,7 +196,11 @@ impl Running {
             // A box that is full belongs to a shard that does not read its mail; a second
             // signal ends the process.
             let tells = vec![Tell::Stop];
-            let _ = shard.try_send(Mail::Core { batch: 0, tells });
+            let _ = shard.try_send(Mail::Core {
+                batch: 0,
+                tells,
+                more: false,
+            });
         }
     }
 

@@ -3,6 +3,7 @@
 mod background;
 pub mod clock;
 mod courtesy;
+mod gathered;
 pub mod hugepages;
 pub mod launch;
 pub mod mailbox;

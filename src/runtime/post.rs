@@ -19,6 +19,8 @@ use crate::mail::{Mail, Tell};
 /// The core's side.
 pub struct Post {
     shards: Vec<MailSender<Mail>>,
+    /// Which of them expect more in a moment.
+    told_more: Vec<bool>,
     /// Number of the last batch.
     batch: u64,
     everywhere: Everywhere,
@@ -45,6 +47,7 @@ impl Post {
     #[must_use]
     pub fn new(shards: Vec<MailSender<Mail>>, everywhere: Everywhere) -> Post {
         Post {
+            told_more: vec![false; shards.len()],
             shards,
             batch: 0,
             everywhere,
@@ -52,22 +55,29 @@ impl Post {
     }
 
     /// Sends each shard what it is to be told, in the order of the shards, and empties the
-    /// lists. Waits for a shard whose inbox is full, and so do the others with this batch.
-    pub async fn carry(&mut self, tells: &mut [Vec<Tell>]) {
-        if tells.iter().all(Vec::is_empty) {
+    /// lists. Waits for a shard whose inbox is full, and so do the others with this batch. With
+    /// `more` the shards learn that more is told in a moment; who was told that hears when it
+    /// no longer holds, if only that.
+    pub async fn carry(&mut self, tells: &mut [Vec<Tell>], more: bool) {
+        let is_due =
+            |told_more: &bool, tells: &Vec<Tell>| !tells.is_empty() || (*told_more && !more);
+        let mut lists = self.told_more.iter().zip(&*tells);
+        if !lists.any(|(told_more, tells)| is_due(told_more, tells)) {
             return;
         }
         self.batch += 1;
         let mut quiet = Vec::with_capacity(self.shards.len());
-        for (shard, tells) in self.shards.iter().zip(tells) {
-            if tells.is_empty() {
+        for ((shard, told_more), tells) in self.shards.iter().zip(&mut self.told_more).zip(tells) {
+            if !is_due(told_more, tells) {
                 continue;
             }
+            *told_more = more;
             // As much may be to tell the next time; this list stays with the shard.
             let room = Vec::with_capacity(tells.len());
             let mail = Mail::Core {
                 batch: self.batch,
                 tells: std::mem::replace(tells, room),
+                more,
             };
             // Nobody is woken before all have it, or would only wait for the others.
             match shard.leave(mail) {
@@ -142,19 +152,14 @@ impl Inbox {
         Some(mail)
     }
 
-    /// Hands everything to `take` that is in the box now and may be taken in.
-    #[cold]
-    pub fn catch_up(&mut self, mut take: impl FnMut(Mail)) {
+    /// How many messages are in the box now, for [`Inbox::take`] to hand over as far as they may
+    /// be taken in.
+    #[must_use]
+    pub fn waiting(&mut self) -> usize {
         if self.receiver.is_ringing() {
             self.rung();
         }
-        let count = self.receiver.waiting() + usize::from(self.held.is_some());
-        for _ in 0..count {
-            match self.take() {
-                Some(mail) => take(mail),
-                None => return,
-            }
-        }
+        self.receiver.waiting() + usize::from(self.held.is_some())
     }
 }
 
@@ -193,7 +198,7 @@ mod tests {
             let (mut post, inboxes, _senders) = office(shards, 4);
             assert!(!inboxes[0].is_first_to_be_heard(), "there is none");
             let mut tells: Vec<_> = (0..shards).map(|_| stop()).collect();
-            assert!(poll(post.carry(&mut tells)).is_ready());
+            assert!(poll(post.carry(&mut tells, false)).is_ready());
             assert!(inboxes[0].has_mail());
             assert_eq!(inboxes[0].is_first_to_be_heard(), is_first);
         }
@@ -204,17 +209,16 @@ mod tests {
     }
 
     fn taken(inbox: &mut Inbox) -> usize {
-        let mut count = 0;
-        inbox.catch_up(|_| count += 1);
-        count
+        let waiting = inbox.waiting();
+        (0..waiting).map_while(|_| inbox.take()).count()
     }
 
     #[test]
     fn what_is_sent_is_there_to_be_taken_in_before_the_next_input() {
         let (mut post, mut inboxes, _) = office(2, 8);
         assert!(!inboxes[0].has_mail());
-        assert!(poll(post.carry(&mut [stop(), stop()])).is_ready());
-        assert!(poll(post.carry(&mut [stop(), Vec::new()])).is_ready());
+        assert!(poll(post.carry(&mut [stop(), stop()], false)).is_ready());
+        assert!(poll(post.carry(&mut [stop(), Vec::new()], false)).is_ready());
         for (inbox, count) in inboxes.iter_mut().zip([2, 1]) {
             assert!(inbox.has_mail());
             assert_eq!(taken(inbox), count);
@@ -226,8 +230,30 @@ mod tests {
     #[test]
     fn nothing_to_tell_is_no_batch() {
         let (mut post, inboxes, _) = office(1, 8);
-        assert!(poll(post.carry(&mut [Vec::new()])).is_ready());
+        assert!(poll(post.carry(&mut [Vec::new()], false)).is_ready());
         assert_eq!((post.batch, inboxes[0].has_mail()), (0, false));
+    }
+
+    #[test]
+    fn who_was_told_that_more_comes_hears_that_it_does_not_although_there_is_nothing_to_tell() {
+        let (mut post, mut inboxes, _senders) = office(3, 8);
+        let told = |inbox: &mut Inbox| {
+            let waiting = inbox.waiting();
+            let mails = (0..waiting).map_while(|_| inbox.take());
+            let told = mails.map(|mail| match mail {
+                Mail::Core { more, tells, .. } => (more, tells.len()),
+                other => panic!("{other:?}"),
+            });
+            told.collect::<Vec<_>>()
+        };
+        assert!(poll(post.carry(&mut [stop(), stop(), vec![]], true)).is_ready());
+        assert!(poll(post.carry(&mut [stop(), vec![], vec![]], true)).is_ready());
+        assert!(poll(post.carry(&mut [vec![], vec![], vec![]], false)).is_ready());
+        assert!(poll(post.carry(&mut [vec![], vec![], vec![]], false)).is_ready());
+        assert_eq!(told(&mut inboxes[0]), [(true, 1), (true, 1), (false, 0)]);
+        assert_eq!(told(&mut inboxes[1]), [(true, 1), (false, 0)]);
+        assert!(told(&mut inboxes[2]).is_empty());
+        assert_eq!(post.batch, 3);
     }
 
     #[test]
@@ -236,7 +262,7 @@ mod tests {
         senders[1].try_send(Mail::Nudge).unwrap();
         let mut tells = [stop(), stop()];
         {
-            let mut carry = pin!(post.carry(&mut tells));
+            let mut carry = pin!(post.carry(&mut tells, false));
             let mut context = Context::from_waker(Waker::noop());
             assert!(carry.as_mut().poll(&mut context).is_pending(), "no room");
             assert!(inboxes[0].has_mail());
@@ -263,7 +289,7 @@ mod tests {
         senders[1].try_send(Mail::Nudge).unwrap();
         inboxes[1].receiver.silence();
         let mut tells = [stop(), stop(), stop()];
-        let mut carry = pin!(post.carry(&mut tells));
+        let mut carry = pin!(post.carry(&mut tells, false));
         let mut context = Context::from_waker(Waker::noop());
         assert!(carry.as_mut().poll(&mut context).is_pending());
         assert!(inboxes[0].receiver.rings());

@@ -6,6 +6,7 @@ use flume::{Sender, TrySendError};
 use glommio::yield_if_needed;
 
 use super::clock;
+use super::gathered::Gathered;
 use super::mailbox::MailSender;
 use super::pipeline::ToCore;
 use super::poller::Ticker;
@@ -49,6 +50,7 @@ struct Rounds {
 struct Served {
     shard: Shard,
     inbox: Inbox,
+    gathered: Gathered,
 }
 
 impl ShardLoop {
@@ -67,7 +69,11 @@ impl ShardLoop {
         let ticker = Ticker::new()?;
         sockets.poller().add(&ticker, KEY_TICK, EventFlags::IN)?;
         sockets.poller().add(&inbox, KEY_BELL, EventFlags::IN)?;
-        let served = Served { shard, inbox };
+        let served = Served {
+            shard,
+            inbox,
+            gathered: Gathered::default(),
+        };
         let late = Vec::new();
         Ok(ShardLoop {
             index,
@@ -115,8 +121,11 @@ impl ShardLoop {
                 }
             }
             // What was carried away may have woken a connection.
-            let idle =
-                rounds.idle && !self.polls() && !self.sockets.is_busy() && self.late.is_empty();
+            let idle = rounds.idle
+                && !self.polls()
+                && !self.sockets.is_busy()
+                && self.late.is_empty()
+                && self.served.gathered.is_empty();
             let shard = &self.served.shard;
             if idle && !shard.is_behind() && !shard.has_asks() && !shard.has_due() {
                 self.sockets.poller().ready().await?;
@@ -154,6 +163,9 @@ impl ShardLoop {
                 self.served.inbox.rung();
             }
             self.read_mail();
+            if wait_ns > 0 && !was_busy && turn.events == 0 {
+                self.served.gathered.rested();
+            }
             // A batch that is not full has emptied the kernel's list of what is ready.
             rounds.drained |= turn.events < EVENTS_MAX && !self.sockets.is_busy();
             self.carry();
@@ -204,8 +216,17 @@ impl ShardLoop {
             self.served.shard.fan_out(clock::now());
         }
         let outbox = self.served.shard.outbox();
-        for conn in outbox.woken.drain(..) {
-            self.sockets.resume(conn);
+        let gathered = &mut self.served.gathered;
+        if !outbox.woken.is_empty() || !gathered.is_empty() {
+            let now_ns = clock::now_ns();
+            for conn in outbox.woken.drain(..) {
+                if !(self.sockets.is_bulk(conn) && gathered.keeps(conn, now_ns)) {
+                    self.sockets.resume(conn);
+                }
+            }
+            for conn in gathered.due(now_ns) {
+                self.sockets.resume(conn);
+            }
         }
         if !outbox.asks.is_empty() {
             // As many may come the next time; the list goes to another thread and stays there.
@@ -237,13 +258,20 @@ impl Served {
     /// Takes in a message. A join's promise counts from when it is answered, and a full inbox
     /// takes a while: the clock is read for each.
     fn take_in(&mut self, mail: Mail) {
+        if let Mail::Core { more, .. } = &mail {
+            self.gathered.told(*more);
+        }
         self.shard.deliver(mail, clock::now());
     }
 
     #[cold]
     fn catch_up(&mut self) {
-        let Served { shard, inbox } = self;
-        inbox.catch_up(|mail| shard.deliver(mail, clock::now()));
+        for _ in 0..self.inbox.waiting() {
+            match self.inbox.take() {
+                Some(mail) => self.take_in(mail),
+                None => return,
+            }
+        }
     }
 }
 

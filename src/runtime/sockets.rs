@@ -368,6 +368,14 @@ impl Sockets {
         service.late(false);
     }
 
+    /// True if the connection is for work that may wait, as the service said last.
+    #[must_use]
+    pub fn is_bulk(&self, conn: ConnId) -> bool {
+        let place = self.conns.get(conn.index as usize);
+        let open = place.filter(|place| place.generation == conn.generation);
+        open.is_some_and(|place| place.conn.as_ref().is_some_and(|open| open.bulk))
+    }
+
     /// The service has output, or wants input again, for a connection that it let wait. The
     /// next turn asks it, or a later one if earlier output has not drained.
     pub fn resume(&mut self, conn: ConnId) {

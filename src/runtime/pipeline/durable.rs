@@ -69,6 +69,11 @@ impl Durable {
         Some(self.reported)
     }
 
+    /// True if a part of what is durable was reported, and the next part is to follow.
+    pub(super) fn goes_on(&self) -> bool {
+        !self.is_told
+    }
+
     /// All that is left to be reported.
     fn rest(&mut self) -> Option<Zxid> {
         let was_told = std::mem::replace(&mut self.is_told, true);
@@ -233,6 +238,15 @@ mod tests {
             let answers: Vec<u64> = mails.iter().map(answers).collect();
             assert_eq!(answers.iter().sum::<u64>(), count);
             assert!(answers.iter().all(|some| *some <= PIECE_MAX), "{answers:?}");
+            let mores: Vec<bool> = mails
+                .iter()
+                .zip(&answers)
+                .filter(|(_, count)| **count > 0)
+                .map(|(mail, _)| matches!(mail, Mail::Core { more: true, .. }))
+                .collect();
+            let (last, others) = mores.split_last().unwrap();
+            assert!(!last, "nothing comes after it");
+            assert!(others.iter().any(|more| *more), "{mores:?}");
         });
     }
 }

@@ -353,7 +353,8 @@ impl Pipeline {
 
     /// Sends each shard what it is to be told.
     async fn carry(&mut self) {
-        self.ways.post.carry(self.replica.tells()).await;
+        let more = self.durable.goes_on();
+        self.ways.post.carry(self.replica.tells(), more).await;
     }
 
     /// Tells of a change of standing. A server alone has none worth telling.

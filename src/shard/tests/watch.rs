@@ -567,7 +567,14 @@ fn many_listeners_are_served_in_pieces() {
     while world.core_takes(0) {}
     world.core_syncs();
     for tells in std::mem::take(&mut world.to_shard[0]) {
-        world.shards[0].deliver(crate::mail::Mail::Core { batch: 0, tells }, now);
+        world.shards[0].deliver(
+            crate::mail::Mail::Core {
+                batch: 0,
+                tells,
+                more: false,
+            },
+            now,
+        );
     }
     world.shards[0].outbox().woken.clear();
     let mut turns = 0;

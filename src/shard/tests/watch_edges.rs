@@ -192,7 +192,14 @@ fn a_busy_group_does_not_keep_another_waiting() {
     world.core_syncs();
     let now = world.now;
     for tells in std::mem::take(&mut world.to_shard[0]) {
-        world.shards[0].deliver(Mail::Core { batch: 0, tells }, now);
+        world.shards[0].deliver(
+            Mail::Core {
+                batch: 0,
+                tells,
+                more: false,
+            },
+            now,
+        );
     }
     world.shards[0].outbox().woken.clear();
     world.shards[0].fan_out(now);

@@ -305,7 +305,14 @@ impl World {
             return false;
         };
         self.oracle.heard(shard, &tells);
-        self.shards[shard].deliver(Mail::Core { batch: 0, tells }, self.now);
+        self.shards[shard].deliver(
+            Mail::Core {
+                batch: 0,
+                tells,
+                more: false,
+            },
+            self.now,
+        );
         self.carry(shard);
         true
     }

@@ -317,7 +317,8 @@ impl Server {
         let lists: Vec<_> = tells.iter_mut().map(std::mem::take).collect();
         for (shard, tells) in lists.into_iter().enumerate() {
             if !tells.is_empty() {
-                self.mail[shard].push_back(Mail::Core { batch, tells });
+                let more = false;
+                self.mail[shard].push_back(Mail::Core { batch, tells, more });
                 self.call_mail(stage, shard);
             }
         }
