@@ -1,5 +1,6 @@
 //! The whole way of a write on one thread, sync included: so the batch of one is about one
-//! fdatasync, and the large batch tells what the code itself costs.
+//! fdatasync, and the large batch tells what the code itself costs. And the way of many
+//! sessions that are due together, to the last that is let go.
 #![allow(
     missing_docs,
     reason = "criterion's macros make undocumented functions"
@@ -7,11 +8,13 @@
 
 mod lone;
 
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::iter;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lone::Server;
+use systole::time::{Millis, TICK_MS};
 
 /// `count` members join in one pipelined input, and are answered.
 fn join(server: &mut Server, joined: &mut u64, count: u64) {
@@ -50,5 +53,38 @@ fn joins(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, joins);
+/// Members in as many groups as have some leaves each fall due together, and are gone.
+fn expiry(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pipeline/expiry");
+    group.sample_size(10);
+    group.throughput(Throughput::Elements(EXPIRING));
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a scratch directory");
+    let (server, mut joined) = (RefCell::new(Server::new(dir.path(), 1)), 0);
+    let mut until_due = || {
+        let server = &mut *server.borrow_mut();
+        for _ in 0..EXPIRING / JOINING {
+            join(server, &mut joined, JOINING);
+        }
+        while !server.is_behind() {
+            server.pass(Millis(TICK_MS));
+        }
+    };
+    let until_gone = |()| {
+        let mut server = server.borrow_mut();
+        while server.sessions() > 0 {
+            server.carry(&mut Vec::new());
+            server.pass(Millis(1));
+        }
+    };
+    group.bench_function(BenchmarkId::from_parameter(EXPIRING), |b| {
+        b.iter_batched(&mut until_due, until_gone, BatchSize::PerIteration);
+    });
+    group.finish();
+}
+
+/// Members that fall due together, and how many of them join at a time.
+const EXPIRING: u64 = 65_536;
+const JOINING: u64 = 2_048;
+
+criterion_group!(benches, joins, expiry);
 criterion_main!(benches);

@@ -3,6 +3,8 @@
 use std::hint::black_box;
 use std::path::Path;
 
+use systole::time::{Millis, TICK_MS};
+
 use crate::lone::Server;
 
 /// A way that requests take.
@@ -20,6 +22,8 @@ pub(crate) enum Kind {
     Join,
     /// The same, answered with the document of a small group.
     JoinDocument,
+    /// The end of sessions that are all due together.
+    Expiry,
 }
 
 /// A path as the table names it.
@@ -29,13 +33,14 @@ pub(crate) struct PathOfRequests {
 }
 
 /// All of them, in the order of the table.
-pub(crate) const PATHS: [PathOfRequests; 6] = [
+pub(crate) const PATHS: [PathOfRequests; 7] = [
     path("heartbeat", Kind::Heartbeat),
     path("heartbeat-pipelined", Kind::HeartbeatPipelined),
     path("batch-names", Kind::BatchNames),
     path("batch-ids", Kind::BatchIds),
     path("join", Kind::Join),
     path("join-document", Kind::JoinDocument),
+    path("expiry", Kind::Expiry),
 ];
 
 const fn path(name: &'static str, kind: Kind) -> PathOfRequests {
@@ -54,6 +59,7 @@ impl PathOfRequests {
             Kind::BatchIds => world.batches(true),
             Kind::Join => world.joins(MINIMAL),
             Kind::JoinDocument => world.joins(""),
+            Kind::Expiry => world.expiry(),
         }
     }
 }
@@ -161,6 +167,32 @@ impl World {
             }
         }
         count
+    }
+
+    /// The end of every session at its one deadline. The first mass of them is not counted.
+    fn expiry(&mut self) -> u64 {
+        self.expire(|work| work());
+        while self.joined < 2 * SESSIONS {
+            let inputs = self.join_requests(MINIMAL);
+            self.exchange(&inputs);
+        }
+        self.expire(|work| counted_work(work));
+        SESSIONS as u64
+    }
+
+    /// Lets time pass until all sessions are due, and has `count` end them.
+    fn expire(&mut self, count: impl FnOnce(&mut dyn FnMut())) {
+        let server = &mut self.server;
+        assert_eq!(server.sessions(), SESSIONS);
+        while !server.is_behind() {
+            server.pass(Millis(TICK_MS));
+        }
+        count(&mut || {
+            while server.sessions() > 0 {
+                server.carry(&mut self.out);
+                server.pass(Millis(1));
+            }
+        });
     }
 
     fn join_requests(&mut self, prefer: &str) -> Vec<Vec<u8>> {

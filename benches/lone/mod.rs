@@ -19,8 +19,8 @@ use systole::time::Millis;
 use systole::types::ServerId;
 use systole::zab::{Boot, Persisted, Settings as ZabSettings, Summary, Write};
 
-/// The time, which stands still.
-pub(crate) const NOW: Millis = Millis(1_000_000);
+/// The time at which a server begins; it stands still until the server is told of another.
+pub(crate) const BEGIN: Millis = Millis(1_000_000);
 
 /// One shard, the replica, and a log in a directory.
 pub(crate) struct Server {
@@ -28,6 +28,7 @@ pub(crate) struct Server {
     replica: Replica,
     log: FileLog,
     ready: Output,
+    now: Millis,
 }
 
 impl Server {
@@ -54,11 +55,12 @@ impl Server {
             replica: Replica::new(settings_of_replica(), zab, boot, state, group, counters),
             log,
             ready: Output::default(),
+            now: BEGIN,
         };
-        server.replica.start(NOW);
+        server.replica.start(BEGIN);
         server.settle();
         for index in 0..conns {
-            server.shard.open(conn(index), NOW);
+            server.shard.open(conn(index), BEGIN);
         }
         server
     }
@@ -71,7 +73,7 @@ impl Server {
     ) {
         self.shard.expect(inputs.clone().map(|(_, bytes)| bytes));
         for (index, bytes) in inputs {
-            self.shard.receive(conn(index), bytes, NOW, out);
+            self.shard.receive(conn(index), bytes, self.now, out);
         }
     }
 
@@ -79,12 +81,29 @@ impl Server {
     /// answers back, which are added to `out`.
     pub(crate) fn carry(&mut self, out: &mut Vec<u8>) {
         for ask in std::mem::take(&mut self.shard.outbox().asks) {
-            self.replica.ask(NOW, 0, ask);
+            self.replica.ask(self.now, 0, ask);
         }
         self.settle();
         for conn in std::mem::take(&mut self.shard.outbox().woken) {
-            self.shard.resume(conn, NOW, out);
+            self.shard.resume(conn, self.now, out);
         }
+    }
+
+    /// Lets so much time pass, after which the shard ticks: what it asks is for
+    /// [`Server::carry`].
+    pub(crate) fn pass(&mut self, time: Millis) {
+        self.now = self.now + time;
+        self.shard.tick(self.now, true);
+    }
+
+    /// True if the last tick has left work for the next.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.shard.is_behind()
+    }
+
+    /// How many sessions the shard holds.
+    pub(crate) fn sessions(&self) -> usize {
+        self.shard.sessions()
     }
 
     /// Writes, syncs and applies until nothing is left to do, and tells the shard.
@@ -99,12 +118,12 @@ impl Server {
                     Write::AcceptedEpoch(epoch) => {
                         self.log.set_accepted_epoch(*epoch).expect("the disk works");
                         let persisted = Persisted::AcceptedEpoch(*epoch);
-                        self.replica.on_persisted(NOW, persisted);
+                        self.replica.on_persisted(self.now, persisted);
                     }
                     Write::CurrentEpoch(epoch) => {
                         self.log.set_current_epoch(*epoch).expect("the disk works");
                         let persisted = Persisted::CurrentEpoch(*epoch);
-                        self.replica.on_persisted(NOW, persisted);
+                        self.replica.on_persisted(self.now, persisted);
                     }
                     Write::Append(entry) => {
                         let appended = self.log.append(entry.zxid, &entry.payload);
@@ -114,7 +133,7 @@ impl Server {
                 }
             }
             let durable = self.log.sync_now().expect("the disk works");
-            self.replica.on_persisted(NOW, Persisted::Log(durable));
+            self.replica.on_persisted(self.now, Persisted::Log(durable));
         }
         let tells = std::mem::take(&mut self.replica.tells()[0]);
         self.shard.deliver(
@@ -123,7 +142,7 @@ impl Server {
                 tells,
                 more: false,
             },
-            NOW,
+            self.now,
         );
     }
 }
@@ -144,7 +163,7 @@ fn shard() -> Shard {
         counters,
         Latencies::new(),
         registry,
-        NOW,
+        BEGIN,
     )
 }
 

@@ -11,11 +11,12 @@ use super::record::{Config, ConfigView, Group, Tombstone};
 use super::request::{
     Applied, End, EndedSession, GroupChange, GroupChangeKind, Outcome, Session, SessionChange,
 };
+use super::runs::Runs;
 use super::state::{State, joined};
 use super::txn::{JoinTxn, LapseTxn, Target, Text, Txn};
 use smallvec::SmallVec;
 
-use crate::types::{GroupVersion, SessionId, Zxid};
+use crate::types::{GroupVersion, Incarnation, ServerId, SessionId, Zxid};
 
 impl State {
     /// Applies a committed transaction and says in `out` what it did.
@@ -314,6 +315,9 @@ impl State {
     ) {
         let group = Arc::make_mut(self.groups.at_mut(pos));
         let (mut count, mut configured) = (0, 0);
+        // Most have the owner of the one before: they are counted off together.
+        let mut owned: (_, u64) = (Default::default(), 0);
+        let runs = &mut self.runs;
         let any_term = self.plants.has(Plant::EndsAnyTerm);
         let watched = out.feed.wants(&group.name);
         group.members.revise(
@@ -328,8 +332,12 @@ impl State {
                     return Fate::Stays;
                 };
                 count += 1;
-                self.runs.take(session.run(), 1);
-                let stays = entry.is_some_and(|e| e.config().is_some());
+                if owned.0 != session.run() {
+                    let (run, count) = std::mem::replace(&mut owned, (session.run(), 0));
+                    take_some(runs, run, count);
+                }
+                owned.1 += 1;
+                let stays = entry.is_some_and(|e| e.has_config());
                 configured += u32::from(stays);
                 out.ended
                     .push(ended(&group.name, lapse.member, &session, End::Expired));
@@ -341,6 +349,7 @@ impl State {
             },
             &mut self.scratch,
         );
+        take_some(&mut self.runs, owned.0, owned.1);
         group.active -= count;
         group.inactive += configured;
         self.members -= u64::from(count - configured);
@@ -419,6 +428,13 @@ impl State {
     }
 }
 
+/// Counts off the sessions of one owner that have ended, if there are any.
+fn take_some(runs: &mut Runs, run: (ServerId, Incarnation), count: u64) {
+    if count > 0 {
+        runs.take(run, count);
+    }
+}
+
 /// A group that a transaction is changing.
 struct Opened {
     pos: Pos,
@@ -429,7 +445,7 @@ struct Opened {
 fn ended(group: &Arc<[u8]>, member: &[u8], session: &Session, end: End) -> EndedSession {
     EndedSession {
         group: Arc::clone(group),
-        member: member.into(),
+        member: SmallVec::from_slice(member),
         id: session.id,
         owner: session.owner,
         incarnation: session.incarnation,

@@ -50,7 +50,12 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.at == self.bytes.len()
+        self.left() == 0
+    }
+
+    /// How many bytes are yet to be read.
+    pub(super) fn left(&self) -> usize {
+        self.bytes.len() - self.at
     }
 
     /// The error that names the present place.

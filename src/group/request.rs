@@ -124,7 +124,7 @@ pub struct Lapse {
     /// The member's group.
     pub group: Arc<[u8]>,
     /// The member.
-    pub member: Box<[u8]>,
+    pub member: Name,
     /// The session.
     pub id: SessionId,
     /// The term in which the owner held it.
@@ -411,7 +411,7 @@ pub struct EndedSession {
     /// The member's group.
     pub group: Arc<[u8]>,
     /// The member.
-    pub member: Box<[u8]>,
+    pub member: Name,
     /// The session.
     pub id: SessionId,
     /// The server that had owned it.

@@ -572,7 +572,6 @@ fn encode_lapses(lapses: &[LapseTxn<'_>], out: &mut Vec<u8>) {
 }
 
 fn decode_lapses<'a>(r: &mut Reader<'a>) -> Result<Vec<LapseTxn<'a>>, Corrupt> {
-    // Not reserved from the counts, which may lie: the vector grows as members are read.
     let mut lapses: Vec<LapseTxn<'a>> = Vec::new();
     let mut era = 0;
     let mut last_group: &[u8] = b"";
@@ -587,6 +586,8 @@ fn decode_lapses<'a>(r: &mut Reader<'a>) -> Result<Vec<LapseTxn<'a>>, Corrupt> {
             return Err(r.corrupt("a group without members"));
         }
         let mut last_member: &[u8] = b"";
+        // The count may lie, the bytes that are there do not.
+        lapses.reserve(members.min((r.left() / LAPSE_BYTES_MIN) as u64) as usize);
         for _ in 0..members {
             let member = r.name()?;
             if member <= last_member {
@@ -674,6 +675,9 @@ fn known_flags(r: &mut Reader<'_>, known: u8) -> Result<u8, Corrupt> {
 fn flag(on: bool, flag: u8) -> u8 {
     if on { flag } else { 0 }
 }
+
+/// The shortest lapse: a name of one byte with its length, era, counter, term.
+const LAPSE_BYTES_MIN: usize = 5;
 
 const FORMAT: u8 = 2;
 

@@ -401,7 +401,7 @@ fn json_nested_too_deep_for_readers_of_the_document_is_text() {
 fn of_several_lapses_for_one_member_the_newest_session_counts() {
     let lapse = |id, term| Lapse {
         group: b"g"[..].into(),
-        member: Box::from(&b"m"[..]),
+        member: b"m"[..].into(),
         id: SessionId(id),
         term: Term(term),
     };
@@ -443,7 +443,7 @@ fn a_transaction_is_described_in_one_line() {
         incarnation: Incarnation(7),
         lapses: vec![Lapse {
             group: b"g"[..].into(),
-            member: Box::from(&b"m"[..]),
+            member: b"m"[..].into(),
             id: SessionId(1),
             term: Term(3),
         }],

@@ -171,7 +171,7 @@ impl Replica {
                     let outgoing = self.beats.outgoing.entry(session.owner).or_default();
                     outgoing.push(pending);
                 } else {
-                    self.want_here(now, session, group, member, Some(pending));
+                    self.want_here(now, session, group, &member, Some(pending));
                 }
             }
         }
@@ -213,7 +213,7 @@ impl Replica {
         now: Millis,
         session: Session,
         group: Arc<[u8]>,
-        member: Box<[u8]>,
+        member: &[u8],
         pending: Option<Pending>,
     ) {
         // A server that could promise nothing had better leave it to another.
@@ -230,7 +230,7 @@ impl Replica {
         let mover = self.beats.movers.entry(session.id).or_insert_with(|| {
             self.beats.moves.push(Lapse {
                 group,
-                member,
+                member: member.into(),
                 id: session.id,
                 term: session.term,
             });
@@ -455,7 +455,7 @@ impl Replica {
             && let Found::Session(session, group, member) = found
             && !self.is_own(&session)
         {
-            self.want_here(now, session, group, member, None);
+            self.want_here(now, session, group, &member, None);
         }
         self.decide(pending, verdict);
     }
@@ -467,7 +467,7 @@ impl Replica {
             Found::Session(session, group, member)
                 if !self.is_own(&session) && !self.lacks(Plant::LeavesLapsed) =>
             {
-                self.want_here(now, session, group, member, Some(pending));
+                self.want_here(now, session, group, &member, Some(pending));
             }
             _ => self.decide(&pending, Verdict::Here),
         }

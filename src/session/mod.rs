@@ -13,6 +13,7 @@
 //! each index, and 4 in the wheel.
 
 mod batch;
+mod ending;
 mod groups;
 mod index;
 #[cfg(test)]

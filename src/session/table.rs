@@ -123,10 +123,14 @@ impl<G, S: BuildHasher> Table<G, S> {
     pub(super) fn remove(&mut self, slot: Slot) -> Option<G> {
         let header = self.slots.header(slot);
         assert!(header.state != State::Free, "{slot:?} holds no session");
-        let group = GroupSlot(header.group);
-        let member = self.slots.name(slot, header.name_len);
-        let by_name = self.place_of_name(self.groups.name(group), member);
         let by_id = self.place_of_id(self.id(&header));
+        self.remove_at(slot, self.place_of(slot), by_id)
+    }
+
+    /// The same, for who has worked out where the indexes have it.
+    pub(super) fn remove_at(&mut self, slot: Slot, by_name: Place, by_id: Place) -> Option<G> {
+        let header = self.slots.header(slot);
+        let group = GroupSlot(header.group);
         let was_named = self.names.remove(by_name, slot.0);
         assert!(was_named, "the name index lost {slot:?}");
         let was_numbered = self.ids.remove(by_id, slot.0);
@@ -136,6 +140,12 @@ impl<G, S: BuildHasher> Table<G, S> {
         self.sessions -= 1;
         let hasher = &self.hasher;
         self.groups.leave(group, |name| hash_group(hasher, name))
+    }
+
+    /// Where in the name index the session in the slot is.
+    pub(super) fn place_of(&self, slot: Slot) -> Place {
+        let (header, member) = self.slots.named(slot);
+        self.place_of_name(self.groups.name(GroupSlot(header.group)), member)
     }
 
     #[inline]
@@ -212,6 +222,12 @@ impl<G, S: BuildHasher> Table<G, S> {
     pub(super) fn is_named(&self, slot: Slot, group: &[u8], member: &[u8]) -> bool {
         let (header, name) = self.slots.named(slot);
         name == member && self.groups.name(GroupSlot(header.group)) == group
+    }
+
+    /// True if there is a session in the slot, and it has this id.
+    pub(super) fn holds(&self, slot: Slot, id: SessionId) -> bool {
+        let header = self.slots.header(slot);
+        header.state != State::Free && self.id(&header) == id
     }
 
     /// True if the session in the slot has this id.

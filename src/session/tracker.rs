@@ -272,6 +272,13 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         }
     }
 
+    /// What is known of the session of this id, if it is the one in the slot.
+    #[must_use]
+    pub fn view_of(&self, slot: Slot, id: SessionId) -> Option<SessionView<'_>> {
+        let is_it = self.table.holds(slot, id);
+        is_it.then(|| self.view(slot))
+    }
+
     /// Of [`Tracker::view`], what an answer to a beat needs: id, timeout and group.
     ///
     /// # Panics

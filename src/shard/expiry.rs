@@ -17,18 +17,19 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use super::due::{Due, Found};
 use super::transit::News;
-use super::{EXPECT_SESSIONS_MIN, Plant, Purpose, Shard};
+use super::{Latencies, Plant, Purpose, Shard};
 use crate::group::{EXPIRE_BATCH_MAX, Lapse, Outcome, Request as Change};
 use crate::mail::{Answer, Ask, ShardIndex, What};
-use crate::session::Slot;
+use crate::session::{SessionView, Slot};
 use crate::time::Millis;
 use crate::types::{SessionId, Term};
 
 /// The sessions of a shard on their way out.
 pub(super) struct Expiry {
     /// Found due, closing, and not gathered.
-    pub(super) due: VecDeque<SessionId>,
+    pub(super) due: Due,
     /// What the wheel has just found; empty between turns.
     found: Vec<Slot>,
     /// What the next transaction is to name.
@@ -63,7 +64,7 @@ struct Left {
 impl Expiry {
     pub(super) fn new() -> Expiry {
         Expiry {
-            due: VecDeque::new(),
+            due: Due::default(),
             found: Vec::new(),
             lapses: Vec::new(),
             proposed: Vec::new(),
@@ -92,7 +93,7 @@ impl Expiry {
 
     /// The replicated state was replaced: what was found and told of the old one is void.
     pub(super) fn reset(&mut self) {
-        self.due.clear();
+        self.due = Due::default();
         self.lapses.clear();
         self.proposed.clear();
         self.doubtful = false;
@@ -103,7 +104,7 @@ impl Expiry {
 
     /// True if there is more to do than the last turn might.
     pub(super) fn is_behind(&self) -> bool {
-        let gathers = self.may_gather() && !self.due.is_empty() && !self.rests;
+        let gathers = self.may_gather() && self.due.has_next() && !self.rests;
         self.wheel_behind || gathers || !self.ended.is_empty()
     }
 
@@ -123,7 +124,7 @@ impl Expiry {
         if self.lapses.is_empty() || self.rests || self.asked >= EXPIRIES_MAX {
             return false;
         }
-        self.lapses.len() >= BATCH_MAX || self.due.is_empty() || self.asked == 0
+        self.lapses.len() >= BATCH_MAX || !self.due.has_next() || self.asked == 0
     }
 }
 
@@ -152,16 +153,23 @@ impl Shard {
 
     /// Looks for sessions that are due, as many as one turn may.
     pub(super) fn turn_wheel(&mut self, now: Millis) {
-        let expiry = &mut self.expiry;
-        expiry.wheel_behind = false;
-        if expiry.due.len() < DUE_MAX {
-            expiry.found.clear();
-            let found = &mut expiry.found;
-            expiry.wheel_behind = self.tracker.advance(now, WHEEL_BUDGET, found);
-            for slot in &expiry.found {
-                expiry.due.push_back(self.tracker.view(*slot).id);
-            }
+        let Expiry {
+            due,
+            found,
+            wheel_behind,
+            ..
+        } = &mut self.expiry;
+        *wheel_behind = false;
+        if due.is_full() {
+            return;
         }
+        found.clear();
+        *wheel_behind = self.tracker.advance(now, WHEEL_BUDGET, found);
+        let tracker = &self.tracker;
+        let found = found
+            .iter()
+            .map(|&slot| Found::new(slot, &tracker.view(slot)));
+        due.add(found.collect(), *wheel_behind);
     }
 
     /// Takes a piece of each step, as far as this turn may.
@@ -187,91 +195,85 @@ impl Shard {
 
     /// Lets go of sessions that have ended.
     fn let_go_ended(&mut self, now: Millis) {
-        self.expect_ended();
-        while self.expiry.left.let_go > 0
-            && let Some(ids) = self.expiry.ended.front()
+        let Shard {
+            tracker,
+            settling,
+            latencies,
+            expiry,
+            ..
+        } = self;
+        while expiry.left.let_go > 0
+            && let Some(ids) = expiry.ended.front()
         {
-            let (id, last) = (ids[self.expiry.let_go], ids.len() - 1);
-            self.expiry.left.let_go -= 1;
-            if self.expiry.let_go == last {
-                self.expiry.ended.pop_front();
-                self.expiry.let_go = 0;
-            } else {
-                self.expiry.let_go += 1;
-            }
-            // Its member may be in its next session already.
-            if let Some(slot) = self.tracker.find_id(id) {
-                self.end(slot, now);
+            let count = (ids.len() - expiry.let_go).min(expiry.left.let_go);
+            let next = &ids[expiry.let_go..][..count];
+            // Those that are not here any more: their members are in their next sessions already.
+            tracker.remove_ids(next, |session| {
+                note_end(session, latencies, now);
+                settling.forget(session.id);
+            });
+            expiry.left.let_go -= count;
+            expiry.let_go += count;
+            if expiry.let_go == ids.len() {
+                expiry.ended.pop_front();
+                expiry.let_go = 0;
             }
         }
-    }
-
-    /// Brings into cache together what letting go of the next sessions will need, as
-    /// [`Shard::expect`] does for beats.
-    fn expect_ended(&self) {
-        let Expiry { ended, let_go, .. } = &self.expiry;
-        let Some(ids) = ended.front() else {
-            return;
-        };
-        let end = ids.len().min(let_go + self.expiry.left.let_go);
-        let next = &ids[*let_go..end];
-        if self.tracker.len() < EXPECT_SESSIONS_MIN {
-            return;
-        }
-        self.tracker.expect_ids(next.iter().copied());
-        // Their slots hold their names, under which they are listed too.
-        let views = next.iter().filter_map(|id| {
-            let slot = self.tracker.find_id(*id)?;
-            Some(self.tracker.view(slot))
-        });
-        let names = views.map(|view| (self.tracker.group_name(view.group), view.member));
-        self.tracker.expect(names);
     }
 
     /// Ends a session here.
     pub(super) fn end(&mut self, slot: Slot, now: Millis) {
         let view = self.tracker.view(slot);
-        if view.closing {
-            let late_ms = now.since(view.deadline).0;
-            let lateness = &mut self.latencies.expiry_lateness;
-            lateness.record(late_ms * NS_PER_MS, 1);
-        }
+        note_end(&view, &mut self.latencies, now);
         self.settling.forget(view.id);
         self.tracker.remove(slot);
     }
 
     /// Gathers those found due for the next transaction.
     fn gather_due(&mut self) {
-        let Expiry { due, left, .. } = &self.expiry;
-        if self.expiry.may_gather() && self.tracker.len() >= EXPECT_SESSIONS_MIN {
-            let next = due.range(..due.len().min(left.gathered));
-            self.tracker.expect_ids(next.copied());
-        }
-        while self.expiry.may_gather() && self.expiry.left.gathered > 0 {
-            if self.plants.has(Plant::ExpiresOneByOne) && !self.expiry.lapses.is_empty() {
+        let mut next = [None; BATCH_MAX];
+        let one_by_one = self.plants.has(Plant::ExpiresOneByOne);
+        let most = if one_by_one { 1 } else { BATCH_MAX };
+        while self.expiry.may_gather() {
+            let room = most.saturating_sub(self.expiry.lapses.len());
+            let room = room.min(self.expiry.left.gathered);
+            let mut count = 0;
+            while count < room
+                && let Some(found) = self.expiry.due.pop()
+            {
+                next[count] = Some(found);
+                count += 1;
+            }
+            if count == 0 {
                 return;
             }
-            let Some(id) = self.expiry.due.pop_front() else {
-                return;
-            };
-            self.expiry.left.gathered -= 1;
-            // Ended by its client since it was found due, or moved away and back.
-            let Some(slot) = self.tracker.find_id(id) else {
-                continue;
-            };
-            let view = self.tracker.view(slot);
-            if !view.closing {
-                continue;
+            self.expiry.left.gathered -= count;
+            let next = next[..count].iter().flatten();
+            self.tracker
+                .expect_slots(next.clone().map(|found| found.slot));
+            for found in next {
+                self.gather(found);
             }
-            let lapse = Lapse {
-                group: self.group_name_shared(slot, self.expiry.lapses.last()),
-                member: view.member.into(),
-                id,
-                term: view.term,
-            };
-            self.expiry.proposed.push((id, lapse.term));
-            self.expiry.lapses.push(lapse);
         }
+    }
+
+    /// Gathers one that was found due, if it is here and closing still.
+    fn gather(&mut self, found: &Found) {
+        // Ended by its client since it was found due, or moved away and back.
+        let Some(view) = self.tracker.view_of(found.slot, found.id()) else {
+            return;
+        };
+        if !view.closing {
+            return;
+        }
+        let lapse = Lapse {
+            group: self.group_name_shared(found.slot, self.expiry.lapses.last()),
+            member: view.member.into(),
+            id: view.id,
+            term: view.term,
+        };
+        self.expiry.proposed.push((lapse.id, lapse.term));
+        self.expiry.lapses.push(lapse);
     }
 
     /// Proposes the expiry of those gathered.
@@ -330,11 +332,11 @@ impl Shard {
             }
             // Not proposed: they stay closing, and are proposed again.
             _ => {
-                for (id, term) in proposed {
-                    if self.closing_in(id, term).is_some() {
-                        self.expiry.due.push_back(id);
-                    }
-                }
+                let slots = proposed.into_iter();
+                let slots = slots.filter_map(|(id, term)| self.closing_in(id, term));
+                let found = slots.map(|slot| Found::new(slot, &self.tracker.view(slot)));
+                let found = found.collect();
+                self.expiry.due.add_again(found);
                 self.expiry.rests = true;
             }
         }
@@ -350,13 +352,19 @@ impl Shard {
     }
 }
 
+/// Counts how late a session ends, if it ends because it was due.
+fn note_end(session: &SessionView<'_>, latencies: &mut Latencies, now: Millis) {
+    if session.closing {
+        let late_ms = now.since(session.deadline).0;
+        latencies.expiry_lateness.record(late_ms * NS_PER_MS, 1);
+    }
+}
+
 /// Expiry transactions at the core at a time.
 pub const EXPIRIES_MAX: usize = 32;
 /// Sessions in one of them: some milliseconds of every server's core.
 const BATCH_MAX: usize = 256;
 const _: () = assert!(BATCH_MAX <= EXPIRE_BATCH_MAX);
-/// Sessions found due that may wait to be gathered before the wheel is held.
-const DUE_MAX: usize = 2 * EXPIRIES_MAX * BATCH_MAX;
 /// Sessions that each step takes in one turn: 0.1 to 0.2 ms.
 const PIECE: usize = 256;
 /// Entries of the wheel looked at in one turn: about 0.1 ms.

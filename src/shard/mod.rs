@@ -41,6 +41,7 @@ mod change;
 mod conn;
 mod discovery;
 mod document;
+mod due;
 mod events;
 mod expiry;
 mod forwarded;

@@ -2,6 +2,7 @@
 //! the ensemble is played by the test, which speaks for the core.
 
 use super::super::EXPIRIES_MAX;
+use super::super::due::Found;
 use super::world::World;
 use crate::mail::{Answer, Dealt, Missing, Tell, Verdict, VersionCell, What};
 use crate::time::Millis;
@@ -446,14 +447,18 @@ fn an_expiry_that_was_not_proposed_is_not_repeated_for_a_session_that_lives_agai
     tell(&mut world, 0, Tell::Deal(vec![dealt(900, 3, 100, 0)]));
     let answer = Answer::Busy;
     tell(&mut world, 0, Tell::Answer { token, answer });
-    assert!(world.shards[0].expiry.due.is_empty());
+    assert!(world.shards[0].expiry.due.len() == 0);
 }
 
 #[test]
 fn a_replaced_state_drops_every_session_and_its_expiries_come_to_nothing() {
     let (mut world, token) = closing();
-    world.shards[0].expiry.due.push_back(SessionId(901));
+    let shard = &mut world.shards[0];
+    let slot = shard.tracker.find(b"g", b"m").expect("held");
+    let found = Found::new(slot, &shard.tracker.view(slot));
+    shard.expiry.due.add_again(vec![found]);
     tell(&mut world, 0, Tell::Reset);
+    assert_eq!(world.shards[0].expiry.due.len(), 0);
     assert!(world.holders("g", "m").is_empty());
     assert_eq!(world.shards[0].sessions(), 0);
     tell(&mut world, 0, Tell::Deal(vec![dealt(900, 2, 100, 0)]));

@@ -168,9 +168,13 @@ fn is_proposed_after(news: impl Fn(Dealt) -> Tell) -> bool {
     let mut world = crowded(10);
     due(&mut world);
     let first = proposed(&mut world);
-    let [it, other] = [0, 1].map(|at| world.shards[0].expiry.due[at]);
+    let waiting = world.shards[0].expiry.due.ids();
+    let (it, other) = (waiting[0], waiting[1]);
     world.ticks(0, true);
-    assert!(!world.shards[0].expiry.due.contains(&it), "it is gathered");
+    assert!(
+        !world.shards[0].expiry.due.ids().contains(&it),
+        "it is gathered"
+    );
     let again = Dealt {
         term: Term(3),
         ..one(it.0 as usize - 1_000)

@@ -565,7 +565,7 @@ impl World {
             assert_eq!(shard.coming, 0, "coming");
             assert!(shard.transit.is_idle(), "claims");
             assert!(shard.behind.is_empty() && shard.searches.is_empty());
-            assert!(shard.expiry.due.is_empty() && !shard.is_behind());
+            assert!(shard.expiry.due.len() == 0 && !shard.is_behind());
         }
     }
 
