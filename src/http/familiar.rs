@@ -107,9 +107,19 @@ impl Familiar {
     #[must_use]
     pub fn beat<'a>(&self, input: &'a [u8], limits: &Limits) -> Option<FamiliarBeat<'a>> {
         let path = input.strip_prefix(METHOD)?;
-        let (group, rest) = path.split_at(scan::path_name_len(path));
-        let rest = rest.strip_prefix(b"/")?;
-        let (member, rest) = rest.split_at(scan::path_name_len(rest));
+        let (group, member, rest) = match scan::path_names(path) {
+            Some((group_len, member_len)) => {
+                let (group, rest) = path.split_at(group_len);
+                let (member, rest) = rest[1..].split_at(member_len);
+                (group, member, rest)
+            }
+            None => {
+                let (group, rest) = path.split_at(scan::path_name_len(path));
+                let rest = rest.strip_prefix(b"/")?;
+                let (member, rest) = rest.split_at(scan::path_name_len(rest));
+                (group, member, rest)
+            }
+        };
         let beat = self.end(input, group, member, rest, limits)?;
         name::check_pair(group, member).ok()?;
         Some(beat)

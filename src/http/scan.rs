@@ -20,6 +20,55 @@ pub(super) fn path_name_len(bytes: &[u8]) -> usize {
     run_len::<PATH_NAME>(bytes)
 }
 
+/// Lengths of the two names that the path of a usual heartbeat begins with, its first `/` left
+/// out: up to a `/`, and from there to a space. `None` says nothing: the names may be long, or
+/// hold the rare characters `|`, `}`, `~` and `{` (of which only `~` may stand in one).
+///
+/// Cost: the same for all names, and no branch that depends on their bytes.
+#[inline]
+pub(super) fn path_names(path: &[u8]) -> Option<(usize, usize)> {
+    let chunks = path.first_chunk::<PATH_NAMES_BYTES>()?.as_chunks().0;
+    let plain = chunks.iter().rev();
+    let plain = plain.fold(0, |plain, chunk| plain << CHUNK_BYTES | plain_bits(chunk));
+    let stops = !plain & ((1 << PATH_NAMES_BYTES) - 1);
+    let after_first = stops & stops.wrapping_sub(1);
+    if after_first == 0 {
+        return None;
+    }
+    let slash = stops.trailing_zeros() as usize;
+    let space = after_first.trailing_zeros() as usize;
+    if path[slash] != b'/' || path[space] != b' ' {
+        return None;
+    }
+    Some((slash, space - slash - 1))
+}
+
+/// A bit for each of these bytes that [`path_name_len`] passes, the first lowest; not for `~`.
+///
+/// A byte is lowered to zero if it is any of those that may not stand there, by the least of
+/// what is left of it when each of them is taken away: arithmetic that is the same for all bytes,
+/// which compilers do with all of them at once.
+#[inline(always)]
+fn plain_bits(chunk: &[u8; CHUNK_BYTES]) -> u64 {
+    let mut plain = [0u8; CHUNK_BYTES];
+    for (plain, &byte) in plain.iter_mut().zip(chunk) {
+        // Two that differ in one bit go together.
+        let printable = byte.saturating_sub(b' ').min(b'{'.saturating_sub(byte));
+        let quotes = ((byte | 1) ^ b'#').min(byte ^ b'%').min(byte ^ b'`');
+        let parts = ((byte | 0x10) ^ b'?').min((byte | 2) ^ b'>');
+        let others = (byte | 2) ^ b'^';
+        *plain = printable.min(quotes).min(parts).min(others).min(1);
+    }
+    // Each factor brings one byte's bit to its place in the highest byte.
+    let gathered = |word: u64| word.wrapping_mul(0x0102_0408_1020_4080) >> 56;
+    let both = u128::from_le_bytes(plain);
+    gathered(both as u64) | gathered((both >> 64) as u64) << 8
+}
+
+/// Names that end within so many bytes of a path are found by [`path_names`].
+const PATH_NAMES_BYTES: usize = 3 * CHUNK_BYTES;
+const CHUNK_BYTES: usize = 16;
+
 /// True if every byte may stand in a `Host` value: a name or address and a port.
 #[inline]
 pub(super) fn is_host(bytes: &[u8]) -> bool {
@@ -217,7 +266,59 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_byte_ends_a_name_of_a_usual_path_or_does_not_as_it_does_elsewhere() {
+        for at in 0..PATH_NAMES_BYTES {
+            for byte in 0..=255u8 {
+                let mut path = [b'a'; PATH_NAMES_BYTES];
+                path[at] = byte;
+                let is_plain = path_name_len(&[byte]) == 1 && byte != b'~';
+                let bits = path.as_chunks().0.iter().map(plain_bits);
+                let bits: Vec<bool> = bits
+                    .flat_map(|bits| (0..CHUNK_BYTES).map(move |at| bits >> at & 1 == 1))
+                    .collect();
+                for (place, bit) in bits.into_iter().enumerate() {
+                    assert_eq!(bit, place != at || is_plain, "{byte} at {at}, bit {place}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_names_of_a_usual_path_are_found_wherever_they_end() {
+        for slash in 0..PATH_NAMES_BYTES - 1 {
+            for space in slash + 1..PATH_NAMES_BYTES {
+                let mut path = [b'a'; PATH_NAMES_BYTES];
+                (path[slash], path[space]) = (b'/', b' ');
+                assert_eq!(path_names(&path), Some((slash, space - slash - 1)));
+                assert_eq!(path_names(&path[1..]), None, "too near the end");
+                for end in [b'/', b'?', b'%', b'"'] {
+                    path[space] = end;
+                    assert_eq!(path_names(&path), None);
+                }
+                (path[slash], path[space]) = (b'?', b' ');
+                assert_eq!(path_names(&path), None);
+                path[slash] = b'a';
+                assert_eq!(path_names(&path), None, "one name");
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn the_names_of_a_usual_path_are_those_of_any(
+            path in prop_oneof!["[a-c/ %~-]{48,60}", "[a-z]{0,20}/[a-z]{0,20}[ /~?][ -~é]{48}"],
+        ) {
+            let path = path.as_bytes();
+            if let Some((group_len, member_len)) = path_names(path) {
+                prop_assert_eq!(group_len, path_name_len(path));
+                let (_, member) = path.split_at(group_len);
+                prop_assert_eq!(member[0], b'/');
+                prop_assert_eq!(member_len, path_name_len(&member[1..]));
+                prop_assert_eq!(member[1 + member_len], b' ');
+            }
+        }
+
         #[test]
         fn scans_agree_with_their_definitions(
             bytes in prop_oneof![any::<Vec<u8>>(), "[ -~\t]{0,40}[\u{0}-\u{ff}]".prop_map(String::into_bytes)],

@@ -180,14 +180,17 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         if header.state != State::Live {
             return None;
         }
+        // Before the store, behind which the compiler would have all of it read again.
+        let id = self.table.id(&header);
+        let group = self.table.groups.payload(GroupSlot(header.group));
         let deadline = moment.deadline(header.timeout_ms);
         if is_before(header.deadline, deadline) {
             self.table.slots.set_deadline(slot, deadline);
         }
         Some(Reached {
-            id: self.table.id(&header),
+            id,
             timeout: Millis(u64::from(header.timeout_ms)),
-            group: self.group(GroupSlot(header.group)),
+            group,
         })
     }
 

@@ -218,7 +218,7 @@ impl<G, S: BuildHasher> Table<G, S> {
     }
 
     /// True if the session in the slot is the member's.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_named(&self, slot: Slot, group: &[u8], member: &[u8]) -> bool {
         let (header, name) = self.slots.named(slot);
         name == member && self.groups.name(GroupSlot(header.group)) == group
