@@ -1,18 +1,19 @@
 //! Connections that may wait: they are served last, and for a quarter of a millisecond a turn.
 //!
-//! Where many wait, one that sends more before it has been served is watched *aside* from then on, in an epoll set of their own that is looked
-//! at only when those found in it before have been served. A thousand connections that send as
-//! fast as they can would otherwise fill the list of what is ready with their news, over and
-//! over, and each beat would have to be picked out of it. And the set that is left can be slept
-//! in: where the core shares the shard's processor the shard rests after each portion of bulk,
-//! so that the core has its turn, and whoever may not wait wakes it at once.
+//! Where many wait, one that sends more before it has been served is watched *aside* from then
+//! on, as is every other then, in an epoll set of their own that is looked at only when those found
+//! in it before have been served. A thousand connections that send as fast as they can would
+//! otherwise fill the list of what is ready with their news, over and over, and each beat would
+//! have to be picked out of it. And the set that is left can be slept in: where the core shares
+//! the shard's processor the shard rests after each portion of bulk while there is more than it
+//! can serve, so that the core has its turn, and whoever may not wait wakes it at once.
 
 use std::collections::VecDeque;
 use std::io;
 
 use rustix::event::epoll::EventFlags;
 
-use super::{ConnId, EVENTS_MAX, KEY_ASIDE, NS_PER_MS, Service, Sockets, WATCHED};
+use super::{Conn, ConnId, EVENTS_MAX, KEY_ASIDE, NS_PER_MS, Service, Sockets, WATCHED};
 use crate::runtime::poller::Poller;
 
 /// Who may wait, and how long they do.
@@ -28,8 +29,9 @@ pub(super) struct Bulk {
     waits: u32,
     /// The connection that is being served is late.
     pub(super) is_late: bool,
-    /// When there was last more than can be served in time, on the clock.
-    pressed_at_ns: Option<u64>,
+    /// When one was last late, and when one was last put aside, on the clock.
+    late_at_ns: Option<u64>,
+    put_at_ns: Option<u64>,
     /// Watches those that are aside.
     aside: Poller,
     aside_count: usize,
@@ -55,7 +57,8 @@ impl Bulk {
             served_ns: 0,
             waits: 0,
             is_late: false,
-            pressed_at_ns: None,
+            late_at_ns: None,
+            put_at_ns: None,
             aside,
             is_told: false,
             aside_count: 0,
@@ -161,7 +164,8 @@ impl Sockets {
         }
         self.bulk.waits = 0;
         let now_ns = self.serve_bulk(service, now_ns);
-        let rests = rest_ns > 0 && !self.bulk.queue.is_empty() && !self.is_calm(now_ns);
+        let is_pressed = self.bulk.aside_count > 0 || !self.is_calm(now_ns);
+        let rests = rest_ns > 0 && is_pressed && !self.bulk.queue.is_empty();
         self.bulk.rests_until_ns = match rests {
             true => now_ns + u64::from(rest_ns),
             false => 0,
@@ -177,7 +181,7 @@ impl Sockets {
             };
             let is_late = self.bulk.served_ns - since_ns > BULK_LATE_NS;
             if is_late {
-                self.bulk.pressed_at_ns = Some(now_ns);
+                self.bulk.late_at_ns = Some(now_ns);
             }
             let served_ns = self.bulk.served_ns;
             if let Some(open) = self.get(conn) {
@@ -199,18 +203,21 @@ impl Sockets {
         now_ns
     }
 
-    /// A connection that waits for its turn has sent still more: it is watched aside from now on
-    /// if others wait too.
+    /// True if a connection that has news is to be watched aside: it waits for its turn already,
+    /// and so do many, or others are aside, and none is to come before them.
+    pub(super) fn belongs_aside(&self, open: &Conn) -> bool {
+        let is_one_of_many = open.queued && self.bulk.queue.len() >= ASIDE_MIN;
+        open.bulk && !open.aside && (is_one_of_many || self.bulk.aside_count > 0)
+    }
+
+    /// Watches a connection aside from now on.
     pub(super) fn put_aside<S: Service>(&mut self, conn: ConnId, service: &mut S) {
-        if self.bulk.queue.len() < ASIDE_MIN {
-            return;
-        }
-        let Some(open) = self.get(conn).filter(|open| !open.aside) else {
+        let Some(open) = self.get(conn) else {
             return;
         };
         open.aside = true;
         self.bulk.aside_count += 1;
-        self.bulk.pressed_at_ns = Some((self.clock)());
+        self.bulk.put_at_ns = Some((self.clock)());
         let place = &self.conns[conn.index as usize];
         let Some(open) = &place.conn else { return };
         let moved = self.poller.remove(&open.fd);
@@ -238,11 +245,15 @@ impl Sockets {
         moved.is_ok()
     }
 
-    /// True if everybody has been served in time for a while.
+    /// True if nobody has been late or put aside for a while.
     pub(super) fn is_calm(&self, now_ns: u64) -> bool {
-        let pressed_at_ns = self.bulk.pressed_at_ns;
-        pressed_at_ns.is_none_or(|at_ns| now_ns.saturating_sub(at_ns) >= CALM_NS)
+        is_long_ago(self.bulk.late_at_ns, now_ns) && is_long_ago(self.bulk.put_at_ns, now_ns)
     }
+}
+
+/// True if it was a while ago, or never.
+fn is_long_ago(at_ns: Option<u64>, now_ns: u64) -> bool {
+    at_ns.is_none_or(|at_ns| now_ns.saturating_sub(at_ns) >= CALM_NS)
 }
 
 /// How long one turn serves bulk connections, nanoseconds; the last of them may take a little
@@ -250,12 +261,13 @@ impl Sockets {
 const BULK_NS_MAX: u64 = 250_000;
 /// A bulk connection that has waited while others were served for longer is late, nanoseconds.
 pub(super) const BULK_LATE_NS: u64 = 20_000_000;
-/// Connections that wait, from which on those that send more are put aside: news of fewer
-/// costs less than it costs to put them there.
-const ASIDE_MIN: usize = 64;
+/// Connections that wait, from which on those that send more are put aside: the news of fewer
+/// comes in one batch.
+const ASIDE_MIN: usize = EVENTS_MAX;
 /// Turns that others may fill before bulk connections have theirs.
 pub(super) const BULK_WAITS_MAX: u32 = 8;
-/// After so long with everybody served in time nobody need be aside, nanoseconds.
+/// After so long without anybody late there is time enough for everybody, and nobody need be aside;
+/// nanoseconds.
 pub(super) const CALM_NS: u64 = 1_000_000_000;
 
 #[cfg(test)]

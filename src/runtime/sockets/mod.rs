@@ -508,8 +508,10 @@ impl Sockets {
         if flags.contains(EventFlags::OUT) && !open.unsent.is_empty() && !self.flush(conn) {
             return self.drop_conn(conn, service);
         }
-        let Some(open) = self.get(conn) else { return };
-        if open.bulk && open.queued {
+        let place = &self.conns[conn.index as usize];
+        let Some(open) = &place.conn else { return };
+        if self.belongs_aside(open) {
+            // What it has sent is news there.
             return self.put_aside(conn, service);
         }
         if open.bulk {
