@@ -10,7 +10,8 @@
 //! neighbours. (They still share the caches and the way to memory: hence the yardstick.)
 //!
 //! Each figure stands beside `miss`, one load from a place that the load before it named, in
-//! as much memory as the slots take: machines differ most in that.
+//! as much memory as the slots take: machines differ most in that. The slots lie in huge pages
+//! if the system gives any, as a server has it; `miss` is measured with and without.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkId, Criterion};
 use rustix::time::{ClockId, clock_gettime};
+use systole::runtime::hugepages;
 use systole::session::{Limits, NewSession, Slot, Tracker};
 use systole::time::{Millis, TICK_MS};
 use systole::types::{Epoch, SessionId, Term, Zxid};
@@ -71,6 +73,7 @@ impl World {
             sessions_max: size + 10_000,
         };
         let mut tracker = Tracker::new(limits, [1, 2, 3, 4], START);
+        tracker.advise_memory(hugepages::ask);
         // Written now, so that the system counts it before and not after.
         let mut slots = vec![None; size as usize];
         let resident_before = resident_bytes().max(resident_before);
@@ -112,11 +115,15 @@ impl World {
 fn touches(criterion: &mut Criterion<CpuTime>, size: u32, world: &mut World) {
     let World { tracker, keys, .. } = world;
     let mut group = criterion.benchmark_group("touch");
-    let mut walk = Walk::new(size);
-    group.bench_function(BenchmarkId::new("miss", size), |bench| {
-        bench.iter(|| walk.step());
-    });
-    drop(walk);
+    for (name, advise) in [
+        ("miss", hugepages::ask as fn(&[u8])),
+        ("miss_small_pages", |_| {}),
+    ] {
+        let mut walk = Walk::new(size, advise);
+        group.bench_function(BenchmarkId::new(name, size), |bench| {
+            bench.iter(|| walk.step());
+        });
+    }
     let mut at = 0;
     group.bench_function(BenchmarkId::new("name", size), |bench| {
         bench.iter(|| {
@@ -205,42 +212,50 @@ fn mass_expiry(size: u32, world: &mut World) {
 }
 
 /// Sessions of 10 s that beat every 3 s: the wheel's share of one beat.
+///
+/// Every third beat a session is filed again, so they come in over nine seconds: those of a
+/// moment would be filed again together, and most ticks have nothing to do.
 fn upkeep(criterion: &mut Criterion<CpuTime>, size: u32) {
     let limits = Limits { sessions_max: size };
     let mut tracker = Tracker::new(limits, [1, 2, 3, 4], START);
-    let mut order: Vec<u32> = (0..size).collect();
-    shuffle(&mut order, &mut rng(9));
-    let handles: Vec<Slot> = (0..size)
-        .map(|number| insert(&mut tracker, &Key::new(number), START))
-        .collect();
-    let slots: Vec<Slot> = order.iter().map(|&at| handles[at as usize]).collect();
-    let beats_a_tick = (slots.len() / 300).max(1);
+    tracker.advise_memory(hugepages::ask);
+    let mut coming: Vec<u32> = (0..size).collect();
+    shuffle(&mut coming, &mut rng(11));
+    // Those who beat in the same tick.
+    let mut beating = vec![Vec::new(); BEAT_TICKS];
     let mut now = START;
-    let mut at = 0;
     let mut due = Vec::new();
+    let mut ticks = 0;
     // One tick: the beats that fall in it, unmeasured, and then the wheel.
-    let mut tick = || {
+    let mut tick = |come: &[u32], tracker: &mut Tracker<u64>| {
+        let beating = &mut beating[ticks % BEAT_TICKS];
         now = now + Millis(TICK_MS);
-        for _ in 0..beats_a_tick {
-            let _ = black_box(tracker.touch(slots[at % slots.len()], now));
-            at += 1;
+        ticks += 1;
+        for &slot in &*beating {
+            let _ = black_box(tracker.touch(slot, now));
+        }
+        for &number in come {
+            beating.push(insert(tracker, &Key::new(number), now));
         }
         let begin = clock();
         assert!(!tracker.advance(now, usize::MAX, &mut due));
         assert!(due.is_empty(), "they all beat");
         since(begin)
     };
-    for _ in 0..if size > 10_000 { 3_000 } else { 30 } {
-        tick();
+    for come in coming.chunks(coming.len().div_ceil(3 * BEAT_TICKS)) {
+        tick(come, &mut tracker);
+    }
+    for _ in 0..4 * BEAT_TICKS {
+        tick(&[], &mut tracker);
     }
     let mut group = criterion.benchmark_group("wheel_upkeep_per_beat");
     group.bench_function(BenchmarkId::from_parameter(size), |bench| {
         bench.iter_custom(|iters| {
+            let beats_a_tick = f64::from(size) / BEAT_TICKS as f64;
             // Few beats still take whole ticks, so that their share is a true one.
-            let ticks = iters.div_ceil(beats_a_tick as u64).max(10);
-            let spent: Duration = (0..ticks).map(|_| tick()).sum();
-            let beats = ticks as f64 * beats_a_tick as f64;
-            spent.mul_f64(iters as f64 / beats)
+            let ticks = (iters as f64 / beats_a_tick).ceil().max(10.0);
+            let spent: Duration = (0..ticks as u64).map(|_| tick(&[], &mut tracker)).sum();
+            spent.mul_f64(iters as f64 / (ticks * beats_a_tick))
         });
     });
     group.finish();
@@ -262,26 +277,30 @@ fn in_batches<K>(iters: u64, keys: &[K], mut touch: impl FnMut(&[K])) -> Duratio
 
 /// A walk through all lines of a block of memory, each step named by the line before.
 struct Walk {
-    lines: Vec<[u64; 8]>,
+    lines: Box<[u8]>,
     at: usize,
 }
 
 impl Walk {
-    fn new(lines: u32) -> Walk {
+    /// In memory that `advise` is told of before it is written to.
+    fn new(lines: u32, advise: fn(&[u8])) -> Walk {
         let mut next = rng(3);
         // Sattolo's shuffle: one cycle through all.
         let mut order: Vec<u64> = (0..u64::from(lines)).collect();
         for i in (1..order.len()).rev() {
             order.swap(i, (next() % i as u64) as usize);
         }
-        Walk {
-            lines: order.into_iter().map(|to| [to; 8]).collect(),
-            at: 0,
+        let mut lines = vec![0; order.len() * LINE_BYTES].into_boxed_slice();
+        advise(&lines);
+        for (line, to) in lines.chunks_exact_mut(LINE_BYTES).zip(order) {
+            line[..8].copy_from_slice(&to.to_ne_bytes());
         }
+        Walk { lines, at: 0 }
     }
 
     fn step(&mut self) -> usize {
-        self.at = self.lines[self.at][3] as usize;
+        let line = &self.lines[self.at * LINE_BYTES..];
+        self.at = u64::from_ne_bytes(*line.first_chunk().expect("8 bytes")) as usize;
         self.at
     }
 }
@@ -377,3 +396,6 @@ impl Measurement for CpuTime {
 }
 
 const START: Millis = Millis(1_000_000);
+/// Ticks from one beat of a session to the next.
+const BEAT_TICKS: usize = 300;
+const LINE_BYTES: usize = 64;

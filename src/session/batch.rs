@@ -1,11 +1,11 @@
-//! Beats by the hundred: the same touches as one by one, in stages over blocks.
+//! Beats by the hundred: the same touches as one by one, many under way at a time.
 //!
 //! A touch in a large table waits for memory twice, for the index and then for the session.
-//! Here a block of them takes each step together (hash all, load all index lines, load all
-//! sessions, then check and store), so that the waits overlap. Every entry goes through all
-//! stages, the first of a batch like the last. The early stages only guess, by the tag in
-//! the index; the last one checks the guess as a touch alone does, and if it was wrong looks
-//! again in full.
+//! Here the steps of one touch (hash and have the index line fetched, search that and have the
+//! session fetched, then check and store) lie some touches apart, and what they wait for comes
+//! meanwhile. Every entry goes through all steps, the first of a batch like the last. The early
+//! ones only guess, by the tag in the index; the last one checks the guess as a touch alone
+//! does, and if it was wrong looks again in full.
 
 use std::hash::BuildHasher;
 
@@ -52,73 +52,66 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         self.expect_keys(ids.into_iter());
     }
 
-    fn expect_keys<K: Key<G, S>>(&self, mut keys: impl Iterator<Item = K>) {
-        let mut block = [None; BLOCK];
-        while self.stage(&mut block, &mut keys).len() == BLOCK {}
+    fn expect_keys<K: Key<G, S>>(&self, keys: impl Iterator<Item = K>) {
+        let mut lanes = Lanes::default();
+        for key in keys {
+            self.step(&mut lanes, Some(key));
+        }
+        for _ in 0..AHEAD {
+            self.step::<K>(&mut lanes, None);
+        }
     }
 
     fn touch_staged<K: Key<G, S>>(
         &mut self,
-        mut keys: impl Iterator<Item = K>,
+        keys: impl Iterator<Item = K>,
         now: Millis,
         mut on_failure: impl FnMut(usize, Failure),
     ) -> usize {
         let lived = self.lived(now);
-        let mut block: [Option<Lane<K>>; BLOCK] = [None; BLOCK];
+        let mut lanes = Lanes::default();
+        let mut keys = keys.fuse();
         let mut touched = 0;
-        for begin in (0..).step_by(BLOCK) {
-            let count = self.stage(&mut block, &mut keys).len();
-            for (at, &lane) in (begin..).zip(block[..count].iter().flatten()) {
+        loop {
+            let key = keys.next();
+            let is_over = key.is_none();
+            if let Some((at, lane)) = self.step(&mut lanes, key) {
                 let slot = self.settle(lane);
-                let failure = match slot.map(|slot| self.touch_lived(slot, lived)) {
-                    Some(Touch::Live) => {
-                        touched += 1;
-                        continue;
-                    }
-                    Some(Touch::Closing) => Failure::Closing,
-                    None => Failure::Unknown,
-                };
-                on_failure(at, failure);
+                match slot.map(|slot| self.touch_lived(slot, lived)) {
+                    Some(Touch::Live) => touched += 1,
+                    Some(Touch::Closing) => on_failure(at, Failure::Closing),
+                    None => on_failure(at, Failure::Unknown),
+                }
             }
-            if count < BLOCK {
-                break;
+            if is_over && lanes.under_way == 0 {
+                return touched;
             }
         }
-        touched
     }
 
-    /// Takes as many keys as `block` has room for, and brings into cache what each needs.
+    /// Takes in a key, if there is one, and leads those before it one step on. Returns the lane
+    /// whose session should have come by now, and the position of its key.
     #[inline]
-    fn stage<'b, K: Key<G, S>>(
-        &self,
-        block: &'b mut [Option<Lane<K>>; BLOCK],
-        keys: &mut impl Iterator<Item = K>,
-    ) -> &'b [Option<Lane<K>>] {
-        let mut count = 0;
-        for (lane, key) in block.iter_mut().zip(keys) {
-            let place = key.place(&self.table);
-            let guess = None;
-            *lane = Some(Lane { key, place, guess });
-            count += 1;
-        }
-        self.warm(&mut block[..count]);
-        &block[..count]
-    }
-
-    /// Brings into cache the index lines of all lanes, then the sessions they lead to, which
-    /// are noted as guesses.
-    #[inline]
-    fn warm<K: Key<G, S>>(&self, lanes: &mut [Option<Lane<K>>]) {
+    fn step<K: Key<G, S>>(&self, lanes: &mut Lanes<K>, key: Option<K>) -> Option<(usize, Lane<K>)> {
+        let at = lanes.at;
+        lanes.at += 1;
         let index = K::index(&self.table);
-        for lane in lanes.iter().flatten() {
-            index.warm(lane.place);
-        }
-        for lane in lanes.iter_mut().flatten() {
+        let begun = key.map(|key| {
+            let place = key.place(&self.table);
+            index.warm(place);
+            let guess = None;
+            Lane { key, place, guess }
+        });
+        lanes.under_way += usize::from(begun.is_some());
+        let through = std::mem::replace(&mut lanes.ring[at % LANES], begun);
+        lanes.under_way -= usize::from(through.is_some());
+        if let Some(lane) = &mut lanes.ring[(at + LANES - AHEAD) % LANES] {
             lane.guess = index.find(lane.place, |_| true).map(Slot);
             if let Some(slot) = lane.guess {
                 self.table.slots.warm(slot);
             }
         }
+        through.map(|lane| (at - LANES, lane))
     }
 
     /// The session of the lane's key: the guess if it is right, else what a search finds.
@@ -326,7 +319,26 @@ impl<G, S: BuildHasher> Key<G, S> for (&[u8], &[u8]) {
     }
 }
 
-/// One touch on its way through the stages.
+/// The touches under way.
+struct Lanes<K> {
+    /// By the position of their keys, modulo the length.
+    ring: [Option<Lane<K>>; LANES],
+    /// Where the next key is put.
+    at: usize,
+    under_way: usize,
+}
+
+impl<K: Copy> Default for Lanes<K> {
+    fn default() -> Lanes<K> {
+        Lanes {
+            ring: [None; LANES],
+            at: 0,
+            under_way: 0,
+        }
+    }
+}
+
+/// One touch under way.
 #[derive(Clone, Copy)]
 struct Lane<K> {
     key: K,
@@ -335,6 +347,8 @@ struct Lane<K> {
     guess: Option<Slot>,
 }
 
-/// Touches that go through the stages together: enough to keep all of a core's outstanding
-/// loads busy, few enough that their lines stay in the first-level cache.
-const BLOCK: usize = 64;
+/// Touches between two steps of one: enough that what it waits for has come, and that a core's
+/// outstanding loads are all in use.
+const AHEAD: usize = 16;
+/// Touches under way at a time: two waits.
+const LANES: usize = 2 * AHEAD;

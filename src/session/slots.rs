@@ -229,6 +229,18 @@ impl Slots {
         put_u32(self.header_bytes_mut(slot), DEADLINE, deadline);
     }
 
+    /// Sets the tick of the bucket that holds the session's valid entry.
+    #[inline]
+    pub(super) fn set_filed(&mut self, slot: Slot, filed: u32) {
+        put_u32(self.header_bytes_mut(slot), FILED, filed);
+    }
+
+    /// Sets the state.
+    #[inline]
+    pub(super) fn set_state(&mut self, slot: Slot, state: State) {
+        self.header_bytes_mut(slot)[STATE] = state as u8;
+    }
+
     /// Bytes of the extents in use. A page is reserved whole, but the system backs only what
     /// was written to.
     pub(super) fn memory_bytes(&self) -> usize {

@@ -211,12 +211,21 @@ impl<G, S: BuildHasher> Tracker<G, S> {
     pub fn advance(&mut self, now: Millis, budget: usize, due: &mut Vec<Slot>) -> bool {
         let now = self.lived(now).tick().0;
         let mut allowance = budget;
-        let mut slots = [0; BLOCK_SLOTS];
+        // Two blocks: one is judged while the sessions of the next are fetched.
+        let mut blocks = [[0; BLOCK_SLOTS]; 2];
+        let mut fetched = (0, 0);
         loop {
-            match self.wheel.take(now, &mut allowance, &mut slots) {
-                Taken::Entries { tick, count } => {
-                    self.look_at(&slots[..count], tick, now as u32, due);
-                }
+            let [next, last] = &mut blocks;
+            let taken = self.wheel.take(now, &mut allowance, next);
+            let (tick, count) = fetched;
+            fetched = match taken {
+                Taken::Entries { tick, count } => (tick, count),
+                Taken::Spent | Taken::Done => (0, 0),
+            };
+            let next = &next[..fetched.1];
+            self.look_at(&last[..count], tick, now as u32, due, next);
+            match taken {
+                Taken::Entries { .. } => blocks.swap(0, 1),
                 Taken::Spent => return true,
                 Taken::Done => return false,
             }
@@ -410,26 +419,28 @@ impl<G, S: BuildHasher> Tracker<G, S> {
     }
 
     /// Judges entries filed at `tick`: drops the stale, files again what is not due by `now`
-    /// and marks the rest closing.
-    fn look_at(&mut self, entries: &[u32], tick: u32, now: u32, due: &mut Vec<Slot>) {
+    /// and marks the rest closing. Meanwhile the sessions of `next` are fetched.
+    fn look_at(&mut self, entries: &[u32], tick: u32, now: u32, due: &mut Vec<Slot>, next: &[u32]) {
         let slots = &mut self.table.slots;
-        // First have all sessions fetched, then look at each.
-        for &slot in entries {
-            slots.warm(Slot(slot));
-        }
-        for &slot in entries {
+        let (beside, rest) = next.split_at(next.len().min(entries.len()));
+        for (at, &slot) in entries.iter().enumerate() {
+            if let Some(&slot) = beside.get(at) {
+                slots.warm(Slot(slot));
+            }
             let slot = Slot(slot);
-            let mut header = slots.header(slot);
+            let header = slots.header(slot);
             if header.state != State::Live || header.filed != tick {
                 continue;
             }
             if is_before(now, header.deadline) {
-                header.filed = self.wheel.file(slot, header.deadline);
+                slots.set_filed(slot, self.wheel.file(slot, header.deadline));
             } else {
-                header.state = State::Closing;
+                slots.set_state(slot, State::Closing);
                 due.push(slot);
             }
-            slots.write(slot, header);
+        }
+        for &slot in rest {
+            slots.warm(Slot(slot));
         }
     }
 
