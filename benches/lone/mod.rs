@@ -14,6 +14,7 @@ use systole::log::{FileDisk, FileLog, Log, Settings as LogSettings};
 use systole::mail::Mail;
 use systole::metrics::{CoreCounters, Registry, ShardCounters};
 use systole::replica::{Output, Replica, Settings as ReplicaSettings};
+use systole::runtime::hugepages;
 use systole::shard::{ConnId, Latencies, Settings, Shard};
 use systole::time::Millis;
 use systole::types::ServerId;
@@ -57,6 +58,8 @@ impl Server {
             ready: Output::default(),
             now: BEGIN,
         };
+        // As a server has it.
+        server.shard.advise_memory(hugepages::ask);
         server.replica.start(BEGIN);
         server.settle();
         for index in 0..conns {

@@ -8,6 +8,7 @@
 //! does, and if it was wrong looks again in full.
 
 use std::hash::BuildHasher;
+use std::iter::FusedIterator;
 
 use super::index::{Index, Place};
 use super::slots::{State, is_before};
@@ -26,7 +27,7 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         now: Millis,
         on_failure: impl FnMut(usize, Failure),
     ) -> usize {
-        self.touch_staged(ids.into_iter(), now, on_failure)
+        self.touch_staged(ids.into_iter().fuse(), now, on_failure)
     }
 
     /// Touches the sessions of these (group, member) names at `now`, and calls `on_failure`
@@ -37,81 +38,85 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         now: Millis,
         on_failure: impl FnMut(usize, Failure),
     ) -> usize {
-        self.touch_staged(names.into_iter(), now, on_failure)
+        self.touch_staged(names.into_iter().fuse(), now, on_failure)
     }
 
     /// Brings into cache what touching the sessions of these names will need. Changes nothing;
     /// names that are nobody's do no harm.
     pub fn expect<'a>(&self, names: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) {
-        self.expect_keys(names.into_iter());
+        self.expect_keys(names.into_iter().fuse());
     }
 
     /// As [`Tracker::expect`], for the sessions of these ids: what finding and reading them will
     /// need.
     pub fn expect_ids(&self, ids: impl IntoIterator<Item = SessionId>) {
-        self.expect_keys(ids.into_iter());
+        self.expect_keys(ids.into_iter().fuse());
     }
 
-    fn expect_keys<K: Key<G, S>>(&self, keys: impl Iterator<Item = K>) {
+    fn expect_keys<K: Key<G, S>>(&self, mut keys: impl FusedIterator<Item = K>) {
         let mut lanes = Lanes::default();
-        for key in keys {
-            self.step(&mut lanes, Some(key));
-        }
-        for _ in 0..AHEAD {
-            self.step::<K>(&mut lanes, None);
-        }
+        while !self.go_on(&mut lanes, &mut keys).is_last {}
     }
 
     fn touch_staged<K: Key<G, S>>(
         &mut self,
-        keys: impl Iterator<Item = K>,
+        mut keys: impl FusedIterator<Item = K>,
         now: Millis,
         mut on_failure: impl FnMut(usize, Failure),
     ) -> usize {
         let lived = self.lived(now);
         let mut lanes = Lanes::default();
-        let mut keys = keys.fuse();
-        let mut touched = 0;
+        let (mut at, mut touched) = (0, 0);
         loop {
-            let key = keys.next();
-            let is_over = key.is_none();
-            if let Some((at, lane)) = self.step(&mut lanes, key) {
+            let Ready { lanes, is_last } = self.go_on(&mut lanes, &mut keys);
+            for &lane in lanes.iter().flatten() {
                 let slot = self.settle(lane);
                 match slot.map(|slot| self.touch_lived(slot, lived)) {
                     Some(Touch::Live) => touched += 1,
                     Some(Touch::Closing) => on_failure(at, Failure::Closing),
                     None => on_failure(at, Failure::Unknown),
                 }
+                at += 1;
             }
-            if is_over && lanes.under_way == 0 {
+            if is_last {
                 return touched;
             }
         }
     }
 
-    /// Takes in a key, if there is one, and leads those before it one step on. Returns the lane
-    /// whose session should have come by now, and the position of its key.
+    /// Takes in some keys, leads those of the last time one step on, and gives back those of
+    /// the time before it, whose sessions should have come by now.
     #[inline]
-    fn step<K: Key<G, S>>(&self, lanes: &mut Lanes<K>, key: Option<K>) -> Option<(usize, Lane<K>)> {
-        let at = lanes.at;
-        lanes.at += 1;
+    fn go_on<'l, K: Key<G, S>>(
+        &self,
+        lanes: &'l mut Lanes<K>,
+        keys: &mut impl FusedIterator<Item = K>,
+    ) -> Ready<'l, K> {
         let index = K::index(&self.table);
-        let begun = key.map(|key| {
+        let (newest, older, oldest) = lanes.turn();
+        newest.len = 0;
+        for (lane, key) in newest.lanes.iter_mut().zip(keys) {
             let place = key.place(&self.table);
             index.warm(place);
             let guess = None;
-            Lane { key, place, guess }
-        });
-        lanes.under_way += usize::from(begun.is_some());
-        let through = std::mem::replace(&mut lanes.ring[at % LANES], begun);
-        lanes.under_way -= usize::from(through.is_some());
-        if let Some(lane) = &mut lanes.ring[(at + LANES - AHEAD) % LANES] {
-            lane.guess = index.find(lane.place, |_| true).map(Slot);
-            if let Some(slot) = lane.guess {
-                self.table.slots.warm(slot);
-            }
+            *lane = Some(Lane { key, place, guess });
+            newest.len += 1;
         }
-        through.map(|lane| (at - LANES, lane))
+        for lane in older.lanes[..older.len].iter_mut().flatten() {
+            lane.guess = self.guess(index, lane.place);
+        }
+        Ready {
+            lanes: &oldest.lanes[..oldest.len],
+            is_last: newest.len + older.len == 0,
+        }
+    }
+
+    /// The first session under the tag, which is fetched: mostly the one that is sought.
+    #[inline]
+    fn guess(&self, index: &Index, place: Place) -> Option<Slot> {
+        let slot = Slot(index.find(place, |_| true)?);
+        self.table.slots.warm(slot);
+        Some(slot)
     }
 
     /// The session of the lane's key: the guess if it is right, else what a search finds.
@@ -142,24 +147,28 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         NameHash(self.table.hash_name(group, member))
     }
 
-    /// Goes on with that for all together: brings into cache what each needs.
+    /// Goes on with that for all together: brings into cache what each needs, as
+    /// [`Tracker::touch_names`] does.
     ///
-    /// Each loop does little but fetch. A prefetch whose page is not in the TLB holds back what
+    /// The loop does little but fetch. A prefetch whose page is not in the TLB holds back what
     /// comes after it until the page's address is found; in a short loop the next few are begun
     /// meanwhile, and with the reading of a request between two of them each is waited for.
     #[inline]
     pub fn approach(&self, sought: &mut [Sought<'_>]) {
         let index = self.table.names();
-        for one in &mut *sought {
+        let begin = |one: &mut Sought<'_>| {
             one.place = index.place(one.hash.0);
             index.warm(one.place);
+        };
+        let go_on = |one: &mut Sought<'_>| one.guess = self.guess(index, one.place);
+        let len = sought.len();
+        let ahead = AHEAD.min(len);
+        sought[..ahead].iter_mut().for_each(begin);
+        for at in ahead..len {
+            begin(&mut sought[at]);
+            go_on(&mut sought[at - ahead]);
         }
-        for one in sought {
-            one.guess = index.find(one.place, |_| true).map(Slot);
-            if let Some(slot) = one.guess {
-                self.table.slots.warm(slot);
-            }
-        }
+        sought[len - ahead..].iter_mut().for_each(go_on);
     }
 
     /// Ends it: touches the session, and gives what the answer to its beat needs. `None`, and
@@ -319,23 +328,18 @@ impl<G, S: BuildHasher> Key<G, S> for (&[u8], &[u8]) {
     }
 }
 
-/// The touches under way.
+/// The touches under way, in three blocks: one in each step.
 struct Lanes<K> {
-    /// By the position of their keys, modulo the length.
-    ring: [Option<Lane<K>>; LANES],
-    /// Where the next key is put.
-    at: usize,
-    under_way: usize,
+    blocks: [Block<K>; 3],
+    /// Which block is the newest.
+    newest: usize,
 }
 
-impl<K: Copy> Default for Lanes<K> {
-    fn default() -> Lanes<K> {
-        Lanes {
-            ring: [None; LANES],
-            at: 0,
-            under_way: 0,
-        }
-    }
+/// Touches that take each step together.
+#[derive(Clone, Copy)]
+struct Block<K> {
+    lanes: [Option<Lane<K>>; AHEAD],
+    len: usize,
 }
 
 /// One touch under way.
@@ -347,8 +351,40 @@ struct Lane<K> {
     guess: Option<Slot>,
 }
 
+/// What has come through the steps.
+struct Ready<'l, K> {
+    lanes: &'l [Option<Lane<K>>],
+    /// Nothing is left behind it.
+    is_last: bool,
+}
+
+impl<K: Copy> Default for Lanes<K> {
+    fn default() -> Lanes<K> {
+        let empty = Block {
+            lanes: [None; AHEAD],
+            len: 0,
+        };
+        Lanes {
+            blocks: [empty; 3],
+            newest: 0,
+        }
+    }
+}
+
+impl<K> Lanes<K> {
+    /// Makes the oldest block the newest. Gives the newest, the one before it and the oldest.
+    #[inline]
+    fn turn(&mut self) -> (&mut Block<K>, &mut Block<K>, &mut Block<K>) {
+        self.newest = (self.newest + 1) % 3;
+        let [a, b, c] = &mut self.blocks;
+        match self.newest {
+            0 => (a, c, b),
+            1 => (b, a, c),
+            _ => (c, b, a),
+        }
+    }
+}
+
 /// Touches between two steps of one: enough that what it waits for has come, and that a core's
 /// outstanding loads are all in use.
 const AHEAD: usize = 16;
-/// Touches under way at a time: two waits.
-const LANES: usize = 2 * AHEAD;
