@@ -185,6 +185,12 @@ impl Ticker {
         Ok(())
     }
 
+    /// True if the timer runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Takes note that the timer has fired, so that it is no longer readable.
     pub fn acknowledge(&self) {
         let mut count = [0_u8; 8];

@@ -156,8 +156,13 @@ impl ShardLoop {
                 shard.is_behind() || shard.has_asks() || shard.has_due() || !self.late.is_empty();
             let polls = self.polls();
             let inbox = &self.served.inbox;
+            // Answers that are kept for others are sent once nothing came for a brief time.
+            let brief_ns = match self.ticker.is_running() && self.served.gathered.is_empty() {
+                true => BEYOND_TICK_NS,
+                false => BRIEF_NS,
+            };
             let idle_ns = match (pressed, inbox.has_mail()) {
-                (false, false) if !polls => BRIEF_NS,
+                (false, false) if !polls => brief_ns,
                 (false, true) if inbox.is_held() => HELD_NS,
                 _ => 0,
             };
@@ -337,6 +342,10 @@ const TELLS_MAX: usize = 256;
 /// Parking takes six system calls where this takes one, and on a busy shard the next input is
 /// microseconds away. Other tasks of the executor wait as long; a shard has none that press.
 const BRIEF_NS: u32 = 500_000;
+/// The same while the timer runs, which then ends the sleep: to have the kernel set another timer
+/// before that, and take it back, for each sleep costs a busy shard under a hypervisor more than
+/// to be woken.
+const BEYOND_TICK_NS: u32 = 2 * TICK_MS as u32 * 1_000_000;
 /// The same while news waits for another shard to have it too, which takes the core a few
 /// microseconds.
 const HELD_NS: u32 = 20_000;
