@@ -395,8 +395,10 @@ pub(crate) enum TargetName {
     P7Three,
     /// Lateness of expiry
     P8,
-    /// Restart, and the longest stall
+    /// Restart
     P9,
+    /// The longest wait of a beat while snapshots are taken
+    P9Stall,
     /// Beats over several shards
     P11,
     /// Idle connections

@@ -89,6 +89,9 @@ pub(crate) trait Driver {
         body: &[u8],
         now_ns: u64,
     );
+    /// Answers have arrived on a connection: whoever holds what they are about far apart in
+    /// memory may fetch it now, all at once.
+    fn arrived(&mut self, _: &Lane) {}
     /// Connection `conn` ended, with `lost` requests unanswered.
     fn closed(&mut self, conn: u32, why: &str, lost: &mut dyn Iterator<Item = Pending>);
     /// The first answer in `input`; `None` asks for more bytes. An answer with a status below
@@ -98,10 +101,18 @@ pub(crate) trait Driver {
     /// # Errors
     /// If the bytes are no answer, with the reason for which the connection is closed.
     fn frame(&mut self, lane: &mut Lane, input: &[u8]) -> Result<Option<Reply>, String> {
-        let kind = lane.waiting.front().map(|p| p.kind);
-        let to_head = matches!(kind, Some(Kind::Head | Kind::Ghost));
-        reply::parse(input, to_head).map_err(|e| format!("{NOT_HTTP}{e}"))
+        read_http(lane, input)
     }
+}
+
+/// The first answer in `input` to what `lane` awaits; see [`Driver::frame`].
+///
+/// # Errors
+/// If the bytes are none of HTTP.
+pub(crate) fn read_http(lane: &Lane, input: &[u8]) -> Result<Option<Reply>, String> {
+    let kind = lane.waiting.front().map(|p| p.kind);
+    let to_head = matches!(kind, Some(Kind::Head | Kind::Ghost));
+    reply::parse(input, to_head).map_err(|e| format!("{NOT_HTTP}{e}"))
 }
 
 /// What [`Driver::tick`] wants next.
@@ -312,6 +323,7 @@ impl Net {
         };
         self.bytes.1 += got as u64;
         let now_ns = clock::now();
+        driver.arrived(&c.lane);
         let mut kept = std::mem::take(&mut c.input);
         let outcome = if kept.is_empty() {
             let outcome = answers(&self.scratch[..got], &mut c.lane, driver, now_ns);

@@ -44,6 +44,8 @@ pub(crate) struct Plan {
     pub(crate) with_id: bool,
     /// The server knows no sessions: no joins, a fixed 204 to every beat.
     pub(crate) bare: bool,
+    /// A beat that waits so long is looked into.
+    pub(crate) stall_ns: u64,
     /// Process whose CPU time is read at both ends of the measured time.
     pub(crate) server_pid: Option<u32>,
     /// Sessions that an earlier run with the same names has joined: nobody joins.
@@ -125,6 +127,7 @@ impl Plan {
             seed: 1,
             with_id: false,
             bare: false,
+            stall_ns: 5 * MILLI,
             server_pid: None,
             known: None,
         }

@@ -4,6 +4,7 @@
 //! the other. Incremental: called again with more bytes, it gives the same verdict.
 
 use std::fmt;
+use std::ops::Range;
 
 /// The head of one answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +29,80 @@ impl Reply {
     /// Head and body together.
     pub(crate) fn total_len(&self) -> usize {
         self.head_len + self.body_len
+    }
+}
+
+/// The head of a bodiless answer that was read in full, to read the next of the same kind by: a
+/// server's answers to heartbeats differ in a session's id and a group's version at most.
+///
+/// This only ever says what [`parse`] would say, sooner; of all else it says nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Last {
+    head: Vec<u8>,
+    reply: Reply,
+    /// Where the values of the two stand that may differ, in the order of their places.
+    differ: Vec<(Value, Range<usize>)>,
+}
+
+/// What may differ from answer to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Value {
+    /// That of `x-session-id`.
+    Session,
+    /// That of `x-group-version`.
+    Version,
+}
+
+impl Last {
+    /// The answer that `input` begins with, if all of its head is there and it is of that kind.
+    pub(crate) fn again(&self, input: &[u8]) -> Option<Reply> {
+        if self.head.is_empty() {
+            return None;
+        }
+        let mut reply = self.reply;
+        let (mut rest, mut same) = (input, 0);
+        for (value, place) in &self.differ {
+            rest = rest.strip_prefix(&self.head[same..place.start])?;
+            same = place.end;
+            let len = match value {
+                Value::Session => place.len(),
+                Value::Version => rest.iter().position(|b| *b == b'\r')?,
+            };
+            let (text, after) = rest.split_at_checked(len)?;
+            match value {
+                Value::Session => reply.session = Some(hex(text)?),
+                Value::Version => reply.group_version = Some(number(text)?),
+            }
+            rest = after;
+        }
+        rest = rest.strip_prefix(&self.head[same..])?;
+        reply.head_len = input.len() - rest.len();
+        Some(reply)
+    }
+
+    /// Keeps the head that `input` begins with and that was read as `reply`, if others may be
+    /// like it.
+    pub(crate) fn keep(&mut self, input: &[u8], reply: &Reply) {
+        if reply.status != 204 {
+            return;
+        }
+        self.head = input[..reply.head_len].to_vec();
+        self.reply = *reply;
+        self.differ.clear();
+        for (value, name) in [
+            (Value::Session, &b"\r\nx-session-id: "[..]),
+            (Value::Version, b"\r\nx-group-version: "),
+        ] {
+            let of_name = self.head.windows(name.len()).enumerate();
+            let mut found = of_name.filter(|(_, text)| text.eq_ignore_ascii_case(name));
+            // Of several the last counts, and those before it are the same in each answer.
+            if let Some((at, _)) = found.next_back() {
+                let start = at + name.len();
+                let len = self.head[start..].iter().position(|b| *b == b'\r');
+                self.differ.push((value, start..start + len.unwrap_or(0)));
+            }
+        }
+        self.differ.sort_by_key(|(_, place)| place.start);
     }
 }
 
@@ -234,6 +309,78 @@ mod tests {
         assert_eq!(parse(text, true).unwrap().unwrap().body_len, 0);
         let none = b"HTTP/1.1 304 Not Modified\r\n\r\n";
         assert_eq!(parse(none, false).unwrap().unwrap().body_len, 0);
+    }
+
+    /// As the server writes it: what differs stands last.
+    const SERVED: &[u8] = b"HTTP/1.1 204 No Content\r\ncache-control: no-store\r\n\
+        x-session-timeout-ms: 10000\r\nx-session-id: 00000abc0000000100000000000000ff\r\n\
+        x-group-version: 17\r\n\r\n";
+
+    fn last(head: &[u8]) -> Last {
+        let mut last = Last::default();
+        last.keep(head, &parse(head, true).unwrap().unwrap());
+        last
+    }
+
+    #[test]
+    fn an_answer_like_the_last_is_read_by_it() {
+        let last = last(SERVED);
+        let text = |version: &str| {
+            let text = String::from_utf8(SERVED.to_vec()).unwrap();
+            let text = text.replace("ff\r", "0d\r").replace("17", version);
+            (text + "HTTP/1.1 204").into_bytes()
+        };
+        for version in ["0", "17", "987654321098765432"] {
+            let input = text(version);
+            let whole = input.len() - "HTTP/1.1 204".len();
+            assert_eq!(last.again(&input), parse(&input, true).unwrap());
+            assert_eq!(last.again(&input).unwrap().head_len, whole);
+            for cut in 0..whole {
+                assert_eq!(last.again(&input[..cut]), None, "cut at {cut}");
+            }
+        }
+        assert_eq!(Last::default().again(SERVED), None);
+    }
+
+    #[test]
+    fn of_an_answer_that_differs_the_last_says_what_is_said_without_it_or_nothing() {
+        let last = last(SERVED);
+        for at in 0..SERVED.len() {
+            for byte in 0..=255 {
+                let mut input = SERVED.to_vec();
+                input[at] = byte;
+                if let Some(reply) = last.again(&input) {
+                    assert_eq!(parse(&input, true), Ok(Some(reply)), "{byte} at {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn answers_of_all_kinds_are_read_by_their_like_as_they_are_without() {
+        let served = String::from_utf8(SERVED.to_vec()).unwrap();
+        for head in [
+            BEAT.to_vec(),
+            b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+            served.replace("x-group-version: 17\r\n", "").into(),
+            served
+                .replace("\r\n\r", "\r\nx-group-version: 3\r\n\r")
+                .into(),
+        ] {
+            let mut twice = head.clone();
+            twice.extend_from_slice(&head);
+            let text = String::from_utf8_lossy(&head);
+            let again = last(&head).again(&twice);
+            assert_eq!(again, parse(&twice, true).unwrap(), "{text}");
+        }
+        let with_body = served
+            .replace("204", "200")
+            .replace("\r\n\r", "\r\ncontent-length: 0\r\n\r");
+        let spaced = served.replace("x-session-id: ", "x-session-id:  ");
+        for left_out in [with_body, spaced] {
+            let left_out = left_out.as_bytes();
+            assert_eq!(last(left_out).again(left_out), None);
+        }
     }
 
     #[test]

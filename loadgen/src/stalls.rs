@@ -1,6 +1,5 @@
 //! Stalls: stretches of time in which beats waited long.
 
-use crate::clock::MILLI;
 use std::ops::Range;
 
 /// A stretch of time in which beats waited, one stall for all that overlap: after a stop of the
@@ -18,16 +17,26 @@ pub(crate) struct Stall {
 }
 
 /// The stalls of a run so far, in order of time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stalls {
+    /// A beat that waits less is not looked into.
+    least_ns: u64,
     all: Vec<Stall>,
 }
 
 impl Stalls {
+    /// Those of beats that wait `least_ns` or more.
+    pub(crate) fn new(least_ns: u64) -> Stalls {
+        Stalls {
+            least_ns,
+            all: Vec::new(),
+        }
+    }
+
     /// Takes note of a beat that was due, sent and answered at these times.
     pub(crate) fn add(&mut self, due_ns: u64, sent_ns: u64, done_ns: u64, beats: u32) {
         let longest_ns = done_ns.saturating_sub(due_ns);
-        if longest_ns < WAIT_NS_MIN {
+        if longest_ns < self.least_ns {
             return;
         }
         let mut stall = Stall {
@@ -66,17 +75,16 @@ fn joined(a: Stall, b: Stall) -> Stall {
     }
 }
 
-/// A beat that waits less is not looked into.
-const WAIT_NS_MIN: u64 = 5 * MILLI;
 /// Stalls kept; where there are more, the newest are joined, which overstates them.
 const STALLS_MAX: usize = 100_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::MILLI;
 
     fn stalls(beats: &[(u64, u64, u64)]) -> Vec<Stall> {
-        let mut stalls = Stalls::default();
+        let mut stalls = Stalls::new(5 * MILLI);
         for (due, sent, done) in beats {
             stalls.add(due * MILLI, sent * MILLI, done * MILLI, 1);
         }
@@ -107,7 +115,7 @@ mod tests {
 
     #[test]
     fn no_more_stalls_are_kept_than_there_is_room_for_and_none_is_lost() {
-        let mut stalls = Stalls::default();
+        let mut stalls = Stalls::new(5 * MILLI);
         let beats = STALLS_MAX as u64 + 1;
         for beat in 0..beats {
             stalls.add(

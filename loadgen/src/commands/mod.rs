@@ -13,6 +13,7 @@ pub(crate) mod memory;
 pub(crate) mod overload;
 pub(crate) mod own;
 pub(crate) mod restart;
+mod rolling;
 pub(crate) mod soak;
 pub(crate) mod watch;
 

@@ -14,17 +14,18 @@ pub(crate) use outcome::{Counts, Outcome, Phase, Progress};
 use crate::batch::{self, Batches};
 use crate::churn::{self, Action, Event};
 use crate::clock::{MILLI, SECOND};
-use crate::net::{Driver, Kind, Lane, NOT_HTTP, Net, Next, Pending};
+use crate::net::{self, Driver, Kind, Lane, NOT_HTTP, Net, Next, Pending};
 use crate::plan::{Known, Load, Mode, Plan};
 use crate::process;
 use crate::recorder::{Recorder, Tag};
-use crate::reply::Reply;
+use crate::reply::{Last, Reply};
 use crate::schedule::{Dealing, OpenLoop};
 use crate::stalls::Stalls;
 use crate::standing::{Standing, State};
 use crate::verify::{Fault, Sent, Session, Verifier};
 use crate::watch::{Deaths, Mass};
 use std::collections::VecDeque;
+use std::hint::black_box;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,6 +51,7 @@ pub(crate) struct Loader {
     /// Closed loop: the next block of each connection.
     cursors: Vec<u64>,
     batches: Batches,
+    last: Last,
     events: std::vec::IntoIter<Event>,
     next_event: Option<Event>,
     deaths: Deaths,
@@ -95,7 +97,7 @@ impl Loader {
             standing,
             verifier,
             recorder: Recorder::new(origin_ns),
-            stalls: Stalls::default(),
+            stalls: Stalls::new(plan.stall_ns),
             counts: Counts::default(),
             progress,
             joined: 0,
@@ -105,6 +107,7 @@ impl Loader {
             open_loop: None,
             cursors: (0..plan.connections).map(|_| 0).collect(),
             batches: Batches::default(),
+            last: Last::default(),
             events: Vec::new().into_iter(),
             next_event: None,
             deaths: Deaths::new(plan.timeout_ns, plan.late_bound_ns),
@@ -484,6 +487,31 @@ impl Loader {
 }
 
 impl Driver for Loader {
+    fn arrived(&mut self, lane: &Lane) {
+        if self.plan.bare {
+            return;
+        }
+        // None of these loads waits for another, and none is done for its value.
+        let sessions = lane
+            .waiting
+            .iter()
+            .take(FETCHED_MAX)
+            .map(|p| p.sent.session as usize);
+        let acked = sessions.filter_map(|at| Some(self.sessions.get(at)?.acked_ns));
+        black_box(acked.fold(0, |all, ns| all | ns));
+    }
+
+    fn frame(&mut self, lane: &mut Lane, input: &[u8]) -> Result<Option<Reply>, String> {
+        if let Some(reply) = self.last.again(input) {
+            return Ok(Some(reply));
+        }
+        let reply = net::read_http(lane, input)?;
+        if let Some(reply) = &reply {
+            self.last.keep(input, reply);
+        }
+        Ok(reply)
+    }
+
     fn tick(&mut self, net: &mut Net, now_ns: u64) -> Next {
         self.recorder.roll(now_ns);
         if self.advance(net, now_ns) {
@@ -549,3 +577,5 @@ const DRAINING_NS_MAX: u64 = 30 * SECOND;
 const SILENCE_NS_MAX: u64 = 5 * SECOND;
 /// Blocks tried in a closed loop until one with a living session is found.
 const TRIES_MAX: u64 = 64;
+/// Sessions fetched at once: more than are answered in one read of a pipelined connection.
+const FETCHED_MAX: usize = 64;

@@ -94,6 +94,8 @@ struct Rounds {
     load_us: Vec<f64>,
     bound_per_s: Vec<f64>,
     ours_per_s: Vec<f64>,
+    bound_busy: Vec<f64>,
+    ours_busy: Vec<f64>,
     intervals: Vec<Interval>,
 }
 
@@ -112,6 +114,9 @@ impl Rounds {
             .push(own_ns / 1e3 / full.counts.beats_measured.max(1) as f64);
         self.bound_per_s.push(rate(bare));
         self.ours_per_s.push(rate(full));
+        let busy = |d: &Done| d.counts.cpu_ns.0 as f64 / d.counts.measured_ns.max(1) as f64;
+        self.bound_busy.push(busy(bare));
+        self.ours_busy.push(busy(full));
         let all = [&self.intervals[..], &full.intervals].concat();
         self.intervals = recorder::merge(all);
         eprintln!(
@@ -156,6 +161,19 @@ impl Rounds {
                 "systole_per_s",
                 "beats a second, systole",
                 &self.ours_per_s,
+                "",
+            ),
+            // A server that waits for the load pays for going to sleep and waking up.
+            (
+                "bound_busy",
+                "share of its time the bound was busy",
+                &self.bound_busy,
+                "",
+            ),
+            (
+                "systole_busy",
+                "share of its time systole was busy",
+                &self.ours_busy,
                 "",
             ),
         ] {

@@ -4,6 +4,7 @@ pub(crate) mod ensemble;
 pub(crate) mod expiry;
 mod heartbeat;
 pub(crate) mod joins;
+mod stall;
 
 use super::own::Home;
 use super::tell;
@@ -15,6 +16,7 @@ use crate::process::Server;
 use crate::report::Report;
 use crate::run;
 use anyhow::Result;
+use clap::ValueEnum;
 
 /// Runs `bench`. True if nothing went wrong; a missed target is a figure, not a fault.
 ///
@@ -46,6 +48,7 @@ pub(crate) fn bench(flags: &Bench) -> Result<bool> {
             rounds: flags.rounds,
             duration: 20 * SECOND,
         }),
+        TargetName::P9Stall => stall::stalls(flags),
         TargetName::P12 => super::idle::idle(&Idle {
             own: pinned(flags).own,
             connections: 15_000,
@@ -67,6 +70,12 @@ fn pinned(flags: &Bench) -> Bench {
 /// A systole with its table filled.
 fn loaded(flags: &Bench) -> Result<(Home, Server, Known, Report)> {
     let home = Home::new(&flags.own)?;
+    let (server, known, report) = filled(&home, flags)?;
+    Ok((home, server, known, report))
+}
+
+/// The same at a home of one's own.
+fn filled(home: &Home, flags: &Bench) -> Result<(Server, Known, Report)> {
     let (server, _) = home.start()?;
     let joins = Plan {
         server_pid: Some(server.pid()),
@@ -75,12 +84,13 @@ fn loaded(flags: &Bench) -> Result<(Home, Server, Known, Report)> {
     let done = run::run(&home.target(), vec![joins], flags.own.load_cpu)?;
     let mut report = Report::new(&topic(flags), done.started, &home.describe());
     tell(&mut report, &done);
-    Ok((home, server, done.into_known(), report))
+    Ok((server, done.into_known(), report))
 }
 
-/// `p1`, `p2` …: what the result's folder is called after.
+/// `p1`, `p7-three` …: what the result's folder is called after.
 fn topic(flags: &Bench) -> String {
-    format!("{:?}", flags.target).to_lowercase()
+    let value = flags.target.to_possible_value();
+    value.map_or(String::new(), |value| value.get_name().to_owned())
 }
 
 fn names() -> Names {

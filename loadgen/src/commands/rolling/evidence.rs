@@ -24,13 +24,13 @@ use std::time::Duration;
 
 /// Time that was taken from us, by hundredths of a second.
 #[derive(Clone, Debug)]
-pub(super) struct Account {
+pub(in crate::commands) struct Account {
     origin_ns: u64,
     slots: Vec<u64>,
 }
 
 impl Account {
-    pub(super) fn new(origin_ns: u64) -> Account {
+    pub(in crate::commands) fn new(origin_ns: u64) -> Account {
         Account {
             origin_ns,
             slots: Vec::new(),
@@ -39,7 +39,7 @@ impl Account {
 
     /// Puts down that `taken_ns` of the time from `from_ns` to `to_ns` were taken: evenly, for
     /// want of better knowledge.
-    pub(super) fn add(&mut self, from_ns: u64, to_ns: u64, taken_ns: u64) {
+    pub(in crate::commands) fn add(&mut self, from_ns: u64, to_ns: u64, taken_ns: u64) {
         let whole = to_ns.saturating_sub(from_ns);
         if whole == 0 || taken_ns == 0 {
             return;
@@ -67,21 +67,21 @@ impl Account {
     }
 
     /// All that was taken.
-    pub(super) fn total(&self) -> u64 {
+    pub(in crate::commands) fn total(&self) -> u64 {
         self.slots.iter().sum()
     }
 }
 
 /// What the witnesses say.
 #[derive(Clone, Debug)]
-pub(super) struct Evidence {
+pub(in crate::commands) struct Evidence {
     /// Their accounts, and what each is called; all begin at the same time.
-    pub(super) accounts: Vec<(&'static str, Account)>,
+    pub(in crate::commands) accounts: Vec<(&'static str, Account)>,
 }
 
 impl Evidence {
     /// How much of a stretch of time was taken from us, at most its length.
-    pub(super) fn taken(&self, from_ns: u64, to_ns: u64) -> u64 {
+    pub(in crate::commands) fn taken(&self, from_ns: u64, to_ns: u64) -> u64 {
         let Some((_, first)) = self.accounts.first() else {
             return 0;
         };
@@ -93,14 +93,14 @@ impl Evidence {
 }
 
 /// The witnesses at work.
-pub(super) struct Witnesses {
+pub(in crate::commands) struct Witnesses {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Vec<(&'static str, Account)>>>,
 }
 
 impl Witnesses {
     /// Sends them out: to the server's processor and the generator's, if those are known.
-    pub(super) fn begin(
+    pub(in crate::commands) fn begin(
         server_pid: u32,
         server_cpu: Option<usize>,
         load_cpu: Option<usize>,
@@ -122,7 +122,7 @@ impl Witnesses {
     }
 
     /// Calls them back.
-    pub(super) fn end(self) -> Evidence {
+    pub(in crate::commands) fn end(self) -> Evidence {
         self.stop.store(true, Ordering::Relaxed);
         let threads = self.threads.into_iter();
         let accounts = threads.flat_map(|t| t.join().unwrap_or_default());

@@ -12,20 +12,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 /// What became of it.
-pub(super) struct Churned {
+pub(in crate::commands) struct Churned {
     /// Joins answered.
-    pub(super) joins: u64,
+    pub(in crate::commands) joins: u64,
     /// Leaves answered.
-    pub(super) leaves: u64,
+    pub(in crate::commands) leaves: u64,
     /// Changes that were not asked for, since their connection still awaited too many answers.
-    pub(super) held_back: u64,
+    pub(in crate::commands) held_back: u64,
     /// From when a change was due to its answer.
-    pub(super) waited: Hist,
-    pub(super) faults: Faults,
+    pub(in crate::commands) waited: Hist,
+    pub(in crate::commands) faults: Faults,
 }
 
 /// The churn under way.
-pub(super) struct Churn {
+pub(in crate::commands) struct Churn {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<Churned>>,
 }
@@ -36,7 +36,7 @@ impl Churn {
     ///
     /// # Errors
     /// If no thread is to be had.
-    pub(super) fn begin(
+    pub(in crate::commands) fn begin(
         target: Target,
         joins_per_s: u32,
         config_bytes: usize,
@@ -78,7 +78,7 @@ impl Churn {
     ///
     /// # Errors
     /// If it could not be done.
-    pub(super) fn end(self) -> Result<Churned> {
+    pub(in crate::commands) fn end(self) -> Result<Churned> {
         self.stop.store(true, Ordering::Relaxed);
         let done = self.thread.join();
         done.map_err(|_| anyhow!("the thread of the churn panicked"))?
