@@ -13,7 +13,7 @@ use std::iter::FusedIterator;
 use super::index::{Index, Place};
 use super::slots::{State, is_before};
 use super::table::Table;
-use super::tracker::deadline;
+use super::tracker::{deadline, touch_of};
 use super::{Failure, GroupSlot, Slot, Touch, Tracker};
 use crate::time::Millis;
 use crate::types::SessionId;
@@ -64,14 +64,13 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         now: Millis,
         mut on_failure: impl FnMut(usize, Failure),
     ) -> usize {
-        let lived = self.lived(now);
+        let mut moment = self.moment(now);
         let mut lanes = Lanes::default();
         let (mut at, mut touched) = (0, 0);
         loop {
             let Ready { lanes, is_last } = self.go_on(&mut lanes, &mut keys);
-            for &lane in lanes.iter().flatten() {
-                let slot = self.settle(lane);
-                match slot.map(|slot| self.touch_lived(slot, lived)) {
+            for &lane in lanes {
+                match self.settle(lane, &mut moment) {
                     Some(Touch::Live) => touched += 1,
                     Some(Touch::Closing) => on_failure(at, Failure::Closing),
                     None => on_failure(at, Failure::Unknown),
@@ -99,10 +98,10 @@ impl<G, S: BuildHasher> Tracker<G, S> {
             let place = key.place(&self.table);
             index.warm(place);
             let guess = None;
-            *lane = Some(Lane { key, place, guess });
+            *lane = Lane { key, place, guess };
             newest.len += 1;
         }
-        for lane in older.lanes[..older.len].iter_mut().flatten() {
+        for lane in &mut older.lanes[..older.len] {
             lane.guess = self.guess(index, lane.place);
         }
         Ready {
@@ -112,23 +111,24 @@ impl<G, S: BuildHasher> Tracker<G, S> {
     }
 
     /// The first session under the tag, which is fetched: mostly the one that is sought.
-    #[inline]
+    #[inline(always)]
     fn guess(&self, index: &Index, place: Place) -> Option<Slot> {
         let slot = Slot(index.find(place, |_| true)?);
         self.table.slots.warm(slot);
         Some(slot)
     }
 
-    /// The session of the lane's key: the guess if it is right, else what a search finds.
+    /// Touches the session of the lane's key: the guess if it is right, else what a search finds.
     #[inline]
-    fn settle<K: Key<G, S>>(&self, lane: Lane<K>) -> Option<Slot> {
+    fn settle<K: Key<G, S>>(&mut self, lane: Lane<K>, moment: &mut Moment) -> Option<Touch> {
         // Nothing under the tag means no such key; anything else has to be the key's.
         let guess = lane.guess?;
-        if lane.key.is_of(&self.table, guess) {
-            return Some(guess);
+        if let Some(state) = lane.key.touch(&mut self.table, guess, moment) {
+            return Some(touch_of(guess, state));
         }
         let is = |slot| lane.key.is_of(&self.table, Slot(slot));
-        K::index(&self.table).find(lane.place, is).map(Slot)
+        let found = K::index(&self.table).find(lane.place, is).map(Slot)?;
+        Some(self.touch_at(found, moment))
     }
 }
 
@@ -256,7 +256,7 @@ pub struct Moment {
 
 impl Moment {
     #[inline]
-    fn deadline(&mut self, timeout_ms: u32) -> u32 {
+    pub(super) fn deadline(&mut self, timeout_ms: u32) -> u32 {
         match self.last {
             Some((last_ms, deadline)) if last_ms == timeout_ms => deadline,
             _ => {
@@ -284,13 +284,15 @@ pub struct Reached<'t, G> {
 }
 
 /// What a session is looked for by.
-trait Key<G, S>: Copy {
+trait Key<G, S>: Copy + Default {
     /// The index that leads from keys of this kind to sessions.
     fn index(table: &Table<G, S>) -> &Index;
     /// Where in the index the key would be.
     fn place(self, table: &Table<G, S>) -> Place;
     /// True if the session in the slot is the key's.
     fn is_of(self, table: &Table<G, S>, slot: Slot) -> bool;
+    /// If it is, touches it, in the same look, and says what state it is in.
+    fn touch(self, table: &mut Table<G, S>, slot: Slot, moment: &mut Moment) -> Option<State>;
 }
 
 impl<G, S: BuildHasher> Key<G, S> for SessionId {
@@ -307,6 +309,12 @@ impl<G, S: BuildHasher> Key<G, S> for SessionId {
     #[inline]
     fn is_of(self, table: &Table<G, S>, slot: Slot) -> bool {
         table.has_id(slot, self)
+    }
+
+    #[inline]
+    fn touch(self, table: &mut Table<G, S>, slot: Slot, moment: &mut Moment) -> Option<State> {
+        let deadline = |timeout_ms| moment.deadline(timeout_ms);
+        table.extend_if_id(slot, self, deadline)
     }
 }
 
@@ -326,6 +334,13 @@ impl<G, S: BuildHasher> Key<G, S> for (&[u8], &[u8]) {
     fn is_of(self, table: &Table<G, S>, slot: Slot) -> bool {
         table.is_named(slot, self.0, self.1)
     }
+
+    #[inline]
+    fn touch(self, table: &mut Table<G, S>, slot: Slot, moment: &mut Moment) -> Option<State> {
+        let deadline = |timeout_ms| moment.deadline(timeout_ms);
+        let is_it = table.is_named(slot, self.0, self.1);
+        is_it.then(|| table.slots.extend(slot, deadline))
+    }
 }
 
 /// The touches under way, in three blocks: one in each step.
@@ -338,12 +353,12 @@ struct Lanes<K> {
 /// Touches that take each step together.
 #[derive(Clone, Copy)]
 struct Block<K> {
-    lanes: [Option<Lane<K>>; AHEAD],
+    lanes: [Lane<K>; AHEAD],
     len: usize,
 }
 
 /// One touch under way.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Lane<K> {
     key: K,
     place: Place,
@@ -353,15 +368,15 @@ struct Lane<K> {
 
 /// What has come through the steps.
 struct Ready<'l, K> {
-    lanes: &'l [Option<Lane<K>>],
+    lanes: &'l [Lane<K>],
     /// Nothing is left behind it.
     is_last: bool,
 }
 
-impl<K: Copy> Default for Lanes<K> {
+impl<K: Copy + Default> Default for Lanes<K> {
     fn default() -> Lanes<K> {
         let empty = Block {
-            lanes: [None; AHEAD],
+            lanes: [Lane::default(); AHEAD],
             len: 0,
         };
         Lanes {

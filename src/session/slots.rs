@@ -198,15 +198,20 @@ impl Slots {
     /// touch does. Returns the state; only a live session is moved.
     #[inline]
     pub(super) fn extend(&mut self, slot: Slot, deadline: impl FnOnce(u32) -> u32) -> State {
+        extend(self.header_bytes_mut(slot), deadline)
+    }
+
+    /// The same if `is_it` says so of the counter and the era; else nothing.
+    #[inline]
+    pub(super) fn extend_if(
+        &mut self,
+        slot: Slot,
+        is_it: impl FnOnce(u64, u16) -> bool,
+        deadline: impl FnOnce(u32) -> u32,
+    ) -> Option<State> {
         let bytes = self.header_bytes_mut(slot);
-        let state = State::of(bytes[STATE]);
-        if state == State::Live {
-            let deadline = deadline(u32_at(bytes, TIMEOUT_MS));
-            if is_before(u32_at(bytes, DEADLINE), deadline) {
-                put_u32(bytes, DEADLINE, deadline);
-            }
-        }
-        state
+        let is_it = is_it(u64_at(bytes, COUNTER), era_in(bytes));
+        is_it.then(|| extend(bytes, deadline))
     }
 
     /// The name of the member the slot belongs to, whose header says it has `name_len` bytes.
@@ -285,7 +290,7 @@ impl Header {
     fn read(bytes: &[u8; HEADER_BYTES]) -> Header {
         Header {
             counter: u64_at(bytes, COUNTER),
-            era: u16::from_ne_bytes([bytes[ERA], bytes[ERA + 1]]),
+            era: era_in(bytes),
             name_len: bytes[NAME_LEN],
             state: State::of(bytes[STATE]),
             group: u32_at(bytes, GROUP),
@@ -320,6 +325,24 @@ impl State {
             _ => State::Closing,
         }
     }
+}
+
+#[inline]
+fn era_in(bytes: &[u8; HEADER_BYTES]) -> u16 {
+    u16::from_ne_bytes([bytes[ERA], bytes[ERA + 1]])
+}
+
+/// Moves the deadline in a header; see [`Slots::extend`].
+#[inline]
+fn extend(bytes: &mut [u8; HEADER_BYTES], deadline: impl FnOnce(u32) -> u32) -> State {
+    let state = State::of(bytes[STATE]);
+    if state == State::Live {
+        let deadline = deadline(u32_at(bytes, TIMEOUT_MS));
+        if is_before(u32_at(bytes, DEADLINE), deadline) {
+            put_u32(bytes, DEADLINE, deadline);
+        }
+    }
+    state
 }
 
 /// True if tick `a` comes before tick `b`. Ticks wrap: two that are compared lie less than

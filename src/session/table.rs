@@ -235,6 +235,19 @@ impl<G, S: BuildHasher> Table<G, S> {
     pub(super) fn has_id(&self, slot: Slot, id: SessionId) -> bool {
         self.id(&self.slots.header(slot)) == id
     }
+
+    /// Moves the session's deadline as [`Slots::extend`] does if it has this id.
+    #[inline]
+    pub(super) fn extend_if_id(
+        &mut self,
+        slot: Slot,
+        id: SessionId,
+        deadline: impl FnOnce(u32) -> u32,
+    ) -> Option<State> {
+        let eras = &self.eras;
+        let is_it = |counter, era| SessionId::from_parts(eras.value(era), counter) == id;
+        self.slots.extend_if(slot, is_it, deadline)
+    }
 }
 
 impl Eras {

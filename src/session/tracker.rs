@@ -7,7 +7,7 @@ use ahash::RandomState;
 use super::slots::{Header, State, is_before};
 use super::table::Table;
 use super::wheel::{BLOCK_SLOTS, Taken, Wheel};
-use super::{GroupSlot, InsertError, Limits, NewSession, Slot, Touch};
+use super::{GroupSlot, InsertError, Limits, Moment, NewSession, Slot, Touch};
 use crate::time::{Millis, Tick, stretched};
 use crate::types::{SessionId, Term};
 
@@ -123,8 +123,8 @@ impl<G, S: BuildHasher> Tracker<G, S> {
     /// If the slot holds no session.
     #[inline]
     pub fn touch(&mut self, slot: Slot, now: Millis) -> Touch {
-        let lived = self.lived(now);
-        self.touch_lived(slot, lived)
+        let mut moment = self.moment(now);
+        self.touch_at(slot, &mut moment)
     }
 
     /// Moves the deadline of a live session out to `span` from `now`, never in: somebody else
@@ -388,17 +388,11 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         }
     }
 
-    /// Touches at a point of the virtual clock.
+    /// Touches at a point in time.
     #[inline]
-    pub(super) fn touch_lived(&mut self, slot: Slot, lived: Millis) -> Touch {
-        let moved = self.table.slots.extend(slot, |timeout_ms| {
-            deadline(lived, Millis(u64::from(timeout_ms)))
-        });
-        match moved {
-            State::Live => Touch::Live,
-            State::Closing => Touch::Closing,
-            State::Free => panic!("{slot:?} holds no session"),
-        }
+    pub(super) fn touch_at(&mut self, slot: Slot, moment: &mut Moment) -> Touch {
+        let deadline = |timeout_ms| moment.deadline(timeout_ms);
+        touch_of(slot, self.table.slots.extend(slot, deadline))
     }
 
     /// The point of the virtual clock that `now` of the shard's clock is.
@@ -456,6 +450,19 @@ impl Memory {
     #[must_use]
     pub fn total(&self) -> usize {
         self.slots + self.name_index + self.id_index + self.wheel + self.groups
+    }
+}
+
+/// What a touch of the slot was, by the state of its session.
+///
+/// # Panics
+/// If it holds none.
+#[inline]
+pub(super) fn touch_of(slot: Slot, state: State) -> Touch {
+    match state {
+        State::Live => Touch::Live,
+        State::Closing => Touch::Closing,
+        State::Free => panic!("{slot:?} holds no session"),
     }
 }
 
