@@ -266,7 +266,7 @@ fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
 /// Members watched closely at a time: more questions would be a load of their own.
 const CLOSE_MAX: u32 = 32;
 /// Pause between two questions about a member.
-const STEP_NS: u64 = 4 * MILLI;
+const STEP_NS: u64 = 2 * MILLI;
 /// How long before the deadline the questions begin.
 const LEAD_NS: u64 = 20 * MILLI;
 
