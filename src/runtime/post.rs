@@ -57,13 +57,13 @@ impl Post {
     /// Sends each shard what it is to be told, in the order of the shards, and empties the
     /// lists. Waits for a shard whose inbox is full, and so do the others with this batch. With
     /// `more` the shards learn that more is told in a moment; who was told that hears when it
-    /// no longer holds, if only that.
-    pub async fn carry(&mut self, tells: &mut [Vec<Tell>], more: bool) {
+    /// no longer holds, if only that. False if there was nothing to send.
+    pub async fn carry(&mut self, tells: &mut [Vec<Tell>], more: bool) -> bool {
         let is_due =
             |told_more: &bool, tells: &Vec<Tell>| !tells.is_empty() || (*told_more && !more);
         let mut lists = self.told_more.iter().zip(&*tells);
         if !lists.any(|(told_more, tells)| is_due(told_more, tells)) {
-            return;
+            return false;
         }
         self.batch += 1;
         let mut quiet = Vec::with_capacity(self.shards.len());
@@ -91,6 +91,7 @@ impl Post {
         }
         self.everywhere.0.store(self.batch, Ordering::Release);
         quiet.into_iter().for_each(MailSender::wake);
+        true
     }
 }
 
@@ -188,7 +189,7 @@ mod tests {
         (Post::new(senders.clone(), everywhere), inboxes, senders)
     }
 
-    fn poll(future: impl Future<Output = ()>) -> Poll<()> {
+    fn poll<T>(future: impl Future<Output = T>) -> Poll<T> {
         pin!(future).poll(&mut Context::from_waker(Waker::noop()))
     }
 
@@ -198,7 +199,7 @@ mod tests {
             let (mut post, inboxes, _senders) = office(shards, 4);
             assert!(!inboxes[0].is_first_to_be_heard(), "there is none");
             let mut tells: Vec<_> = (0..shards).map(|_| stop()).collect();
-            assert!(poll(post.carry(&mut tells, false)).is_ready());
+            assert_eq!(poll(post.carry(&mut tells, false)), Poll::Ready(true));
             assert!(inboxes[0].has_mail());
             assert_eq!(inboxes[0].is_first_to_be_heard(), is_first);
         }
@@ -230,7 +231,10 @@ mod tests {
     #[test]
     fn nothing_to_tell_is_no_batch() {
         let (mut post, inboxes, _) = office(1, 8);
-        assert!(poll(post.carry(&mut [Vec::new()], false)).is_ready());
+        assert_eq!(
+            poll(post.carry(&mut [Vec::new()], false)),
+            Poll::Ready(false)
+        );
         assert_eq!((post.batch, inboxes[0].has_mail()), (0, false));
     }
 
@@ -246,10 +250,14 @@ mod tests {
             });
             told.collect::<Vec<_>>()
         };
-        assert!(poll(post.carry(&mut [stop(), stop(), vec![]], true)).is_ready());
-        assert!(poll(post.carry(&mut [stop(), vec![], vec![]], true)).is_ready());
-        assert!(poll(post.carry(&mut [vec![], vec![], vec![]], false)).is_ready());
-        assert!(poll(post.carry(&mut [vec![], vec![], vec![]], false)).is_ready());
+        for (mut tells, more, sent) in [
+            ([stop(), stop(), vec![]], true, true),
+            ([stop(), vec![], vec![]], true, true),
+            ([vec![], vec![], vec![]], false, true),
+            ([vec![], vec![], vec![]], false, false),
+        ] {
+            assert_eq!(poll(post.carry(&mut tells, more)), Poll::Ready(sent));
+        }
         assert_eq!(told(&mut inboxes[0]), [(true, 1), (true, 1), (false, 0)]);
         assert_eq!(told(&mut inboxes[1]), [(true, 1), (false, 0)]);
         assert!(told(&mut inboxes[2]).is_empty());

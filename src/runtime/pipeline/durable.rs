@@ -43,7 +43,7 @@ impl Durable {
     }
 
     /// What was reported last has been carried out.
-    fn done(&mut self, now_ns: u64) {
+    pub(super) fn done(&mut self, now_ns: u64) {
         let Some(began_ns) = self.began_ns.take() else {
             return;
         };
@@ -83,11 +83,8 @@ impl Durable {
 }
 
 impl Pipeline {
-    /// Reports some of what is durable and was not reported, after others had the processor if
-    /// they want it; false if there is no more.
+    /// Reports some of what is durable and was not reported; false if there is no more.
     pub(super) fn report_durable(&mut self) -> bool {
-        self.durable.done(clock::now_ns());
-        self.courtesy.give_way_in_time();
         let Some(upto) = self.durable.next_piece(clock::now_ns()) else {
             return false;
         };

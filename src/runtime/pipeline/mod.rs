@@ -351,10 +351,15 @@ impl Pipeline {
         }
     }
 
-    /// Sends each shard what it is to be told.
+    /// Sends each shard what it is to be told, and lets it have the processor if it wants that:
+    /// who was woken here would wait until this executor has put itself to rest.
     async fn carry(&mut self) {
         let more = self.durable.goes_on();
-        self.ways.post.carry(self.replica.tells(), more).await;
+        let told = self.ways.post.carry(self.replica.tells(), more).await;
+        self.durable.done(clock::now_ns());
+        if told || more {
+            self.courtesy.give_way_in_time();
+        }
     }
 
     /// Tells of a change of standing. A server alone has none worth telling.
