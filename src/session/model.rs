@@ -497,3 +497,34 @@ fn timeouts_changed_to_and_fro_do_not_pile_up_entries() {
     }
     assert_eq!(world.tracker.memory_bytes(), before);
 }
+
+#[test]
+fn sessions_of_the_same_number_under_two_leaders_are_told_apart() {
+    let limits = Limits { sessions_max: 10 };
+    let mut tracker: Tracker<(), Weak> = Tracker::with_hasher(limits, Weak, Millis(0));
+    let id = |era| SessionId::from_parts(era, 7);
+    // What [`Weak`] takes for the same.
+    let slots = [1, 5].map(|era| {
+        let new = NewSession {
+            group: b"g",
+            member: if era == 1 { b"a" } else { b"b" },
+            id: id(era),
+            timeout: Millis(1_000),
+            term: Term(1),
+        };
+        tracker.insert(new, Millis(0), || ()).unwrap()
+    });
+    for (at, era) in (1..).zip([1, 5, 5, 1]) {
+        let before = slots.map(|slot| tracker.view(slot).deadline);
+        let now = Millis(10 * at);
+        assert_eq!(
+            tracker.touch_ids([id(era)], now, |_, _| panic!("it lives")),
+            1
+        );
+        let moved = [0, 1].map(|i| tracker.view(slots[i]).deadline > before[i]);
+        assert_eq!(moved, [era == 1, era == 5]);
+    }
+    let mut failed = Vec::new();
+    tracker.touch_ids([id(9)], Millis(90), |at, why| failed.push((at, why)));
+    assert_eq!(failed, [(0, Failure::Unknown)]);
+}
