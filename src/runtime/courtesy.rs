@@ -4,7 +4,8 @@
 //! each of them go on for its slice, and looks at the clock only with its tick: 4 ms on many
 //! machines, for which the beats of the living would wait while a million of the dead are
 //! buried. So both ask for short slices, which lets whoever wakes up run at once, and the core
-//! offers the processor itself between two small pieces of its work.
+//! offers the processor itself between two small pieces of its work, and once it has told a
+//! shard something: that one would wait until the core's executor has put itself to rest.
 
 use rustix::thread::sched_yield;
 
