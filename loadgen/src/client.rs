@@ -73,4 +73,34 @@ pub(crate) fn exchange(
     }
 }
 
+/// The sum of a server's counter over all shards.
+///
+/// # Errors
+/// If the server does not answer.
+pub(crate) fn metric(server: SocketAddr, name: &str) -> Result<f64> {
+    let (_, body) = get(server, "/-/metrics")?;
+    Ok(sum_of(&String::from_utf8_lossy(&body), name))
+}
+
+fn sum_of(text: &str, name: &str) -> f64 {
+    let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+    let values = lines
+        .filter(|rest| rest.starts_with(['{', ' ']))
+        .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
+}
+
+/// How long a question waits for its answer.
 const LIMIT: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_summed_over_its_shards_and_over_no_other() {
+        let text = "# HELP a_total x\na_total{shard=\"0\"} 2\na_total{shard=\"1\"} 3\na_totals 9\n";
+        assert_eq!(sum_of(text, "a_total"), 5.0);
+        assert_eq!(sum_of("b_total 7\n", "b_total"), 7.0);
+    }
+}

@@ -247,8 +247,8 @@ pub(crate) fn beats_over(
         ..Plan::joins(names(), sessions, 64)
     };
     let done = run::run(&home.target(), vec![plan], own.load_cpu)?;
-    let beats = metric(home.address, "systole_heartbeats_total")?;
-    let claims = metric(home.address, "systole_session_claims_total")?;
+    let beats = client::metric(home.address, "systole_heartbeats_total")?;
+    let claims = client::metric(home.address, "systole_session_claims_total")?;
     Ok((home, done, claims / beats.max(1.0)))
 }
 
@@ -284,20 +284,6 @@ fn cpu_of(ensemble: &Ensemble) -> Vec<u64> {
     pids.map(|pid| process::cpu_ns(pid).unwrap_or(0)).collect()
 }
 
-/// The sum of a counter over all shards.
-pub(crate) fn metric(server: SocketAddr, name: &str) -> Result<f64> {
-    let (_, body) = client::get(server, "/-/metrics")?;
-    Ok(sum_of(&String::from_utf8_lossy(&body), name))
-}
-
-fn sum_of(text: &str, name: &str) -> f64 {
-    let lines = text.lines().filter_map(|line| line.strip_prefix(name));
-    let values = lines
-        .filter(|rest| rest.starts_with(['{', ' ']))
-        .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok());
-    values.sum()
-}
-
 fn target(endpoints: Vec<SocketAddr>) -> Target {
     Target {
         endpoints,
@@ -314,15 +300,3 @@ fn names() -> Names {
 const STEPS: [u32; 4] = [0, 10_000, 100_000, 300_000];
 /// Numbers of shards.
 pub(crate) const SHARDS: [u32; 3] = [1, 2, 4];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_counter_is_summed_over_its_shards_and_over_no_other() {
-        let text = "# HELP a_total x\na_total{shard=\"0\"} 2\na_total{shard=\"1\"} 3\na_totals 9\n";
-        assert_eq!(sum_of(text, "a_total"), 5.0);
-        assert_eq!(sum_of("b_total 7\n", "b_total"), 7.0);
-    }
-}

@@ -9,9 +9,9 @@ pub(in crate::commands) use churn::{Churn, Churned};
 pub(in crate::commands) use evidence::{Evidence, Witnesses};
 pub(in crate::commands) use verdict::{Judged, OURS_NS_MAX, judge, stall_table};
 
-use super::bench::ensemble::metric;
 use super::own::Home;
 use crate::cli::Own;
+use crate::client;
 use crate::clock::SECOND;
 use crate::process::TempDir;
 use crate::report::{Report, count, time};
@@ -47,8 +47,8 @@ impl Rolled {
     /// If it does not answer.
     pub(in crate::commands) fn of(server: SocketAddr) -> Result<Rolled> {
         Ok(Rolled {
-            snapshots: metric(server, "systole_snapshots_total")? as u64,
-            log_bytes: metric(server, "systole_log_bytes_total")? as u64,
+            snapshots: client::metric(server, "systole_snapshots_total")? as u64,
+            log_bytes: client::metric(server, "systole_log_bytes_total")? as u64,
         })
     }
 
