@@ -6,11 +6,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use systole::client::Client;
 use systole::time::Millis;
 use systole::types::GroupVersion;
 
-use crate::common::{Deadline, Killed, Setup, now, systole};
+use crate::common::{Deadline, Killed, Setup, now, poll, systole};
 use crate::servers::Ensemble;
 use crate::{json, printed};
 
@@ -59,8 +60,21 @@ fn what_happens_in_a_group_is_shown_as_it_happens() {
     assert_eq!(next(&told)[..3], ["3", "leave", "db1"]);
 }
 
-#[test]
-fn a_watcher_whose_server_is_killed_goes_on_without_a_gap() {
+/// Waits until each of the servers has come to this version of the group `db`.
+fn wait_for(servers: &[String], version: u64) {
+    for server in servers {
+        let group = Client::new([server]).and_then(|client| client.group("db"));
+        let group = group.expect("a client");
+        poll(TIME, "each server to have come to the version", || {
+            (group.get().ok()?.version == GroupVersion(version)).then_some(())
+        });
+    }
+}
+
+/// A watcher of three servers loses its own after `m1` joined. `m2` to `m9` join before it can turn
+/// to another, and before the kill `elsewhere` is called with the addresses of the two that stay.
+/// Returns what the watcher then shows until it is at the last of them.
+fn watch_through_a_kill<T>(elsewhere: impl FnOnce(&[String]) -> T) -> Vec<Vec<String>> {
     let mut ensemble = Ensemble::of_three();
     let lost = ensemble.follower();
     let at = |i: usize| ensemble.addresses()[i].to_string();
@@ -73,20 +87,51 @@ fn a_watcher_whose_server_is_killed_goes_on_without_a_gap() {
         group.join(&terms).expect("to join");
     };
     join("m0");
-    let (_watch, told) = watch(&all.join(","), "db");
-    assert_eq!(next(&told)[1], "snapshot");
+    wait_for(&all, 0);
+    let _elsewhere = elsewhere(&all[1..]);
+    let (watcher, told) = watch(&all.join(","), "db");
+    assert_eq!(next(&told)[..2], ["0", "snapshot"]);
     join("m1");
     assert_eq!(next(&told)[..3], ["1", "join", "m1"]);
+    let signal = |signal| kill_process(Pid::from_child(&watcher.0), signal).expect("to signal it");
+    signal(Signal::STOP);
     ensemble.kill(lost);
     for n in 2..10 {
         join(&format!("m{n}"));
     }
-    for n in 2..10 {
-        assert_eq!(
-            next(&told)[..3],
-            [n.to_string(), "join".to_owned(), format!("m{n}")]
-        );
+    wait_for(&all[1..], 9);
+    signal(Signal::CONT);
+    let mut shown = vec![next(&told)];
+    while shown[shown.len() - 1][0] != "9" {
+        shown.push(next(&told));
     }
+    shown
+}
+
+#[test]
+fn a_watcher_whose_server_is_killed_is_told_each_event_by_one_that_has_kept_them() {
+    let shown = watch_through_a_kill(|stay| {
+        // A server keeps a group's events from when somebody watches the group there.
+        [0, 1].map(|at| {
+            let (watcher, told) = watch(&stay[at], "db");
+            assert_eq!(next(&told)[..2], ["0", "snapshot"]);
+            watcher
+        })
+    });
+    let told = (2..10).map(|n| [n.to_string(), "join".to_owned(), format!("m{n}")]);
+    let shown = shown.iter().map(|line| &line[..3]).collect::<Vec<_>>();
+    assert_eq!(shown, told.collect::<Vec<_>>());
+}
+
+#[test]
+fn a_watcher_whose_server_is_killed_is_shown_the_whole_by_one_that_has_kept_nothing() {
+    let shown = watch_through_a_kill(|_| ());
+    let [only] = &shown[..] else {
+        panic!("more than a snapshot: {shown:?}");
+    };
+    let head = ["9", "snapshot", "10", "active,", "0", "inactive:"].map(str::to_owned);
+    let members = (0..10).map(|n| format!("m{n}"));
+    assert_eq!(*only, head.into_iter().chain(members).collect::<Vec<_>>());
 }
 
 #[test]
