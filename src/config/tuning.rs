@@ -72,7 +72,7 @@ pub const TUNING_KEYS: [(&str, Option<&str>); 6] = [
 pub const BATCH_WINDOW_US_MAX: u32 = 5_000;
 /// The longest busy polling: past a millisecond the sleep costs nothing beside the wait.
 pub const BUSY_POLL_US_MAX: u32 = 1_000;
-/// The fewest entries of a ring: a sync, a timer and the waits for 15 other servers.
+/// The fewest entries of a ring: a timer and the waits for 15 other servers.
 pub const RING_DEPTH_MIN: u32 = 64;
 /// The most entries of a ring.
 pub const RING_DEPTH_MAX: u32 = 4_096;

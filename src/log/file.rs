@@ -9,7 +9,6 @@ use rustix::fs::{Advice as ReadAdvice, FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -126,7 +125,7 @@ impl Disk for FileDisk {
         options.read(true).write(true).create(true).truncate(true);
         let file = options.open(self.path(name))?;
         reserve(&file, length)?;
-        MappedSegment::new(file, self.path(name))
+        MappedSegment::new(file)
     }
 
     fn map(&self, name: &str) -> io::Result<MappedSegment> {
@@ -137,7 +136,7 @@ impl Disk for FileDisk {
         // A copied directory may have holes, and writing into the mapping of a hole on a full
         // disk would be a signal.
         reserve(&file, file.metadata()?.len())?;
-        MappedSegment::new(file, self.path(name))
+        MappedSegment::new(file)
     }
 
     fn reread(&self, name: &str) -> io::Result<()> {
@@ -194,7 +193,7 @@ pub struct MappedSegment {
 }
 
 impl MappedSegment {
-    fn new(file: File, path: PathBuf) -> io::Result<MappedSegment> {
+    fn new(file: File) -> io::Result<MappedSegment> {
         // SAFETY: a mapping is sound while no one shortens the file or writes to it behind our
         // back. Both are kept out by the directory's lock, which every systole that writes
         // takes first; nothing in this process shortens a segment, and only this value writes
@@ -208,7 +207,6 @@ impl MappedSegment {
         let _ = map.advise(Advice::Random);
         let flush = FileFlush {
             file: Arc::new(file),
-            path: path.into(),
         };
         Ok(MappedSegment {
             map,
@@ -257,26 +255,10 @@ impl Segment for MappedSegment {
     }
 }
 
-/// A sync of a mapped segment: to be run here, or elsewhere by path or descriptor.
+/// A sync of a mapped segment, to be run on any thread.
 #[derive(Clone, Debug)]
 pub struct FileFlush {
     file: Arc<File>,
-    path: Arc<Path>,
-}
-
-impl FileFlush {
-    /// The segment's file. An fdatasync through any descriptor of it brings the mapped pages
-    /// to the disk.
-    #[must_use]
-    pub fn path(&self) -> &Arc<Path> {
-        &self.path
-    }
-}
-
-impl AsFd for FileFlush {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
 }
 
 impl Flush for FileFlush {

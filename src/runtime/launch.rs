@@ -125,6 +125,7 @@ impl Plan {
             pipeline: PipelineLimits {
                 batch_max: limits.core_batch_max,
                 batch_window: Duration::from_micros(settings.tuning.batch_window_us.into()),
+                is_polling: settings.tuning.busy_poll_us > 0,
                 snapshot_log_bytes: limits.snapshot_log_bytes,
                 snapshots_kept: limits.snapshots_kept,
             },
@@ -388,7 +389,7 @@ fn start_core(plan: Plan, parts: Parts, events: Sender<Event>) -> io::Result<()>
 struct Executor {
     name: String,
     cpu: Option<usize>,
-    /// A shard has one wait in its ring; the core a sync, a timer, and up to four waits for
+    /// A shard has one wait in its ring; the core a timer, and up to four waits for
     /// each other server.
     ring_depth: u32,
     /// How long it looks at its rings before it sleeps.

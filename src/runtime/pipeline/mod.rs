@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! inbox ─▶ Replica ─▶ Output ─▶ messages ─▶ Transport ─▶ the other servers
-//!   ▲                        └─▶ writes ─▶ Log::append ─▶ fdatasync in the ring ─┐
+//!   ▲                        └─▶ writes ─▶ Log::append ─▶ fdatasync on a thread ─┐
 //!   ├── next batch gathers meanwhile                      Synced in the inbox ◀──┘
 //!   └── frames of the other servers                           │
 //! shards ◀── tells ◀── Replica ◀── what is committed ◀────────┘
@@ -107,6 +107,8 @@ pub struct Limits {
     pub batch_max: usize,
     /// How long more is waited for after the first question of a batch, if no sync is out.
     pub batch_window: Duration,
+    /// Whether the executor looks at its rings before it sleeps.
+    pub is_polling: bool,
     /// Bytes logged that call for a snapshot.
     pub snapshot_log_bytes: u64,
     /// Snapshots kept.
@@ -197,6 +199,12 @@ impl Pipeline {
             })?;
             self.transport = Some(started);
         }
+        let started = self.syncs.start(self.ways.reports.clone());
+        started.map_err(|error| {
+            CoreFailure(format!(
+                "the thread that syncs the log cannot be started: {error}"
+            ))
+        })?;
         self.ticker.start(self.ways.reports.clone());
         self.replica.start(clock::now());
         loop {
@@ -221,9 +229,13 @@ impl Pipeline {
             if self.may_end() {
                 return self.log.close().map_err(failure);
             }
-            self.ticker.arm(self.deadline());
+            let deadline = self.deadline();
+            self.ticker.arm(deadline);
+            // Sockets of other servers would be waited for in the executor's rings.
+            let is_alone = self.transport.is_none() && !self.limits.is_polling;
+            let first = self.inbox.first(is_alone.then_some(deadline)).await;
             // The sender in `ways` keeps the channel open, so this only ends by a message.
-            let Ok(first) = self.inbox.first().await else {
+            let Ok(first) = first else {
                 return Ok(());
             };
             self.take_turn(first).await?;

@@ -1,49 +1,62 @@
-//! Syncs of the log, one at a time, through the executor's ring.
+//! Syncs of the log, one at a time, on a thread of their own.
+//!
+//! Not in the executor's ring: there a worker of the kernel's does the same, and the executor
+//! enters the ring a dozen times to put itself to rest and to find out that it has ended. Nor on
+//! the core itself: while a disk hangs, it has other servers and watchers to talk to.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
-use std::path::Path;
-use std::rc::Rc;
-use std::sync::Arc;
 
-use glommio::io::BufferedFile;
-use glommio::{GlommioError, spawn_local};
+use flume::{Receiver, Sender};
 
 use super::{CoreFailure, Pipeline, ToCore, on_thread};
 use crate::log::{FileFlush, SyncTicket};
 use crate::metrics::Latency;
-use crate::runtime::background::Urgency;
+use crate::runtime::background::{self, Urgency};
 use crate::runtime::clock;
 use crate::types::Zxid;
 
 /// What there is to know of syncs.
 pub(super) struct Syncs {
     latency: Latency,
-    files: Files,
+    /// To the thread; it ends when this is gone.
+    tickets: Sender<SyncTicket<FileFlush>>,
+    /// The thread's end, until it is started.
+    thread: Option<Receiver<SyncTicket<FileFlush>>>,
     began_ns: u64,
 }
 
-/// Segments open for syncing, by path: the one in use, and perhaps the one before.
-type Files = Rc<RefCell<HashMap<Arc<Path>, Rc<BufferedFile>>>>;
-
 impl Syncs {
     pub(super) fn new(latency: Latency) -> Syncs {
+        // One sync is out at a time.
+        let (tickets, taken) = flume::bounded(1);
         Syncs {
             latency,
-            files: Files::default(),
+            tickets,
+            thread: Some(taken),
             began_ns: 0,
         }
+    }
+
+    /// Starts the thread that syncs, and reports each as [`ToCore::Synced`].
+    ///
+    /// # Errors
+    /// If the system refuses the thread.
+    pub(super) fn start(&mut self, reports: Sender<ToCore>) -> io::Result<()> {
+        let Some(taken) = self.thread.take() else {
+            return Ok(());
+        };
+        background::spawn("log-sync", Urgency::Waited, move || {
+            for ticket in taken {
+                let result = ticket.run();
+                // The core is gone: what was synced is, all the same.
+                let _ = reports.send(ToCore::Synced(ticket, result));
+            }
+        })
     }
 
     /// Shows what was measured.
     pub(super) fn publish(&mut self) {
         self.latency.publish();
-    }
-
-    /// The log was cut or replaced: a segment of the same name may be another file now.
-    pub(super) fn forget_files(&mut self) {
-        self.files.borrow_mut().clear();
     }
 }
 
@@ -54,12 +67,8 @@ impl Pipeline {
             return;
         };
         self.syncs.began_ns = clock::now_ns();
-        let (files, reports) = (Rc::clone(&self.syncs.files), self.ways.reports.clone());
-        spawn_local(async move {
-            let result = sync_all(&files, &ticket).await;
-            let _ = reports.send_async(ToCore::Synced(ticket, result)).await;
-        })
-        .detach();
+        // The thread has nothing else to do, and ends after this.
+        let _ = self.syncs.tickets.send(ticket);
     }
 
     /// Takes back a ticket; the last durable transaction is returned.
@@ -88,34 +97,6 @@ impl Pipeline {
                 let _ = job.run();
             });
         }
-    }
-}
-
-/// Syncs the segments of `ticket` through the ring, keeping their descriptors for the next
-/// sync and letting go of those it does without.
-async fn sync_all(files: &Files, ticket: &SyncTicket<FileFlush>) -> io::Result<()> {
-    let mut used = HashMap::new();
-    for flush in &ticket.flushes {
-        let path = Arc::clone(flush.path());
-        let known = files.borrow().get(&path).cloned();
-        let file = match known {
-            Some(file) => file,
-            // A descriptor to sync with needs no right to write.
-            None => Rc::new(BufferedFile::open(&*path).await.map_err(plain)?),
-        };
-        file.fdatasync().await.map_err(plain)?;
-        used.insert(path, file);
-    }
-    files.replace(used);
-    Ok(())
-}
-
-/// The system's error without what glommio knows of the operation: the log says, in a
-/// sentence, what was being done.
-fn plain(error: GlommioError<()>) -> io::Error {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => error.into(),
     }
 }
 

@@ -355,10 +355,67 @@ fn an_inbox_that_is_never_empty_does_not_keep_the_executor_from_its_rings() {
         while !due.get() {
             assert!(clock::now().since(began) < Millis(10_000), "never let go");
             reports.send(ToCore::Nudge).unwrap();
-            inbox.first().await.unwrap();
+            inbox.first(None).await.unwrap();
             reports.send(ToCore::Nudge).unwrap();
             while inbox.next().is_some() {}
         }
+    });
+}
+
+#[test]
+fn an_inbox_that_is_alone_sleeps_on_its_channel() {
+    on_executor(|| async {
+        let (reports, messages) = flume::bounded(2);
+        let mut inbox = Inbox::new(messages);
+        let fired = Rc::new(Cell::new(false));
+        let fires = Rc::clone(&fired);
+        glommio::spawn_local(async move {
+            Timer::new(Duration::from_millis(1)).await;
+            fires.set(true);
+        })
+        .detach();
+        let sends = thread::spawn(move || {
+            // The timer would long have fired by then.
+            let (_never, waits) = flume::bounded::<()>(1);
+            assert!(waits.recv_timeout(Duration::from_millis(20)).is_err());
+            reports.send("sent").unwrap();
+            reports
+        });
+        let first = inbox.first(Some(clock::now() + Millis(60_000))).await;
+        assert_eq!(first, Ok("sent"));
+        assert!(!fired.get(), "it was in the executor's rings");
+        drop(sends.join().unwrap());
+        let until = Some(clock::now() + Millis(60_000));
+        assert_eq!(
+            inbox.first(until).await,
+            Err(flume::RecvError::Disconnected)
+        );
+    });
+}
+
+#[test]
+fn an_inbox_that_is_alone_lets_the_executor_have_the_time_at_the_deadline() {
+    on_executor(|| async {
+        let took = |left: Millis| async move {
+            let (reports, messages) = flume::bounded(2);
+            let mut inbox = Inbox::new(messages);
+            let began = clock::now();
+            glommio::spawn_local(async move {
+                Timer::new(Duration::from_millis(1)).await;
+                reports.send("timer").unwrap();
+            })
+            .detach();
+            assert_eq!(inbox.first(Some(began + left)).await, Ok("timer"));
+            clock::now().since(began)
+        };
+        let mut soonest = Millis(u64::MAX);
+        for _ in 0..20 {
+            soonest = soonest.min(took(Millis(5)).await);
+        }
+        assert!(soonest >= Millis(4), "{soonest:?}: it did not sleep");
+        assert!(soonest < Millis(50), "{soonest:?}: past the deadline");
+        // However far the deadline is, others on the executor have their turn before.
+        assert!(took(Millis(60_000)).await < Millis(30_000));
     });
 }
 
@@ -368,7 +425,7 @@ fn a_turn_ends_though_messages_come_as_fast_as_they_are_taken() {
         let (reports, messages) = flume::unbounded();
         let mut inbox = Inbox::new(messages);
         reports.send(0_u64).unwrap();
-        inbox.first().await.unwrap();
+        inbox.first(None).await.unwrap();
         reports.send(0).unwrap();
         while let Some(number) = inbox.next() {
             assert!(number < 10_000_000, "it does not end");
@@ -427,7 +484,7 @@ fn messages_gather_for_a_window_and_not_at_all_without_one() {
                 Timer::new(late).await;
                 sender.send("second").unwrap();
             });
-            inbox.first().await.unwrap();
+            inbox.first(None).await.unwrap();
             inbox.gather(window).await;
             let gathered = inbox.next();
             second.await;

@@ -45,8 +45,7 @@ impl Writes {
 
 impl Pipeline {
     /// Makes what writes it can. All but appends wait until no sync is out: it may fail, and
-    /// nothing durable must come of what follows; and what takes log away would take it from
-    /// under the sync, which opens segments by their paths.
+    /// nothing durable must come of what follows.
     pub(super) fn write_all(&mut self) -> Result<(), CoreFailure> {
         while let Some(write) = self.writes.queue.front() {
             if self.log.is_syncing() && !matches!(write, Write::Append(_)) {
@@ -135,7 +134,6 @@ impl Pipeline {
 
     /// Segments are not what they were: nothing that was opened before is used again.
     fn forget_log(&mut self) {
-        self.syncs.forget_files();
         self.reads.forget_all();
     }
 
