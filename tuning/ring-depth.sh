@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Entries of an executor's io_uring
 #
-# Why: a shard has one wait in its ring; the core has a sync, a timer, and up to four waits for
+# Why: a shard has one wait in its ring; the core has a timer, and up to four waits for
 # each other server. What does not fit waits in user space for the next turn.
 # Setting: [tuning] ring-depth = 64 to 4096; SYSTOLE_TUNING_RING_DEPTH. Default 256.
 # Back: leave it out.
