@@ -40,6 +40,16 @@ impl Dealing {
         }
     }
 
+    /// How many sessions there are.
+    pub(crate) fn sessions(&self) -> u32 {
+        self.sessions as u32
+    }
+
+    /// How many connections carry them.
+    pub(crate) fn connections(&self) -> u32 {
+        self.connections as u32
+    }
+
     /// The session in `slot`.
     pub(crate) fn session(&self, slot: u64) -> u32 {
         (slot * self.stride % self.sessions) as u32

@@ -154,8 +154,8 @@ impl Loader {
     }
 
     pub(super) fn on_join(&mut self, pending: Pending, reply: &Reply, now_ns: u64) {
-        self.joining -= 1;
         let session = pending.sent.session;
+        self.joins.ended(session);
         let s = &mut self.sessions[session as usize];
         let again = s.id != 0;
         if self.verifier.joined(s, pending.sent, reply) {
@@ -188,7 +188,7 @@ impl Loader {
         self.plan.names.head(&mut lane.out, session, None);
         self.queue(lane, Kind::Ghost, session, now_ns, now_ns);
         if pending.kind == Kind::Depart {
-            self.join_retry.push_back(session);
+            self.joins.again(session);
         }
     }
 
@@ -265,9 +265,9 @@ impl Loader {
         let session = pending.sent.session;
         match pending.kind {
             Kind::Join => {
-                self.joining -= 1;
+                self.joins.ended(session);
+                self.joins.again(session);
                 self.standing.set(session, State::Absent);
-                self.join_retry.push_back(session);
             }
             Kind::Batch | Kind::Doom => {
                 let list = self.batches.answered(session);

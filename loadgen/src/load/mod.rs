@@ -5,9 +5,11 @@
 //! is to expire, doom it and watch; then wait for what is under way.
 
 mod answers;
+mod joins;
 mod mass;
 mod outcome;
 
+use joins::Joins;
 use mass::Doom;
 pub(crate) use outcome::{Counts, Outcome, Phase, Progress};
 
@@ -24,7 +26,6 @@ use crate::stalls::Stalls;
 use crate::standing::{Standing, State};
 use crate::verify::{Fault, Sent, Session, Verifier};
 use crate::watch::{Deaths, Mass};
-use std::collections::VecDeque;
 use std::hint::black_box;
 use std::ops::Range;
 use std::sync::Arc;
@@ -44,9 +45,7 @@ pub(crate) struct Loader {
     counts: Counts,
     progress: Arc<Progress>,
     joined: u32,
-    join_next: u32,
-    join_retry: VecDeque<u32>,
-    joining: u32,
+    joins: Joins,
     open_loop: Option<OpenLoop>,
     /// Closed loop: the next block of each connection.
     cursors: Vec<u64>,
@@ -89,10 +88,15 @@ impl Loader {
                 Standing::new(plan.sessions, first),
             ),
         };
+        let dealing = Dealing::new(plan.sessions, plan.connections, plan.block());
+        let joins = match plan.bare || plan.known.is_some() {
+            true => Joins::of_none(dealing, plan.joins_outstanding),
+            false => Joins::of_all(dealing, plan.joins_outstanding),
+        };
         Loader {
             phase: Phase::Opening,
             phase_ns: origin_ns,
-            dealing: Dealing::new(plan.sessions, plan.connections, plan.block()),
+            dealing,
             sessions,
             standing,
             verifier,
@@ -101,9 +105,7 @@ impl Loader {
             counts: Counts::default(),
             progress,
             joined: 0,
-            join_next: 0,
-            join_retry: VecDeque::new(),
-            joining: 0,
+            joins,
             open_loop: None,
             cursors: (0..plan.connections).map(|_| 0).collect(),
             batches: Batches::default(),
@@ -188,7 +190,7 @@ impl Loader {
             Phase::Joining if self.joined == self.plan.sessions => {
                 self.begin_beating(net, now_ns);
             }
-            Phase::Joining if self.join_next == self.plan.sessions && self.joining == 0 => {
+            Phase::Joining if self.joins.are_done() => {
                 let missing = self.plan.sessions - self.joined;
                 self.break_off(format!("{missing} sessions could not join"), now_ns);
             }
@@ -316,26 +318,13 @@ impl Loader {
     }
 
     fn issue_joins(&mut self, net: &mut Net, now_ns: u64) {
-        while self.joining < self.plan.joins_outstanding {
-            let session = if let Some(session) = self.join_retry.pop_front() {
-                session
-            } else if self.join_next < self.plan.sessions && self.joins_to_come() {
-                self.join_next += 1;
-                self.join_next - 1
-            } else {
-                return;
-            };
+        while let Some(session) = self.joins.begin() {
             self.standing.set(session, State::Joining);
-            self.joining += 1;
             let lane = net.lane(self.dealing.connection(session));
             let timeout_ms = self.plan.timeout_ns / MILLI;
             self.plan.names.join(&mut lane.out, session, timeout_ms);
             self.queue(lane, Kind::Join, session, now_ns, now_ns);
         }
-    }
-
-    fn joins_to_come(&self) -> bool {
-        self.phase == Phase::Joining && !self.plan.bare && self.plan.known.is_none()
     }
 
     fn issue_due_beats(&mut self, net: &mut Net, now_ns: u64) {
