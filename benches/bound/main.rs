@@ -26,7 +26,7 @@ use rustix::process::{Resource, Rlimit};
 use rustix::thread::CpuSet;
 
 const USAGE: &str = "usage: bound --serve ADDR [--cpu N] [--accept-limit N] [--answer bare|beat]
-             [--threads N] [--sync FILE]
+             [--threads N] [--sync FILE] [--hands N]
 
   --serve ADDR      listen here; port 0 takes a free one
   --cpu N           run on this processor only
@@ -34,7 +34,8 @@ const USAGE: &str = "usage: bound --serve ADDR [--cpu N] [--accept-limit N] [--a
   --answer bare     answer with a status line alone: the least a server can say (default)
   --answer beat     answer with as many bytes as systole does
   --threads N       serve with N threads that share the port (1)
-  --sync FILE       overwrite 4 KiB of this new file and sync them before each send";
+  --sync FILE       overwrite 4 KiB of this new file and sync them before each send
+  --hands N         have a thread do that which is reached through N - 1 others (0)";
 
 /// What every request is answered with: the least that HTTP allows.
 const BARE: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
@@ -63,6 +64,7 @@ struct Options {
     answer: &'static [u8],
     threads: usize,
     sync: Option<PathBuf>,
+    hands: usize,
 }
 
 fn main() -> ExitCode {
@@ -89,6 +91,7 @@ fn options(args: &[String]) -> Result<Options, String> {
         answer: BARE,
         threads: 1,
         sync: None,
+        hands: 0,
     };
     // Cargo adds `--bench` of its own.
     let mut args = args.iter().filter(|arg| *arg != "--bench");
@@ -107,6 +110,7 @@ fn options(args: &[String]) -> Result<Options, String> {
             "--answer" if value == "beat" => options.answer = BEAT,
             "--threads" => options.threads = value.parse().map_err(|error| bad(&error))?,
             "--sync" => options.sync = Some(PathBuf::from(value)),
+            "--hands" => options.hands = value.parse().map_err(|error| bad(&error))?,
             _ => return Err(bad(&"not understood")),
         }
     }
@@ -153,6 +157,29 @@ impl Disk {
     }
 }
 
+/// Makes something durable, and says whether that went well.
+type Durable = Box<dyn FnMut() -> std::io::Result<()> + Send>;
+
+/// Has a thread do it, as a server does whose log has a thread of its own: this is what it takes
+/// to hand a request over and to get it back, and nothing else. The thread runs where its
+/// maker runs.
+fn handed(mut durable: Durable) -> Durable {
+    let (to, asked) = flume::bounded(1);
+    let (answer, back) = flume::bounded(1);
+    std::thread::spawn(move || {
+        for () in asked {
+            if answer.send(durable()).is_err() {
+                return;
+            }
+        }
+    });
+    let gone = || std::io::Error::other("the thread that syncs has ended");
+    Box::new(move || {
+        to.send(()).map_err(|_| gone())?;
+        back.recv().map_err(|_| gone())?
+    })
+}
+
 /// What is written.
 const PAGE: [u8; 4096] = [0x5a; 4096];
 /// Pages of the file.
@@ -174,7 +201,7 @@ struct Wire {
     /// is what remains of them when a send took only a part.
     answers: Vec<u8>,
     answer_len: usize,
-    disk: Option<Disk>,
+    durable: Option<Durable>,
 }
 
 /// One client.
@@ -224,6 +251,13 @@ impl Server {
         // Level-triggered, so that what the limit leaves comes up again.
         let mark = EventData::new_u64(LISTENER);
         epoll::add(&epoll, &listener, mark, EventFlags::IN).map_err(failed("epoll"))?;
+        let durable = options.sync.as_ref().map(|path| {
+            let mut disk = Disk::new(path)?;
+            let here: Durable = Box::new(move || disk.write_and_sync());
+            Ok((0..options.hands).fold(here, |durable, _| handed(durable)))
+        });
+        let durable = durable.transpose();
+        let durable = durable.map_err(failed::<std::io::Error>("write"))?;
         Ok(Server {
             epoll,
             listener,
@@ -233,12 +267,7 @@ impl Server {
                 input: vec![0; READ_BYTES_MAX].into_boxed_slice(),
                 answers: options.answer.repeat(ANSWERS_MAX),
                 answer_len: options.answer.len(),
-                disk: options
-                    .sync
-                    .as_ref()
-                    .map(Disk::new)
-                    .transpose()
-                    .map_err(failed("write"))?,
+                durable,
             },
         })
     }
@@ -325,8 +354,8 @@ impl Connection {
             };
             let answers = self.count_heads(&wire.input[..read_len]).min(ANSWERS_MAX);
             self.unsent = answers * wire.answer_len;
-            let disk = wire.disk.as_mut().filter(|_| answers > 0);
-            if disk.is_some_and(|disk| disk.write_and_sync().is_err()) {
+            let durable = wire.durable.as_mut().filter(|_| answers > 0);
+            if durable.is_some_and(|durable| durable().is_err()) {
                 return false;
             }
             // A short read has emptied the socket, and what comes after it is an edge.
@@ -382,16 +411,18 @@ fn failed<E: Display>(what: &'static str) -> impl Fn(E) -> String {
 /// Serves a few requests to itself: single, pipelined, cut at every byte, and an end.
 fn self_check() -> Result<(), String> {
     let path = std::env::temp_dir().join(format!("bound-{}.sync", std::process::id()));
-    for (threads, sync) in [(1, None), (2, None), (1, Some(path.clone()))] {
-        check(threads, sync)?;
+    check(1, None, 0)?;
+    check(2, None, 0)?;
+    for hands in 0..3 {
+        check(1, Some(path.clone()), hands)?;
+        std::fs::remove_file(&path).map_err(failed("remove"))?;
     }
-    std::fs::remove_file(path).map_err(failed("remove"))?;
     println!("bound: checked");
     Ok(())
 }
 
-/// Does so with as many threads, and with a disk or none.
-fn check(threads: usize, sync: Option<PathBuf>) -> Result<(), String> {
+/// Does so with as many threads, and with a disk or none, which so many threads lead to.
+fn check(threads: usize, sync: Option<PathBuf>, hands: usize) -> Result<(), String> {
     let options = Options {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
         cpu: None,
@@ -399,6 +430,7 @@ fn check(threads: usize, sync: Option<PathBuf>) -> Result<(), String> {
         answer: BEAT,
         threads,
         sync,
+        hands,
     };
     let first = Server::new(&options)?;
     let address = first.listener.local_addr().map_err(failed("listen"))?;

@@ -22,11 +22,11 @@ use std::path::Path;
 pub(super) fn durable_joins(flags: &Bench) -> Result<bool> {
     let home = Home::new(&flags.own)?;
     let (server, _) = home.start()?;
-    let bare = flags
-        .bound
-        .as_deref()
-        .map(|program| Bare::start(program, &home, flags));
-    let bare = bare.transpose()?;
+    let bare = flags.bound.as_deref().map(|program| {
+        let servers = HANDS.map(|hands| Bare::start(program, &home, flags, hands));
+        servers.into_iter().collect::<Result<Vec<Bare>>>()
+    });
+    let bare = bare.transpose()?.unwrap_or_default();
     let mut report = Report::new(&topic(flags), clock::wall(), &home.describe());
     let mut rounds = Rounds::default();
     let mut intervals = Vec::new();
@@ -61,10 +61,11 @@ pub(super) fn durable_joins(flags: &Bench) -> Result<bool> {
         rounds.alone_us.push(one);
         rounds.disk_us.push(disk);
         rounds.ratio.push(one / disk);
-        if let Some(bare) = &bare {
-            let bare = bare.alone_us(flags)?;
-            rounds.bare_us.push(bare);
-            rounds.bare_ratio.push(one / bare);
+        for (bare, at) in bare.iter().zip(&mut rounds.bare) {
+            let us = bare.alone_us(flags)?;
+            at.us.push(us);
+            at.disk_ratio.push(us / disk);
+            at.ratio.push(one / us);
         }
         intervals = recorder::merge([intervals, many.intervals].concat());
         eprintln!(
@@ -93,9 +94,18 @@ struct Rounds {
     alone_us: Vec<f64>,
     disk_us: Vec<f64>,
     ratio: Vec<f64>,
-    /// Empty without the bound server, as is the next.
-    bare_us: Vec<f64>,
-    bare_ratio: Vec<f64>,
+    /// Empty without the bound server.
+    bare: [BareRounds; HANDS.len()],
+}
+
+/// What the rounds measured at one bare server.
+#[derive(Default)]
+struct BareRounds {
+    us: Vec<f64>,
+    /// To the disk.
+    disk_ratio: Vec<f64>,
+    /// Of ours to it.
+    ratio: Vec<f64>,
 }
 
 impl Rounds {
@@ -116,28 +126,34 @@ impl Rounds {
                 &self.ratio,
                 "",
             ),
-            (
-                "bare_us",
-                "one alone at a bare server that syncs, median",
-                &self.bare_us,
-                " µs",
-            ),
-            (
-                "bare_ratio",
-                "alone / alone at the bare server, by round",
-                &self.bare_ratio,
-                "",
-            ),
         ] {
-            if !values.is_empty() {
-                spread(report, key, label, values, unit);
-            }
+            spread(report, key, label, values, unit);
+        }
+        for (bare, hands) in self.bare.iter().zip(HANDS) {
+            let (key, label) = match hands {
+                0 => ("bare", "a bare server that syncs".to_owned()),
+                1 => (
+                    "bare_core",
+                    "one that has a thread write and sync".to_owned(),
+                ),
+                _ => ("bare_core_sync", "one with a thread between".to_owned()),
+            };
+            let (us, median) = (format!("{key}_us"), format!("alone at {label}, median"));
+            spread(report, &us, &median, &bare.us, " µs");
+            let (disk, by) = (
+                format!("{key}_disk_ratio"),
+                "    its own / fdatasync, by round",
+            );
+            spread(report, &disk, by, &bare.disk_ratio, "");
+            let (ours, by) = (format!("{key}_ratio"), "    alone / its own, by round");
+            spread(report, &ours, by, &bare.ratio, "");
         }
     }
 }
 
 /// The bound server, which overwrites 4 KiB and syncs them before it answers: what a durable
-/// answer to one client takes if there is nothing else to do for it.
+/// answer to one client takes if there is nothing else to do for it. It may have that done by
+/// threads, as a server must whose log belongs to a core of its own, and whose disk may hang.
 struct Bare {
     address: SocketAddr,
     _server: Server,
@@ -145,11 +161,12 @@ struct Bare {
 }
 
 impl Bare {
-    /// Its file is on the disk that systole's log is on.
-    fn start(program: &Path, home: &Home, flags: &Bench) -> Result<Bare> {
+    /// Its file is on the disk that systole's log is on, and so many threads lead to it.
+    fn start(program: &Path, home: &Home, flags: &Bench, hands: usize) -> Result<Bare> {
         let log = TempDir::new()?;
-        let file = home.data_dir.with_extension("bare");
-        let more = ["--sync".to_owned(), file.display().to_string()];
+        let file = home.data_dir.with_extension(format!("bare-{hands}"));
+        let (sync, by) = ("--sync".to_owned(), "--hands".to_owned());
+        let more = [sync, file.display().to_string(), by, hands.to_string()];
         let (server, address) = start_bound(program, &log, &flags.own, &more)?;
         Ok(Bare {
             address,
@@ -193,6 +210,8 @@ pub(crate) fn fdatasync_median_us(dir: &Path) -> Result<f64> {
     Ok(took[took.len() / 2] as f64 / 1e3)
 }
 
+/// Threads that lead to the disk of the bare servers.
+const HANDS: [usize; 3] = [0, 1, 2];
 /// Joins one at a time, in each round.
 const ALONE: u32 = 1_000;
 /// Syncs of the bare disk, in each round.
