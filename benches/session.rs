@@ -19,7 +19,7 @@ use std::time::Duration;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{BenchmarkId, Criterion};
 use rustix::time::{ClockId, clock_gettime};
-use systole::runtime::hugepages;
+use systole::runtime::backing;
 use systole::session::{Limits, NewSession, Slot, Tracker};
 use systole::time::{Millis, TICK_MS};
 use systole::types::{Epoch, SessionId, Term, Zxid};
@@ -73,7 +73,7 @@ impl World {
             sessions_max: size + 10_000,
         };
         let mut tracker = Tracker::new(limits, [1, 2, 3, 4], START);
-        tracker.advise_memory(hugepages::ask);
+        tracker.advise_memory(backing::ask_for_huge_pages);
         // Written now, so that the system counts it before and not after.
         let mut slots = vec![None; size as usize];
         let resident_before = resident_bytes().max(resident_before);
@@ -116,7 +116,7 @@ fn touches(criterion: &mut Criterion<CpuTime>, size: u32, world: &mut World) {
     let World { tracker, keys, .. } = world;
     let mut group = criterion.benchmark_group("touch");
     for (name, advise) in [
-        ("miss", hugepages::ask as fn(&[u8])),
+        ("miss", backing::ask_for_huge_pages as fn(&[u8])),
         ("miss_small_pages", |_| {}),
     ] {
         let mut walk = Walk::new(size, advise);
@@ -218,7 +218,7 @@ fn mass_expiry(size: u32, world: &mut World) {
 fn upkeep(criterion: &mut Criterion<CpuTime>, size: u32) {
     let limits = Limits { sessions_max: size };
     let mut tracker = Tracker::new(limits, [1, 2, 3, 4], START);
-    tracker.advise_memory(hugepages::ask);
+    tracker.advise_memory(backing::ask_for_huge_pages);
     let mut coming: Vec<u32> = (0..size).collect();
     shuffle(&mut coming, &mut rng(11));
     // Those who beat in the same tick.

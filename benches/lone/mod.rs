@@ -14,7 +14,7 @@ use systole::log::{FileDisk, FileLog, Log, Settings as LogSettings};
 use systole::mail::Mail;
 use systole::metrics::{CoreCounters, Registry, ShardCounters};
 use systole::replica::{Output, Replica, Settings as ReplicaSettings};
-use systole::runtime::hugepages;
+use systole::runtime::backing;
 use systole::shard::{ConnId, Latencies, Settings, Shard};
 use systole::time::Millis;
 use systole::types::ServerId;
@@ -59,7 +59,7 @@ impl Server {
             now: BEGIN,
         };
         // As a server has it.
-        server.shard.advise_memory(hugepages::ask);
+        server.shard.advise_memory(backing::ask_for_huge_pages);
         server.replica.start(BEGIN);
         server.settle();
         for index in 0..conns {

@@ -12,9 +12,9 @@ use std::time::Duration;
 use flume::Sender;
 use glommio::{LocalExecutorBuilder, Placement};
 
+use super::backing::{self, Provider};
 use super::clock;
 use super::courtesy;
-use super::hugepages;
 use super::mailbox::{MailSender, mailbox};
 use super::pipeline::{Limits as PipelineLimits, ToCore, Ways};
 use super::post::{Everywhere, Inbox, Post};
@@ -248,6 +248,7 @@ pub fn launch(plan: Plan, events: &Sender<Event>) -> io::Result<Running> {
             .collect(),
     };
     let watched = watched(&registry, &shards, &core);
+    let memory_provider = Provider::start()?;
     for ((index, inbox), latencies) in inboxes.into_iter().enumerate().zip(latencies) {
         let listener = listener(plan.listen, plan.tuning.socket_buffer_kib * 1_024)?;
         let parts = ShardParts {
@@ -263,6 +264,7 @@ pub fn launch(plan: Plan, events: &Sender<Event>) -> io::Result<Running> {
             core: core.clone(),
             shards: shards.clone(),
             tuning: plan.tuning.clone(),
+            memory_provider: memory_provider.clone(),
             is_beside_core: plan.is_beside_core(index),
         };
         start_shard(&plan, index, parts, events.clone())?;
@@ -295,6 +297,7 @@ struct ShardParts {
     core: Sender<ToCore>,
     shards: Vec<MailSender<Mail>>,
     tuning: Tuning,
+    memory_provider: Provider,
     is_beside_core: bool,
 }
 
@@ -332,6 +335,7 @@ async fn run_shard(parts: ShardParts) -> io::Result<()> {
         core,
         shards,
         tuning,
+        memory_provider,
         is_beside_core,
     } = parts;
     let index = settings.index;
@@ -347,8 +351,9 @@ async fn run_shard(parts: ShardParts) -> io::Result<()> {
         now,
     );
     if tuning.huge_pages {
-        shard.advise_memory(hugepages::ask);
+        shard.advise_memory(backing::ask_for_huge_pages);
     }
+    shard.prepare_memory(Box::new(move |memory| memory_provider.provide(memory)));
     ShardLoop::new(index, sockets, shard, inbox, core, shards)?
         .polling(tuning.busy_poll_us)
         .beside_core(is_beside_core)

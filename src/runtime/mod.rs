@@ -1,10 +1,10 @@
 //! The only module that knows glommio: executors, sockets, the timer and the channels.
 
 mod background;
+pub mod backing;
 pub mod clock;
 mod courtesy;
 mod gathered;
-pub mod hugepages;
 pub mod launch;
 pub mod mailbox;
 pub mod notify;

@@ -50,6 +50,9 @@ pub struct Limits {
     pub sessions_max: u32,
 }
 
+/// Sees to it that the system backs memory that will soon be written to.
+pub type Prepare = Box<dyn FnMut(&[u8])>;
+
 /// A session to hold.
 #[derive(Clone, Copy, Debug)]
 pub struct NewSession<'a> {

@@ -21,15 +21,21 @@
 //! which never straddles a cache line: slots are cut from extents that hold one size only
 //! and begin on a 4 KiB boundary. Freed slots go to the free list of their size. A page,
 //! once there, stays; growth adds a page and moves nothing, hence no insert pays for the
-//! sessions before it.
+//! sessions before it. Nor for the system's, that puts memory behind a page as it is first
+//! written to: whoever runs the shard is told of each stride of it while the one before is
+//! being filled.
 
-use super::{Slot, prefetch};
+use super::{Prepare, Slot, prefetch};
 
 /// The pages, and what is free in them.
 pub(super) struct Slots {
     pages: Vec<Page>,
     /// Told of each page's memory as it is reserved.
     advise: fn(&[u8]),
+    /// Told of each stride before it is written to.
+    prepare: Option<Prepare>,
+    /// The page that follows, once the last stride of the newest is begun.
+    following: Option<Page>,
     /// Units of the newest page that extents have taken.
     taken_units: u32,
     /// One entry a size: index `units - UNITS_MIN`.
@@ -90,9 +96,20 @@ impl Slots {
         Slots {
             pages: Vec::new(),
             advise: |_| {},
+            prepare: None,
+            following: None,
             taken_units: PAGE_UNITS,
             sizes: [none; SIZE_COUNT],
             extents: 0,
+        }
+    }
+
+    /// None in use, and told to the same as before.
+    pub(super) fn cleared(self) -> Slots {
+        Slots {
+            advise: self.advise,
+            prepare: self.prepare,
+            ..Slots::new()
         }
     }
 
@@ -104,9 +121,9 @@ impl Slots {
         }
     }
 
-    /// What [`Slots::advise`] was given.
-    pub(super) fn advice(&self) -> fn(&[u8]) {
-        self.advise
+    /// Has `prepare` told of each stride, a stride before the first slot is taken from it.
+    pub(super) fn prepare(&mut self, prepare: Prepare) {
+        self.prepare = Some(prepare);
     }
 
     /// Takes a slot for `name` and fills it; `None` when all 64 GiB that a handle can name
@@ -165,16 +182,43 @@ impl Slots {
             if self.pages.len() == PAGES_MAX {
                 return None;
             }
-            let page = Page::new();
-            (self.advise)(&page.bytes);
+            let page = self.following.take().unwrap_or_else(|| self.reserve());
             self.pages.push(page);
             self.taken_units = 0;
+        }
+        if self.taken_units.is_multiple_of(STRIDE_UNITS) {
+            self.prepare_following();
         }
         let page = (self.pages.len() - 1) as u32;
         let extent = page * PAGE_UNITS + self.taken_units;
         self.taken_units += EXTENT_UNITS;
         self.extents += 1;
         Some(extent)
+    }
+
+    /// A page that nothing was written to.
+    fn reserve(&self) -> Page {
+        let page = Page::new();
+        (self.advise)(&page.bytes);
+        page
+    }
+
+    /// A stride is begun: has the one prepared that follows it.
+    #[cold]
+    fn prepare_following(&mut self) {
+        let Some(mut prepare) = self.prepare.take() else {
+            return;
+        };
+        let following = self.taken_units + STRIDE_UNITS;
+        if following < PAGE_UNITS {
+            let newest = self.pages.last().expect("a stride of a page is begun");
+            prepare(newest.stride(following));
+        } else if self.pages.len() < PAGES_MAX {
+            let page = self.reserve();
+            prepare(page.stride(0));
+            self.following = Some(page);
+        }
+        self.prepare = Some(prepare);
     }
 
     /// The slot's header.
@@ -282,6 +326,12 @@ impl Page {
         let bytes = vec![0; PAGE_BYTES + ALIGN - 1].into_boxed_slice();
         let start = bytes.as_ptr().addr().wrapping_neg() % ALIGN;
         Page { bytes, start }
+    }
+
+    /// The memory of the stride that begins after so many units.
+    fn stride(&self, units: u32) -> &[u8] {
+        let first = self.start + (units * UNIT_BYTES) as usize;
+        &self.bytes[first..first + STRIDE_BYTES]
     }
 }
 
@@ -400,6 +450,10 @@ const SIZE_COUNT: usize = (UNITS_MAX - UNITS_MIN + 1) as usize;
 /// 4 KiB: what one size takes at a time.
 const EXTENT_UNITS: u32 = 256;
 const ALIGN: usize = 4096;
+/// A megabyte: 16,384 slots of 64 bytes, which takes as many joins some 0.1 s to fill at their
+/// fastest.
+const STRIDE_UNITS: u32 = 1 << 16;
+const STRIDE_BYTES: usize = (STRIDE_UNITS * UNIT_BYTES) as usize;
 /// 32 MiB: above what the C library serves from its heap, so a page comes straight from the
 /// system, lazily zeroed, and may be backed by huge pages.
 const PAGE_UNITS: u32 = 1 << 21;
@@ -423,6 +477,10 @@ const _: () = assert!(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::ops::Range;
+    use std::rc::Rc;
+
     use super::*;
 
     fn header(counter: u64) -> Header {
@@ -504,6 +562,43 @@ mod tests {
             assert_eq!(slots.header(slot).counter, i);
             assert_eq!(slots.name(slot, 255), [b'n'; 255]);
         }
+    }
+
+    #[test]
+    fn each_stride_but_the_first_is_told_of_a_stride_before_it_is_taken() {
+        let told = Rc::new(RefCell::new(Vec::new()));
+        let mut slots = Slots::new();
+        let teller = Rc::clone(&told);
+        slots.prepare(Box::new(move |stride| {
+            teller.borrow_mut().push(stride.as_ptr_range());
+        }));
+        let mut first = None;
+        while slots.pages.len() < 3 {
+            let slot = slots.alloc(header(1), &[b'n'; 255]).unwrap();
+            let place = slots.at(slot).as_ptr();
+            let first = *first.get_or_insert(place);
+            let in_first = (0..STRIDE_BYTES).contains(&(place.addr().wrapping_sub(first.addr())));
+            let told = told.borrow();
+            let before = told.len().saturating_sub(1);
+            assert!(in_first || told[..before].iter().any(|stride| stride.contains(&place)));
+        }
+        let told = told.borrow();
+        let strides = PAGE_BYTES / STRIDE_BYTES;
+        // All of two pages and the first of the third, but the very first; and the next.
+        assert_eq!(told.len(), 2 * strides + 1);
+        let bytes = |stride: &Range<*const u8>| stride.end.addr() - stride.start.addr();
+        assert!(told.iter().all(|stride| bytes(stride) == STRIDE_BYTES));
+        drop(told);
+        assert!(slots.cleared().prepare.is_some());
+    }
+
+    #[test]
+    fn no_page_is_reserved_early_where_nobody_prepares_it() {
+        let mut slots = Slots::new();
+        slots.pages.push(Page::new());
+        slots.taken_units = PAGE_UNITS - EXTENT_UNITS;
+        slots.alloc(header(1), b"a").unwrap();
+        assert!(slots.following.is_none());
     }
 
     #[test]

@@ -65,9 +65,9 @@ impl<G, S: BuildHasher> Table<G, S> {
         let limits = Limits {
             sessions_max: self.sessions_max,
         };
-        let advise = self.slots.advice();
-        *self = Table::new(limits, self.hasher.clone());
-        self.slots.advise(advise);
+        let new = Table::new(limits, self.hasher.clone());
+        let old = std::mem::replace(self, new);
+        self.slots = old.slots.cleared();
     }
 
     /// Takes the session in as live; its `deadline` and `filed` are the caller's to set.

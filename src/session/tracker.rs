@@ -7,7 +7,7 @@ use ahash::RandomState;
 use super::slots::{Header, State, is_before};
 use super::table::Table;
 use super::wheel::{BLOCK_SLOTS, Taken, Wheel};
-use super::{GroupSlot, InsertError, Limits, Moment, NewSession, Slot, Touch};
+use super::{GroupSlot, InsertError, Limits, Moment, NewSession, Prepare, Slot, Touch};
 use crate::time::{Millis, Tick, stretched};
 use crate::types::{SessionId, Term};
 
@@ -375,6 +375,13 @@ impl<G, S: BuildHasher> Tracker<G, S> {
         self.table.slots.advise(advise);
     }
 
+    /// Has `prepare` told of each megabyte that sessions will soon be put in, while the one before
+    /// is being filled, so that who runs the tracker can have the system back it in time: whoever
+    /// first writes to a huge page waits until the system has cleared it.
+    pub fn prepare_memory(&mut self, prepare: Prepare) {
+        self.table.slots.prepare(prepare);
+    }
+
     /// What all this takes, by part. Constant time.
     #[must_use]
     pub fn memory_bytes(&self) -> Memory {
@@ -476,6 +483,9 @@ pub(super) fn deadline(lived: Millis, timeout: Millis) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
     use super::*;
 
     fn tracker(sessions_max: u32) -> Tracker<&'static str> {
@@ -489,6 +499,19 @@ mod tests {
             id: SessionId(id),
             term: Term(1),
             timeout: Millis(1_000),
+        }
+    }
+
+    #[test]
+    fn memory_is_prepared_for_the_first_session_and_for_the_first_after_a_clear() {
+        let mut tracker = tracker(10);
+        let told = Rc::new(Cell::new(0));
+        let teller = Rc::clone(&told);
+        tracker.prepare_memory(Box::new(move |_| teller.set(teller.get() + 1)));
+        for count in [1, 2] {
+            tracker.insert(new(b"m", 1), Millis(0), || "g").unwrap();
+            assert_eq!(told.get(), count);
+            tracker.clear(Millis(0));
         }
     }
 

@@ -69,7 +69,7 @@ pub use plant::{Plant, Plants};
 use crate::http;
 use crate::mail::{Answer, Ask, Mail, Pass, ShardIndex, Tell, VersionCell, What};
 use crate::metrics::{Latency, Published, Registry, ShardCounters};
-use crate::session::{Limits as SessionLimits, Tracker};
+use crate::session::{Limits as SessionLimits, Prepare, Tracker};
 use crate::time::{Millis, TICK_MS};
 use crate::types::{Incarnation, ServerId, SessionId, Term};
 
@@ -330,6 +330,11 @@ impl Shard {
     /// See [`Tracker::advise_memory`].
     pub fn advise_memory(&mut self, advise: fn(&[u8])) {
         self.tracker.advise_memory(advise);
+    }
+
+    /// See [`Tracker::prepare_memory`].
+    pub fn prepare_memory(&mut self, prepare: Prepare) {
+        self.tracker.prepare_memory(prepare);
     }
 
     /// Takes in a message.

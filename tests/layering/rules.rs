@@ -135,7 +135,7 @@ const OWNED: &[(&[&str], &[&str])] = &[
 const UNSAFE: &[&str] = &[
     "log/",
     "runtime/courtesy.rs",
-    "runtime/hugepages.rs",
+    "runtime/backing.rs",
     "runtime/poller.rs",
     "runtime/preflight.rs",
     "session/prefetch.rs",
