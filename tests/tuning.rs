@@ -85,6 +85,7 @@ fn check_has_a_whole_row_for_every_knob_and_fails_if_one_differs() {
         "transparent-huge-pages",
         "frequency-governor",
         "guest-halt-poll-ns",
+        "page-reporting-order",
         "net.core.somaxconn",
         "kernel.io_uring_disabled",
     ] {
@@ -148,7 +149,13 @@ fn what_needs_root_is_refused_to_others_and_changes_nothing() {
             "chmod +x {bin}/id; {state} tuning/{script} {command}"
         ))
     };
-    for script in ["halt-poll.sh", "hugepages.sh", "pinning.sh", "sysctl.sh"] {
+    for script in [
+        "halt-poll.sh",
+        "hugepages.sh",
+        "page-reporting.sh",
+        "pinning.sh",
+        "sysctl.sh",
+    ] {
         for word in ["apply", "undo"] {
             let output = command(script, word);
             assert_eq!(output.status.code(), Some(2), "{script} {word}");

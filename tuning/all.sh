@@ -3,8 +3,8 @@
 #
 # usage: tuning/all.sh DIR [KNOB...]
 # Writes DIR/KNOB.md for each, or for those that are named; ROUNDS=3 for a quicker run.
-# Builds nothing: cargo build --release --workspace comes before. Needs root for sysctl.sh and
-# halt-poll.sh, which are left out, and say so, without.
+# Builds nothing: cargo build --release --workspace comes before. Needs root for sysctl.sh,
+# halt-poll.sh and page-reporting.sh, which are left out, and say so, without.
 set -euo pipefail
 out="$(realpath -m "${1:?usage: tuning/all.sh DIR [KNOB...]}")"
 shift

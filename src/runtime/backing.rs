@@ -42,7 +42,9 @@ impl Provider {
     /// If the system refuses the thread.
     pub(super) fn start() -> io::Result<Provider> {
         let (sender, stretches) = flume::bounded(STRETCHES_MAX);
-        background::spawn("memory", Urgency::Leisure, move || provide(&stretches))?;
+        // Not at leisure: it holds a lock of the process's memory meanwhile, which a shard that
+        // allocates may have to wait for.
+        background::spawn("memory", Urgency::Waited, move || provide(&stretches))?;
         Ok(Provider(sender))
     }
 
