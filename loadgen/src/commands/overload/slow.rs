@@ -7,6 +7,7 @@ use crate::commands::spread;
 use crate::names::Names;
 use crate::net::Target;
 use crate::plan::{Known, Load, Plan};
+use crate::process;
 use crate::recorder::{Interval, Tag, merge, total};
 use crate::report::{Report, plot, time};
 use crate::run::{self, Done};
@@ -34,7 +35,8 @@ pub(super) fn slow(flags: &Overload, home: &Home, report: &mut Report) -> Result
     for round in 0..flags.rounds {
         // Which goes first alternates: a drift within the round must not favour one.
         for crowded in [round % 2 == 1, round % 2 == 0] {
-            let held = crowded.then(|| Slow::open(home.address, flags.slow));
+            let open = || Slow::open(home.address, flags.slow, flags.own.load_cpu);
+            let held = crowded.then(open);
             let held = held.transpose()?;
             let done = measure(home, flags, others, known)?;
             report.verdict(&done.faults, done.broken_off.as_deref());
@@ -64,6 +66,8 @@ pub(super) fn slow(flags: &Overload, home: &Home, report: &mut Report) -> Result
 #[derive(Default)]
 struct Rounds {
     p99_us: [Vec<f64>; 2],
+    /// How late they were sent, which is the generator's own.
+    lag_p99_us: [Vec<f64>; 2],
     intervals: [Vec<Interval>; 2],
     ended: u64,
     bytes: u64,
@@ -74,6 +78,8 @@ impl Rounds {
         let place = usize::from(crowded);
         let p99 = done.hist(Tag::Beat).value_at_quantile(0.99);
         self.p99_us[place].push(p99 as f64 / 1e3);
+        let lag = done.hist(Tag::SendLag).value_at_quantile(0.99);
+        self.lag_p99_us[place].push(lag as f64 / 1e3);
         self.intervals[place].extend_from_slice(&done.intervals);
         let whose = ["without slow clients", "beside them"][place];
         eprintln!("p99 {whose}: {}", time(p99));
@@ -81,6 +87,7 @@ impl Rounds {
 
     fn tell(self, report: &mut Report) -> Result<()> {
         let [without, beside] = &self.p99_us;
+        let [lag_without, lag_beside] = &self.lag_p99_us;
         let each = without.iter().zip(beside).map(|(a, b)| b / a.max(0.1));
         let mut ratios: Vec<f64> = each.collect();
         for (key, label, values, unit) in [
@@ -90,7 +97,19 @@ impl Rounds {
                 without,
                 " µs",
             ),
+            (
+                "alone_lag_p99_us",
+                "    sent after due, the generator's own",
+                lag_without,
+                " µs",
+            ),
             ("slow_p99_us", "p99 of beats beside them", beside, " µs"),
+            (
+                "slow_lag_p99_us",
+                "    sent after due, the generator's own",
+                lag_beside,
+                " µs",
+            ),
             ("slow_ratio", "beside / without, by round", &ratios, ""),
         ] {
             spread(report, key, label, values, unit);
@@ -147,14 +166,20 @@ struct Slow {
 }
 
 impl Slow {
-    fn open(address: SocketAddr, connections: u32) -> Result<Slow> {
+    /// They are load: on the processor that is given to it they take nothing from the server's.
+    fn open(address: SocketAddr, connections: u32, cpu: Option<usize>) -> Result<Slow> {
         let stop = Arc::new(AtomicBool::new(false));
         let up = Arc::new(AtomicU32::new(0));
         let (ended, sent) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let work = {
             let (stop, up) = (Arc::clone(&stop), Arc::clone(&up));
             let (ended, sent) = (Arc::clone(&ended), Arc::clone(&sent));
-            move || trickle(address, connections, &stop, &up, &ended, &sent)
+            move || {
+                if let Some(cpu) = cpu {
+                    process::pin_thread(cpu);
+                }
+                trickle(address, connections, &stop, &up, &ended, &sent)
+            }
         };
         let thread = thread::spawn(work);
         let began = clock::now();
@@ -273,7 +298,7 @@ mod tests {
     #[test]
     fn slow_clients_send_half_a_request_then_bytes_and_come_again_when_ended() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let held = Slow::open(listener.local_addr().unwrap(), 2).unwrap();
+        let held = Slow::open(listener.local_addr().unwrap(), 2, None).unwrap();
         let mut peers: Vec<TcpStream> = (0..2).map(|_| listener.accept().unwrap().0).collect();
         let mut half = vec![0; HALF_A_REQUEST.len() + 1];
         peers[0].read_exact(&mut half).unwrap();
