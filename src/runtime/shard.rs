@@ -220,9 +220,7 @@ impl ShardLoop {
     fn tick(&mut self, drained: bool) {
         self.served.shard.tick(clock::now(), drained);
         self.ticks += 1;
-        if self.ticks.is_multiple_of(TICKS_A_REVIEW) {
-            self.sockets.review(&mut self.served);
-        }
+        self.sockets.review(&mut self.served);
         if self.ticks.is_multiple_of(TICKS_A_PUBLICATION) {
             self.served.shard.publish(self.sockets.accepted());
         }
@@ -352,8 +350,6 @@ const HELD_NS: u32 = 20_000;
 /// How long the shard rests after a quarter of a millisecond of bulk, nanoseconds: a piece or two of
 /// the core's work.
 const REST_NS: u32 = 150_000;
-/// Connections are looked over for silence every tenth of a second.
-const TICKS_A_REVIEW: u64 = 10;
 /// Histograms are published once a second.
 const TICKS_A_PUBLICATION: u64 = 100;
 /// How long answers owed may take once the server stops.

@@ -182,8 +182,11 @@ const STAGE_BYTES: usize = 4_096;
 const LATE_BYTES: usize = 16 * 1024;
 /// Connections accepted in one turn.
 const ACCEPTS_MAX: usize = 64;
-/// Connections reviewed in one call of [`Sockets::review`].
-const REVIEWS_MAX: usize = 2_048;
+/// Connections looked at in one call of [`Sockets::review`].
+const REVIEWS_MAX: usize = 256;
+/// Of them told something or ended, which takes system calls, some 0.5 ms of them: beats wait
+/// meanwhile. Thousands that fell silent together are ended at 1,600 a second.
+const REVIEWED_MAX: usize = 16;
 /// Connections that may wait to be accepted: a reconnect storm of a whole fleet. The kernel
 /// takes the lesser of this and `net.core.somaxconn`.
 const BACKLOG: i32 = 16_384;
@@ -368,12 +371,16 @@ impl Sockets {
         }
     }
 
-    /// Lets the service look at connections, some at each call: at ten calls a second each of
-    /// 20,000 is looked at once a second.
+    /// Lets the service look at connections, some at each call: at a hundred calls a second each
+    /// of 20,000 is looked at once a second, if there is little to do for them.
     pub fn review<S: Service>(&mut self, service: &mut S) {
         let now = self.now();
         let is_calm = self.is_calm((self.clock)());
+        let mut reviewed = 0;
         for _ in 0..REVIEWS_MAX.min(self.conns.len()) {
+            if reviewed == REVIEWED_MAX {
+                break;
+            }
             self.review_at = (self.review_at + 1) % self.conns.len();
             let place = &self.conns[self.review_at];
             let Some(open) = &place.conn else { continue };
@@ -390,6 +397,7 @@ impl Sockets {
             let ending = matches!(open.state, State::Closing | State::Draining);
             if (ending || !open.unsent.is_empty()) && stuck_ms > limit_ms {
                 self.drop_conn(conn, service);
+                reviewed += 1;
             } else if !ending && open.unsent.is_empty() {
                 if is_calm && !self.bring_back(conn, service) {
                     continue;
@@ -397,6 +405,7 @@ impl Sockets {
                 self.out.clear();
                 if let Some(next) = service.review(conn, now, &mut self.out) {
                     self.settle(conn, next, service);
+                    reviewed += 1;
                 }
             }
         }

@@ -404,6 +404,33 @@ fn an_idle_connection_is_closed_when_the_service_says_so() {
 }
 
 #[test]
+fn thousands_that_fell_silent_together_are_ended_a_few_at_a_time() {
+    let mut world = World::new(4 * REVIEWED_MAX);
+    let mut clients: Vec<TcpStream> = (0..3 * REVIEWED_MAX).map(|_| world.client()).collect();
+    while world.sockets.open() < clients.len() {
+        world.turn();
+    }
+    for client in &clients {
+        client.set_nonblocking(true).unwrap();
+    }
+    let told = |clients: &mut [TcpStream]| {
+        let each = clients.iter_mut().map(|client| client.peek(&mut [0]));
+        each.filter(Result::is_ok).count()
+    };
+    // First those are told, then those are dropped who do not close in answer.
+    for later_ms in [1_000_000, 1_000_001 + DRAIN_MS_MAX] {
+        world.now.set(later_ms * NS_PER_MS);
+        for calls in 1..=3 {
+            world.sockets.review(&mut world.lines);
+            let (told, closed) = (told(&mut clients), world.lines.closed.len());
+            let reviewed = if later_ms == 1_000_000 { told } else { closed };
+            assert_eq!(reviewed, calls * REVIEWED_MAX);
+        }
+    }
+    assert_eq!(world.sockets.open(), 0);
+}
+
+#[test]
 fn a_port_in_use_is_refused_even_when_it_is_shared() {
     let world = World::new(1);
     assert_eq!(probe(world.addr).unwrap_err().kind(), ErrorKind::AddrInUse);
